@@ -176,6 +176,11 @@ pub enum Error {
     /// The object store is unavailable.
     #[error("object store is unavailable")]
     StorageUnavailable(#[source] StorageError),
+    /// The object store, or the disk of the database, has no free space.
+    #[error(
+        "the storage of this service is full; nothing was stored; ask the operator to add space, or purge files"
+    )]
+    StorageFull(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The file is stored with a provider that is not configured.
     #[error("the provider `{0}` of this file is not configured; the operator of this server can add it")]
     ProviderUnknown(String),
@@ -251,6 +256,7 @@ impl Error {
             Self::Upload(error) => error.retry_after(),
             Self::Import(error) => error.retry_after(),
             Self::Batch { .. }
+            | Self::StorageFull(_)
             | Self::CategoryExists(_)
             | Self::CategoryInUse(_)
             | Self::CursorInvalid
@@ -354,9 +360,11 @@ impl From<DbError> for Error {
             DbErrorKind::OutcomeUnknown { has_request_id } => {
                 Self::OutcomeUnknown { has_request_id: *has_request_id, source: error.into() }
             }
-            DbErrorKind::Unavailable | DbErrorKind::TimedOut | DbErrorKind::Contended => {
-                Self::DatabaseUnavailable(error)
-            }
+            DbErrorKind::Unavailable
+            | DbErrorKind::ReadOnly
+            | DbErrorKind::TimedOut
+            | DbErrorKind::Contended => Self::DatabaseUnavailable(error),
+            DbErrorKind::StorageFull => Self::StorageFull(error.into()),
             DbErrorKind::Constraint(Constraint::TenantIsActive) => Self::TenantSuspended,
             DbErrorKind::Constraint(Constraint::TenantIsNotDeleted) => Self::TenantDeleted,
             DbErrorKind::Constraint(Constraint::FileCategoryExists) => {
@@ -380,9 +388,8 @@ impl From<StorageError> for Error {
         match error.kind {
             StorageErrorKind::NotFound => Self::ObjectMissing,
             StorageErrorKind::Damaged => Self::ObjectDamaged,
-            StorageErrorKind::Transient | StorageErrorKind::Unavailable | StorageErrorKind::NoSpace => {
-                Self::StorageUnavailable(error)
-            }
+            StorageErrorKind::NoSpace => Self::StorageFull(error.into()),
+            StorageErrorKind::Transient | StorageErrorKind::Unavailable => Self::StorageUnavailable(error),
             _ => Self::internal(error),
         }
     }

@@ -3,7 +3,7 @@
 use super::{App, Error, idempotency};
 use crate::db::{partitions, tombstones, webhook_deliveries};
 
-/// Creates upcoming partitions, drops expired idempotency responses, events and finished jobs, and deletes
+/// Creates upcoming partitions, drops expired idempotency responses, events, audit entries and finished jobs, and deletes
 /// expired webhook deliveries and tombstones.
 ///
 /// Idempotent: every replica may run it. Each step has its own transaction, to hold locks for as short a time
@@ -24,6 +24,13 @@ pub async fn enforce_retention(app: &App) -> Result<(), Error> {
     let mut tx = app.db.system_tx().await?;
     let events = partitions::drop_expired_events(&mut tx, days).await?;
     tx.commit().await?;
+    let audit_days = u32::try_from(app.limits.retention.audit_days).unwrap_or(u32::MAX);
+    let mut tx = app.db.system_tx().await?;
+    let audit_entries = partitions::drop_expired_audit_entries(&mut tx, audit_days).await?;
+    tx.commit().await?;
+    if audit_entries > 0 {
+        tracing::info!(partitions = audit_entries, audit_days, "dropped expired audit entries");
+    }
     let mut tx = app.db.system_tx().await?;
     let deliveries = webhook_deliveries::delete_expired(&mut tx, days).await?;
     tx.commit().await?;

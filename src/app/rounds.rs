@@ -177,7 +177,9 @@ async fn process_page<W: DueItems>(
         match work.process(item).await {
             Ok(ItemOutcome::Done) => page.done += 1,
             Ok(ItemOutcome::Enqueued | ItemOutcome::Skipped) => {}
-            Err(Error::DatabaseUnavailable(error)) if error.kind == DbErrorKind::Unavailable => {
+            Err(Error::DatabaseUnavailable(error))
+                if matches!(error.kind, DbErrorKind::Unavailable | DbErrorKind::ReadOnly) =>
+            {
                 return Err(Error::DatabaseUnavailable(error));
             }
             Err(error) => {

@@ -53,8 +53,10 @@ pub async fn assemble_service(
     dev_issuer: Option<&DevIssuer>,
 ) -> Result<Service, StartError> {
     check_presets(&config)?;
+    warn_about_plaintext(&config, true);
     let (clock, ids) = system_clock_and_ids();
     let database = Database::open(&database_options(&config))?;
+    database.check_pooler().await?;
     database.check_roles().await?;
     database.check_schema().await?;
     observe_pool(&metrics, &database);
@@ -92,8 +94,10 @@ pub(super) struct Worker {
 
 /// Opens the database and the stores for background work, and checks the database roles and schema.
 pub(super) async fn assemble_worker(config: Config, metrics: Metrics) -> Result<Worker, StartError> {
+    warn_about_plaintext(&config, false);
     let sealer = configured_sealer(&config)?;
     let (app, database, stores) = open_app(&config, metrics.clone(), sealer)?;
+    database.check_pooler().await?;
     database.check_roles().await?;
     database.check_schema().await?;
     observe_pool(&metrics, &database);
@@ -258,6 +262,16 @@ fn check_presets(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Logs a warning for each listener that other machines can reach without TLS.
+fn warn_about_plaintext(config: &Config, is_serving_grpc: bool) {
+    if is_serving_grpc && config.server.is_plaintext() {
+        tracing::warn!(listen = %config.server.listen, "the gRPC port accepts connections without TLS");
+    }
+    if config.edge.is_plaintext() {
+        tracing::warn!(listen = %config.edge.listen, "the port for probes and metrics has no TLS");
+    }
+}
+
 fn observe_pool(metrics: &Metrics, database: &Database) {
     let database = database.clone();
     metrics.observe_pool("requests", move || {
@@ -275,7 +289,9 @@ pub(super) fn database_options(config: &Config) -> DatabaseOptions {
         system_pool_size_max: database.system_pool_size_max,
         statement_timeout: database.statement_timeout(),
         acquire_timeout: database.acquire_timeout(),
+        prepared_statements: database.prepared_statements,
         tls_ca_file: database.tls_ca_file.clone(),
+        allow_plaintext: database.allow_plaintext,
     }
 }
 

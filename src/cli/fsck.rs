@@ -6,7 +6,11 @@ use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use super::{
-    Failure, assemble::database_options, load_config, print_text, providers::open_stores,
+    Failure,
+    assemble::database_options,
+    dev::attach::{DevDirectory, Need},
+    print_text,
+    providers::open_stores,
     system_clock_and_ids,
 };
 use crate::{
@@ -45,6 +49,8 @@ pub(super) struct FsckArgs {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    data: DevDirectory,
 }
 
 /// Aggregates over all blobs may exceed the statement timeout for requests.
@@ -55,7 +61,7 @@ const VIOLATED: u8 = 3;
 
 /// Runs `strongroom fsck`. See [`EXIT_CODES`].
 pub(super) async fn run_fsck(args: FsckArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let config = load_config(config)?;
+    let config = args.data.load_config(config, Need::DatabaseAndObjects)?;
     config.validate_for_maintenance()?;
     let (clock, ids) = system_clock_and_ids();
     let database = DatabaseOptions { statement_timeout: STATEMENT_TIMEOUT, ..database_options(&config) };
@@ -68,6 +74,7 @@ pub(super) async fn run_fsck(args: FsckArgs, config: Option<PathBuf>) -> Result<
         key_prefix: config.storage.key_prefix.clone(),
         depth: if args.deep { SampleSize::Everything } else { args.sample },
         is_repairing: args.repair,
+        audit_days: u32::try_from(config.retention.audit_days).unwrap_or(u32::MAX),
     };
     let mut spinner = Spinner::new(args.json)?;
     let report = fsck.check_all(&mut spinner).await?;

@@ -4,7 +4,12 @@ use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Failure, assemble::database_options, load_config, print_text};
+use super::{
+    Failure,
+    assemble::database_options,
+    dev::attach::{DevDirectory, Need},
+    print_text,
+};
 use crate::{
     app::jobs::{
         JobError, JobSummary, discard::discard_job, get::get_job, list::list_jobs, retry::retry_job,
@@ -31,6 +36,15 @@ pub(super) enum JobsCommand {
     Discard(JobArgs),
 }
 
+impl JobsCommand {
+    fn data(&self) -> &DevDirectory {
+        match self {
+            Self::List(args) => &args.data,
+            Self::Show(args) | Self::Retry(args) | Self::Discard(args) => &args.data,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
     /// List only jobs in this state.
@@ -42,6 +56,8 @@ pub(super) struct ListArgs {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    data: DevDirectory,
 }
 
 #[derive(Debug, Args)]
@@ -52,6 +68,8 @@ pub(super) struct JobArgs {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    data: DevDirectory,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -69,7 +87,7 @@ const REJECTED: u8 = 3;
 
 /// Runs `strongroom jobs`. See [`EXIT_CODES`].
 pub(super) async fn run_jobs(command: JobsCommand, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let config = load_config(config)?;
+    let config = command.data().load_config(config, Need::Database)?;
     config.validate_for_maintenance()?;
     let db = Database::open(&database_options(&config))?;
     let outcome = match command {

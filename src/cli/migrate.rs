@@ -26,7 +26,11 @@ pub(super) async fn run_migrate(command: MigrateCommand, config: Option<PathBuf>
     let config = load_config(config)?;
     config.validate_for_migrate()?;
     let url: SecretString = config.database.migrate_url.clone().unwrap_or_default();
-    let server = MigrationTarget { url: &url, tls_ca_file: config.database.tls_ca_file.as_deref() };
+    let server = MigrationTarget {
+        url: &url,
+        tls_ca_file: config.database.tls_ca_file.as_deref(),
+        allow_plaintext: config.database.allow_plaintext,
+    };
     match command {
         MigrateCommand::Up => print_report(&migrate::up(server).await?),
         MigrateCommand::Down => match migrate::down(server).await? {

@@ -6,6 +6,7 @@ mod client;
 mod dev;
 mod fsck;
 mod jobs;
+mod listeners;
 mod migrate;
 mod monitoring;
 mod providers;

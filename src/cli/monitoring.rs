@@ -8,9 +8,9 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 use super::start_error::StartError;
 use crate::{
     config::EdgeConfig,
-    db::{Database, DbError, blobs},
+    db::{Database, DbError, DbErrorKind, blobs},
     edge::{self, EdgeState},
-    storage::Stores,
+    storage::{StorageError, StorageErrorKind, Stores},
     telemetry::{Health, Metrics, health::Component},
 };
 
@@ -81,7 +81,12 @@ async fn run_probes(
             Ok(Ok(())) => health.mark_up(Component::Database),
             failed => {
                 tracing::warn!(result = ?failed, "database probe failed");
-                health.mark_down(Component::Database, "the database is unreachable");
+                let is_read_only = matches!(&failed, Ok(Err(error)) if error.kind == DbErrorKind::ReadOnly);
+                let reason = match is_read_only {
+                    true => "the database accepts no writes",
+                    false => "the database is unreachable",
+                };
+                health.mark_down(Component::Database, reason);
             }
         }
         // The process is not ready without the store for new objects. If another store is unreachable, only
@@ -98,21 +103,29 @@ async fn run_probes(
     }
 }
 
-/// Probes every store, and returns whether the store for new objects is usable.
+/// Probes every store, and returns whether the store for new objects serves at least reads.
 async fn probe_stores(stores: &Stores, metrics: &Metrics, time_limit: Duration) -> bool {
     let checks = stores
         .iter()
         .map(|store| async move { (store.provider(), timeout(time_limit, store.check()).await) });
     let mut is_ready = false;
     for (provider, result) in futures::future::join_all(checks).await {
-        let is_up = matches!(result, Ok(Ok(())));
-        metrics.set_storage_up(provider, is_up);
-        if !is_up {
-            tracing::warn!(provider, ?result, "storage probe failed");
+        metrics.set_storage_up(provider, matches!(result, Ok(Ok(()))));
+        let is_readable = match &result {
+            Ok(checked) => is_readable(checked),
+            Err(_elapsed) => false,
+        };
+        if !matches!(result, Ok(Ok(()))) {
+            tracing::warn!(provider, ?result, is_readable, "storage probe failed");
         }
-        is_ready |= is_up && provider == stores.primary().provider();
+        is_ready |= is_readable && provider == stores.primary().provider();
     }
     is_ready
+}
+
+/// Returns whether existing objects can be read. A full store accepts no new ones, which their uploads report.
+fn is_readable(checked: &Result<(), StorageError>) -> bool {
+    checked.as_ref().err().is_none_or(|error| error.kind == StorageErrorKind::NoSpace)
 }
 
 /// Logs an error for every provider that holds files but is not configured, because those files cannot be
@@ -136,4 +149,18 @@ async fn list_providers_in_use(database: &Database) -> Result<Vec<String>, DbErr
     let used = blobs::list_providers(&mut tx).await?;
     tx.commit().await?;
     Ok(used)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_store_keeps_the_process_ready_for_reads() {
+        let failed = |kind| Err(StorageError::new(kind, "check store"));
+        assert!(is_readable(&Ok(())));
+        assert!(is_readable(&failed(StorageErrorKind::NoSpace)));
+        assert!(!is_readable(&failed(StorageErrorKind::Unavailable)));
+        assert!(!is_readable(&failed(StorageErrorKind::Transient)));
+    }
 }

@@ -3,9 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tokio::net::TcpListener;
 
-use super::{Failure, assemble::assemble_service, load_config, wait_for_stop_signal};
+use super::{
+    Failure,
+    assemble::assemble_service,
+    listeners::{EDGE, GRPC, bind_listener},
+    load_config, wait_for_stop_signal,
+};
 use crate::telemetry;
 
 #[derive(Debug, Args)]
@@ -22,8 +26,8 @@ pub(super) async fn run_serve(args: ServeArgs, config: Option<PathBuf>) -> Resul
     let telemetry = telemetry::init(&config.telemetry)?;
     let service = assemble_service(config, telemetry.metrics(), None).await?;
     let service = if args.with_worker { service.with_worker() } else { service };
-    let grpc = TcpListener::bind(service.config().server.listen).await?;
-    let edge = TcpListener::bind(service.config().edge.listen).await?;
+    let grpc = bind_listener(GRPC, service.config().server.listen).await?;
+    let edge = bind_listener(EDGE, service.config().edge.listen).await?;
     tracing::info!(grpc = %grpc.local_addr()?, edge = %edge.local_addr()?, "listening");
     if !args.with_worker {
         tracing::info!(

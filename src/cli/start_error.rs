@@ -2,7 +2,7 @@
 
 use super::providers::OpenError;
 use crate::{
-    db::{DbError, RoleError, SchemaError},
+    db::{DbError, PoolerError, RoleError, SchemaError},
     domain::policy::UnknownPreset,
 };
 
@@ -11,6 +11,8 @@ use crate::{
 pub enum StartError {
     #[error(transparent)]
     Database(#[from] DbError),
+    #[error(transparent)]
+    Pooler(#[from] PoolerError),
     #[error(transparent)]
     Role(#[from] RoleError),
     #[error(transparent)]

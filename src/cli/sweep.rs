@@ -5,7 +5,12 @@ use std::{fmt::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 use clap::Args;
 use indicatif::HumanBytes;
 
-use super::{Failure, assemble::assemble_maintenance_app, load_config, print_text};
+use super::{
+    Failure,
+    assemble::assemble_maintenance_app,
+    dev::attach::{DevDirectory, Need},
+    print_text,
+};
 use crate::{
     app::integrity::sweep::{Amount, SweepOptions, SweepReport, sweep_stores},
     telemetry,
@@ -39,6 +44,8 @@ pub(super) struct SweepArgs {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    data: DevDirectory,
 }
 
 /// The exit code if a store rejected part of the sweep.
@@ -46,7 +53,7 @@ const INCOMPLETE: u8 = 3;
 
 /// Runs `strongroom sweep`. See [`EXIT_CODES`].
 pub(super) async fn run_sweep(args: SweepArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let config = load_config(config)?;
+    let config = args.data.load_config(config, Need::DatabaseAndObjects)?;
     config.validate()?;
     let configured_seconds = config.sweeping.grace_seconds;
     let grace_seconds = args.grace_seconds.unwrap_or(configured_seconds);

@@ -27,7 +27,7 @@ pub enum ClientError {
     #[error("failed to read the source: {0}; no file was stored")]
     Source(#[source] io::Error),
     /// The destination of a download could not be written.
-    #[error("failed to write the download: {0}")]
+    #[error("failed to write the download: {0}{advice}", advice = advise_sink(.0))]
     Sink(#[source] io::Error),
     /// The received bytes differ from those that the server sent or stored.
     #[error("download is damaged: {problem}; discard it, then download again")]
@@ -156,6 +156,16 @@ impl fmt::Display for Rejection {
 }
 
 impl Error for Rejection {}
+
+/// Returns what to do if the disk of this machine is full.
+fn advise_sink(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free space on this machine, or write to another disk"
+        }
+        _ => "",
+    }
+}
 
 /// Returns the message of the innermost source of an error. The layers above it only say "transport error".
 fn describe_root_cause(error: &(dyn Error + Send + Sync + 'static)) -> String {

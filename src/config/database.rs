@@ -31,9 +31,13 @@ pub struct DatabaseConfig {
     pub statement_timeout_seconds: u64,
     /// Maximum time to wait for a connection, in seconds.
     pub acquire_timeout_seconds: u64,
+    /// Whether prepared statements are kept for the next transactions of a connection.
+    pub prepared_statements: bool,
     /// PEM file with the certificate authorities of the server; `None` disables TLS.
     #[serde(deserialize_with = "empty_as_none")]
     pub tls_ca_file: Option<PathBuf>,
+    /// Whether connections without TLS may leave this machine.
+    pub allow_plaintext: bool,
 }
 
 impl DatabaseConfig {

@@ -12,6 +12,8 @@ use super::validation::Violations;
 pub struct EdgeConfig {
     /// Address and port; port 0 selects any free port.
     pub listen: SocketAddr,
+    /// Whether to listen beyond the loopback interface. There is no TLS.
+    pub allow_plaintext: bool,
     /// Maximum number of open connections.
     pub connections_max: usize,
     /// Time to send a whole request, or to read some of a response, in seconds.
@@ -29,6 +31,22 @@ impl EdgeConfig {
     /// Returns the maximum time to produce a response.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(self.request_timeout_seconds)
+    }
+
+    /// Returns whether other machines can connect, without TLS.
+    pub fn is_plaintext(&self) -> bool {
+        !self.listen.ip().to_canonical().is_loopback()
+    }
+
+    pub(super) fn check_for_serve(&self, violations: &mut Violations) {
+        if self.is_plaintext() && !self.allow_plaintext {
+            let message = format!(
+                "is {}, which other machines can reach, and this port has no TLS: listen on 127.0.0.1, or set \
+                 `edge.allow_plaintext = true` if only probes and the collector of metrics can reach it",
+                self.listen
+            );
+            violations.add("edge.listen", message);
+        }
     }
 
     pub(super) fn check(&self, violations: &mut Violations) {

@@ -35,6 +35,8 @@ pub mod webhooks;
 pub mod worker;
 
 #[cfg(test)]
+mod plaintext_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
@@ -149,6 +151,8 @@ impl Config {
     pub fn validate_for_serve(&self) -> Result<(), ConfigError> {
         let mut violations = Violations::default();
         self.check(&mut violations);
+        self.server.check_for_serve(&mut violations);
+        self.edge.check_for_serve(&mut violations);
         self.database.check_for_serve(&mut violations);
         self.storage.check_for_serve(&mut violations);
         self.auth.check_for_serve(&mut violations);
@@ -176,6 +180,7 @@ impl Config {
     pub fn validate_for_worker(&self) -> Result<(), ConfigError> {
         let mut violations = Violations::default();
         self.check(&mut violations);
+        self.edge.check_for_serve(&mut violations);
         self.database.check_for_serve(&mut violations);
         self.storage.check_for_serve(&mut violations);
         self.secrets.check_for_serve(&mut violations);

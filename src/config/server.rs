@@ -34,6 +34,8 @@ pub struct ServerConfig {
     pub connection_age_grace_seconds: u64,
     /// Time to wait for requests in progress after SIGTERM, in seconds.
     pub drain_seconds: u64,
+    /// Whether to listen without TLS beyond the loopback interface.
+    pub allow_plaintext: bool,
     /// Whether to serve gRPC reflection.
     pub reflection: bool,
     /// TLS certificate and key.
@@ -100,6 +102,22 @@ impl ServerConfig {
     /// Returns the time to wait for requests in progress after SIGTERM.
     pub fn drain_timeout(&self) -> Duration {
         Duration::from_secs(self.drain_seconds)
+    }
+
+    /// Returns whether other machines can connect without TLS.
+    pub fn is_plaintext(&self) -> bool {
+        self.tls.files().is_none() && !self.listen.ip().to_canonical().is_loopback()
+    }
+
+    pub(super) fn check_for_serve(&self, violations: &mut Violations) {
+        if self.is_plaintext() && !self.allow_plaintext {
+            let message = format!(
+                "is {}, which other machines can reach, and TLS is off: set `server.tls`, listen on 127.0.0.1, or \
+                 set `server.allow_plaintext = true` if the network encrypts connections",
+                self.listen
+            );
+            violations.add("server.listen", message);
+        }
     }
 
     pub(super) fn check(&self, violations: &mut Violations) {

@@ -223,6 +223,8 @@ fn secrets_are_absent_from_debug_output_and_errors() {
 fn serve_reports_all_missing_settings() {
     let error = Config::defaults().unwrap().validate_for_serve().unwrap_err();
     let expected = [
+        "server.listen",
+        "edge.listen",
         "database.url",
         "database.system_url",
         "storage.providers.local.root",

@@ -22,6 +22,7 @@ use super::{
     idempotency_keys::{Method, RequestKey, StoredResponse},
     quotas::QuotaRow,
     sql::{JsonEntries, statement},
+    tenant_tx::{begin_with, commit},
     uploads::UploadLease,
 };
 use crate::domain::{
@@ -460,6 +461,12 @@ impl Database {
     ) -> Result<AdmissionData, DbError> {
         const OPERATION: &str = "read admission data";
         let mut connection = self.tenant_pool.acquire().await?;
+        let keeps_statements = self.tenant_pool.setup().keeps_statements;
+        if !keeps_statements {
+            // A pooler may give a statement outside a transaction two connections: to prepare it and to execute
+            // it.
+            begin_with(&mut connection, "BEGIN").await?;
+        }
         // A function of the database, which sets the tenant context itself.
         const TEXT: &str = "SELECT quota.*, admission.method, admission.payload_sha256, admission.response
              FROM app.admission_data($1, $2, $3, $4) AS admission, LATERAL (SELECT (admission.quota).*) AS quota";
@@ -477,6 +484,9 @@ impl Database {
                 return Err(DbError::new(DbErrorKind::TimedOut, OPERATION, elapsed));
             }
         };
+        if !keeps_statements {
+            commit(connection).await?;
+        }
         let response = match (request, row.method, row.payload_sha256, row.response) {
             (Some(request_id), Some(method), Some(payload), Some(response)) => {
                 Some(StoredResponse { request_id, method, payload, response })

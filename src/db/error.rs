@@ -21,6 +21,10 @@ pub struct DbError {
 pub enum DbErrorKind {
     /// The server is unreachable, or the connection was lost.
     Unavailable,
+    /// The server accepts no writes: it is a standby, or was set to read-only.
+    ReadOnly,
+    /// The disk of the server is full.
+    StorageFull,
     /// The response to a COMMIT was lost, and the outcome of the transaction could not be looked up in time.
     OutcomeUnknown {
         /// Whether the transaction has a request id, so that a retry is safe.
@@ -81,43 +85,102 @@ impl DbError {
 
     /// Converts a driver error and determines its kind.
     pub(super) fn from_driver(operation: &'static str, error: DieselError) -> Self {
-        let kind = match &error {
-            DieselError::DatabaseError(kind, info) => match kind {
-                DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => {
-                    DbErrorKind::Unavailable
-                }
-                DatabaseErrorKind::SerializationFailure => DbErrorKind::Contended,
-                DatabaseErrorKind::UniqueViolation
-                | DatabaseErrorKind::ForeignKeyViolation
-                | DatabaseErrorKind::CheckViolation
-                | DatabaseErrorKind::ExclusionViolation => {
-                    DbErrorKind::Constraint(Constraint::from_name(info.constraint_name().unwrap_or_default()))
-                }
-                _ => kind_from_message(info.message()),
-            },
-            DieselError::BrokenTransactionManager => DbErrorKind::Unavailable,
-            DieselError::DeserializationError(_) => DbErrorKind::Corrupt,
-            _ => DbErrorKind::Other,
-        };
-        Self::new(kind, operation, error)
+        Self::new(classify(&error), operation, error)
     }
+}
+
+fn classify(error: &DieselError) -> DbErrorKind {
+    match error {
+        DieselError::DatabaseError(kind, info) => match kind {
+            DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => {
+                DbErrorKind::Unavailable
+            }
+            DatabaseErrorKind::SerializationFailure => DbErrorKind::Contended,
+            DatabaseErrorKind::ReadOnlyTransaction => DbErrorKind::ReadOnly,
+            DatabaseErrorKind::UniqueViolation
+            | DatabaseErrorKind::ForeignKeyViolation
+            | DatabaseErrorKind::CheckViolation
+            | DatabaseErrorKind::ExclusionViolation => {
+                DbErrorKind::Constraint(Constraint::from_name(info.constraint_name().unwrap_or_default()))
+            }
+            _ => kind_from_message(info.message()),
+        },
+        DieselError::BrokenTransactionManager => DbErrorKind::Unavailable,
+        DieselError::DeserializationError(_) => DbErrorKind::Corrupt,
+        _ => DbErrorKind::Other,
+    }
+}
+
+/// Returns whether the connections to this server must not be used again: it shuts down, accepts no writes, or
+/// lost the session.
+pub(super) fn is_server_lost(error: &DieselError) -> bool {
+    match error {
+        DieselError::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _) => true,
+        DieselError::DatabaseError(DatabaseErrorKind::Unknown, info) => {
+            let message = info.message().to_lowercase();
+            contains_any(&message, &SERVER_ENDS) || contains_any(&message, &POOLER_FAILS)
+        }
+        _ => false,
+    }
+}
+
+/// Messages of the SQLSTATEs 57P01 to 57P05 and 25006. The driver does not report the SQLSTATE, so the messages
+/// of the server must be in English (`lc_messages`).
+const SERVER_ENDS: [&str; 4] =
+    ["terminating connection", "the database system is", "during recovery", "read-only transaction"];
+
+/// Messages of class 08, most of which come from PgBouncer, and the errors about prepared statements that the
+/// session lost or kept.
+const POOLER_FAILS: [&str; 10] = [
+    "pgbouncer cannot connect",
+    "query_wait_timeout",
+    "no more connections allowed",
+    "server conn crashed",
+    "server connection crashed",
+    "server closed the connection",
+    "server login",
+    "server disconnect",
+    "connection failure",
+    "protocol synchronization was lost",
+];
+
+/// Messages about connections that fail or are refused.
+const CONNECTION_FAILS: [&str; 8] = [
+    "connection closed",
+    "error communicating with the server",
+    "connection reset",
+    "broken pipe",
+    "too many clients",
+    "too many connections",
+    "remaining connection slots",
+    "connection exception",
+];
+
+/// Messages of SQLSTATE 53100.
+const DISK_FULL: [&str; 2] = ["no space left on device", "disk quota exceeded"];
+
+fn contains_any(message: &str, texts: &[&str]) -> bool {
+    texts.iter().any(|text| message.contains(text))
+}
+
+/// A pooler lost a prepared statement, or gave us a session in which another process left one.
+fn is_about_lost_statement(message: &str) -> bool {
+    message.contains("prepared statement")
+        && (message.contains("does not exist") || message.contains("already exists"))
 }
 
 /// Determines the kind from the message, because the driver reports some errors only as text.
 fn kind_from_message(message: &str) -> DbErrorKind {
-    const UNAVAILABLE: [&str; 9] = [
-        "connection closed",
-        "error communicating with the server",
-        "terminating connection",
-        "the database system is",
-        "connection reset",
-        "broken pipe",
-        "too many clients",
-        "too many connections",
-        "remaining connection slots",
-    ];
     let message = message.to_lowercase();
-    if UNAVAILABLE.iter().any(|text| message.contains(text)) {
+    if contains_any(&message, &DISK_FULL) {
+        DbErrorKind::StorageFull
+    } else if message.contains("during recovery") {
+        DbErrorKind::ReadOnly
+    } else if contains_any(&message, &SERVER_ENDS)
+        || contains_any(&message, &POOLER_FAILS)
+        || contains_any(&message, &CONNECTION_FAILS)
+        || is_about_lost_statement(&message)
+    {
         DbErrorKind::Unavailable
     } else if message.contains("statement timeout") {
         DbErrorKind::TimedOut
@@ -125,5 +188,55 @@ fn kind_from_message(message: &str) -> DbErrorKind {
         DbErrorKind::Contended
     } else {
         DbErrorKind::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reported(kind: DatabaseErrorKind, message: &str) -> DieselError {
+        DieselError::DatabaseError(kind, Box::new(message.to_owned()))
+    }
+
+    #[test]
+    fn errors_of_a_lost_server_discard_its_connections() {
+        use DbErrorKind::{ReadOnly, Unavailable};
+        for (message, kind) in [
+            ("terminating connection due to administrator command", Unavailable),
+            ("the database system is in recovery mode", Unavailable),
+            ("cannot assign TransactionIds during recovery", ReadOnly),
+            ("pgbouncer cannot connect to server", Unavailable),
+        ] {
+            let error = reported(DatabaseErrorKind::Unknown, message);
+            assert!(is_server_lost(&error), "{message}");
+            assert_eq!(DbError::from_driver("x", error).kind, kind, "{message}");
+        }
+        let read_only = reported(
+            DatabaseErrorKind::ReadOnlyTransaction,
+            "cannot execute INSERT in a read-only transaction",
+        );
+        assert!(is_server_lost(&read_only));
+        assert_eq!(DbError::from_driver("x", read_only).kind, ReadOnly);
+    }
+
+    #[test]
+    fn full_disk_of_the_server_keeps_its_connections() {
+        let full = reported(
+            DatabaseErrorKind::Unknown,
+            "could not extend file \"base/5/16384\": No space left on device",
+        );
+        assert!(!is_server_lost(&full));
+        assert_eq!(DbError::from_driver("x", full).kind, DbErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn statement_that_a_pooler_lost_is_unavailable() {
+        for message in
+            ["prepared statement \"s3\" does not exist", "prepared statement \"s3\" already exists"]
+        {
+            let error = reported(DatabaseErrorKind::Unknown, message);
+            assert_eq!(DbError::from_driver("x", error).kind, DbErrorKind::Unavailable);
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::{
     audit_entries::AuditAction,
     blobs::{Blob, BlobCursor, versions_of_blob},
     schema::{audit_entries, blobs, quotas, usage_counters, versions},
-    sql::{AcrossTenants as _, query, sql, statement},
+    sql::{AcrossTenants as _, days, now_minus, query, sql, statement},
     sweep_candidates::Ownership,
 };
 use crate::domain::{
@@ -223,8 +223,12 @@ pub async fn list_usage_drifts(tx: &mut SystemTx) -> Result<Vec<UsageDrift>, DbE
     statement("check usage counters", text).load(tx.connection()?).await
 }
 
-/// Returns versions without an audit entry for their commit; at most 1000.
-pub async fn list_unaudited_versions(tx: &mut SystemTx) -> Result<Vec<(TenantId, FileId, i32)>, DbError> {
+/// Returns versions of the last `audit_days` without an audit entry for their commit; at most 1000. The entries of
+/// older versions may have been dropped.
+pub async fn list_unaudited_versions(
+    tx: &mut SystemTx,
+    audit_days: u32,
+) -> Result<Vec<(TenantId, FileId, i32)>, DbError> {
     let commits = audit_entries::table
         .across_tenants()
         .filter(audit_entries::tenant_id.eq(versions::tenant_id))
@@ -234,7 +238,12 @@ pub async fn list_unaudited_versions(tx: &mut SystemTx) -> Result<Vec<(TenantId,
         .filter(audit_entries::version.eq(versions::version.nullable()))
         .filter(audit_entries::is_allowed);
     let key = (versions::tenant_id, versions::file_id, versions::version);
-    let unaudited =
-        versions::table.across_tenants().filter(not(exists(commits))).order(key).limit(1000).select(key);
+    let unaudited = versions::table
+        .across_tenants()
+        .filter(versions::create_time.gt(now_minus(days(audit_days))))
+        .filter(not(exists(commits)))
+        .order(key)
+        .limit(1000)
+        .select(key);
     query("list unaudited versions", unaudited).load(tx.connection()?).await
 }

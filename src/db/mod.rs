@@ -13,6 +13,7 @@ pub mod audit_entries;
 pub mod blobs;
 pub mod commit;
 pub mod committed_file;
+mod connect;
 pub mod content_states;
 pub mod download_counts;
 pub mod erasures;
@@ -21,6 +22,7 @@ mod event_hints;
 pub mod event_stream;
 pub mod events;
 pub mod expiring_files;
+mod failover;
 pub mod file_copies;
 pub mod file_owners;
 pub mod file_readers;
@@ -35,6 +37,7 @@ mod lost_commit;
 pub mod migrate;
 pub mod partitions;
 mod pool;
+mod pooler;
 pub mod quotas;
 pub mod resumable_uploads;
 mod roles;
@@ -65,6 +68,7 @@ pub use event_hints::EventHints;
 pub use lost_commit::WrittenRow;
 pub use migrate::SchemaError;
 pub use pool::PoolStatus;
+pub use pooler::PoolerError;
 pub use roles::RoleError;
 pub use system_tx::{SystemTx, TransactionOutcome};
 pub use tenant_tx::{TenantTx, TransactionId, Viewer};
@@ -89,8 +93,13 @@ pub struct DatabaseOptions {
     pub statement_timeout: Duration,
     /// The time limit for acquiring a connection from the pool.
     pub acquire_timeout: Duration,
+    /// Whether prepared statements are kept for the next transactions of a connection. Must be `false` behind a
+    /// pooler in transaction mode that does not carry them over.
+    pub prepared_statements: bool,
     /// The CA that signed the server's certificate. Without it, connections are not encrypted.
     pub tls_ca_file: Option<std::path::PathBuf>,
+    /// Whether connections without TLS may leave this machine.
+    pub allow_plaintext: bool,
 }
 
 /// The connection pools of the two database roles. Cheap to clone.
@@ -105,7 +114,13 @@ pub struct Database {
 
 impl Database {
     /// Creates the pools. Opens no connection.
+    ///
+    /// # Errors
+    /// Fails if connections would leave this machine without TLS and `allow_plaintext` is false.
     pub fn open(options: &DatabaseOptions) -> Result<Self, DbError> {
+        for (url_key, url) in [("database.url", &options.url), ("database.system_url", &options.system_url)] {
+            connect::check_plaintext(url_key, url, options.tls_ca_file.as_deref(), options.allow_plaintext)?;
+        }
         Ok(Self {
             tenant_pool: pool::Pool::open(&options.url, options.pool_size_max, options)?,
             system_pool: pool::Pool::open(&options.system_url, options.system_pool_size_max, options)?,
@@ -144,9 +159,31 @@ impl Database {
         migrate::check_schema(&self.tenant_pool).await
     }
 
-    /// Checks that the database is reachable, by beginning and committing a transaction.
+    /// Checks that there is no pooler in front of the database that would lose prepared statements.
+    pub async fn check_pooler(&self) -> Result<(), PoolerError> {
+        pooler::check(&self.tenant_pool, "database.url").await?;
+        pooler::check(&self.system_pool, "database.system_url").await
+    }
+
+    /// Checks that the database is reachable and accepts writes.
+    ///
+    /// # Errors
+    /// Returns `ReadOnly` if it accepts none; the connections to it are then discarded, because after a failover
+    /// new ones lead to another server.
     pub async fn ping(&self) -> Result<(), DbError> {
-        self.system_tx().await?.commit().await
+        let mut tx = self.system_tx().await?;
+        let is_read_only = tx.is_read_only().await?;
+        tx.commit().await?;
+        if is_read_only {
+            self.tenant_pool.discard_connections();
+            self.system_pool.discard_connections();
+            return Err(DbError::new(
+                DbErrorKind::ReadOnly,
+                "check that the database accepts writes",
+                "transactions are read-only",
+            ));
+        }
+        Ok(())
     }
 
     /// Returns the notifier for events that this process commits.

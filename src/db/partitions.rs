@@ -46,6 +46,12 @@ pub async fn drop_expired_events(tx: &mut SystemTx, age_days: u32) -> Result<i32
     drop_expired(tx, "events", PgInterval::from_months(1), days(age_days)).await
 }
 
+/// Drops partitions of audit entries that are older than the given number of days. Returns the number of
+/// dropped partitions.
+pub async fn drop_expired_audit_entries(tx: &mut SystemTx, age_days: u32) -> Result<i32, DbError> {
+    drop_expired(tx, "audit_entries", PgInterval::from_months(1), days(age_days)).await
+}
+
 /// Drops partitions of responses that are older than the given number of hours. Returns the number of dropped
 /// partitions.
 pub async fn drop_expired_responses(tx: &mut SystemTx, age_hours: u32) -> Result<i32, DbError> {

@@ -1,24 +1,22 @@
-//! Connection pools, one per role, with TLS if a CA is configured.
+//! Connection pools, one per role.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::{
-    AsyncPgConnection,
+    AsyncConnection as _, AsyncPgConnection,
     pooled_connection::{
         AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
-        deadpool::{Object, Pool as Deadpool},
+        deadpool::{Hook, HookError, Object, Pool as Deadpool},
     },
 };
 use futures::FutureExt;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
 use secrecy::{ExposeSecret, SecretString};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{DatabaseOptions, DbError, DbErrorKind};
+use super::{
+    DatabaseOptions, DbError, DbErrorKind,
+    connect::{ConnectionSetup, connect, tls_config},
+    failover::LostServer,
+};
 
 /// A pooled connection. Returns to the pool when dropped.
 pub(super) type Connection = Object<AsyncPgConnection>;
@@ -39,6 +37,9 @@ pub struct PoolStatus {
 pub(super) struct Pool {
     inner: Deadpool<AsyncPgConnection>,
     acquire_timeout: Duration,
+    url: SecretString,
+    setup: ConnectionSetup,
+    lost_server: LostServer,
 }
 
 impl Pool {
@@ -47,21 +48,53 @@ impl Pool {
         size_max: usize,
         options: &DatabaseOptions,
     ) -> Result<Self, DbError> {
+        let tls = options
+            .tls_ca_file
+            .as_deref()
+            .map(tls_config)
+            .transpose()
+            .map_err(|error| DbError::new(DbErrorKind::Other, "read database.tls_ca_file", error))?;
+        let setup = ConnectionSetup { tls, keeps_statements: options.prepared_statements };
+        let lost_server = LostServer::default();
         let mut manager = ManagerConfig::default();
         // Detects closed connections and open transactions without a query.
         manager.recycling_method = RecyclingMethod::Fast;
-        if let Some(ca_file) = &options.tls_ca_file {
-            let tls = tls_config(ca_file)
-                .map_err(|error| DbError::new(DbErrorKind::Other, "read database.tls_ca_file", error))?;
-            manager.custom_setup =
-                Box::new(move |url| connect_encrypted(tls.clone(), url.to_owned()).boxed());
-        }
+        let (for_connections, observer) = (setup.clone(), lost_server.clone());
+        manager.custom_setup = Box::new(move |url| {
+            let (connecting, observer) = (connect(for_connections.clone(), url.to_owned()), observer.clone());
+            async move {
+                let mut connection = connecting.await?;
+                connection.set_instrumentation(observer);
+                Ok(connection)
+            }
+            .boxed()
+        });
         let manager = AsyncDieselConnectionManager::new_with_config(url.expose_secret(), manager);
+        let lost = lost_server.clone();
         let inner = Deadpool::builder(manager)
             .max_size(size_max)
+            .pre_recycle(Hook::sync_fn(move |_, metrics| match lost.is_usable(metrics.created) {
+                true => Ok(()),
+                false => Err(HookError::message("the server shut down or accepts no writes")),
+            }))
             .build()
             .map_err(|error| DbError::new(DbErrorKind::Other, "build connection pool", error))?;
-        Ok(Self { inner, acquire_timeout: options.acquire_timeout })
+        Ok(Self { inner, acquire_timeout: options.acquire_timeout, url: url.clone(), setup, lost_server })
+    }
+
+    /// Returns the connection URL.
+    pub(super) fn url(&self) -> &SecretString {
+        &self.url
+    }
+
+    /// Returns how connections are established.
+    pub(super) fn setup(&self) -> &ConnectionSetup {
+        &self.setup
+    }
+
+    /// Discards all connections that exist now, each when it is not in use.
+    pub(super) fn discard_connections(&self) {
+        self.lost_server.discard_existing();
     }
 
     /// Acquires a connection. Fails with `Unavailable` if none becomes free within the timeout.
@@ -86,24 +119,4 @@ impl Pool {
             waiting: status.waiting,
         }
     }
-}
-
-pub(super) fn tls_config(
-    ca_file: &std::path::Path,
-) -> Result<ClientConfig, Box<dyn std::error::Error + Send + Sync>> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca_file)? {
-        roots.add(certificate?)?;
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
-
-pub(super) async fn connect_encrypted(tls: ClientConfig, url: String) -> ConnectionResult<AsyncPgConnection> {
-    let connection_error = |error: tokio_postgres::Error| ConnectionError::BadConnection(error.to_string());
-    let mut config: tokio_postgres::Config = url.parse().map_err(connection_error)?;
-    config.ssl_mode(tokio_postgres::config::SslMode::Require);
-    let (client, connection) = config.connect(MakeRustlsConnect::new(tls)).await.map_err(connection_error)?;
-    AsyncPgConnection::try_from_client_and_connection(client, connection).await
 }

@@ -5,7 +5,12 @@ use diesel::{
     sql_types::{Bool, Text},
 };
 
-use super::{DbError, pool::Pool, sql::statement};
+use super::{
+    DbError,
+    pool::Pool,
+    sql::statement,
+    tenant_tx::{begin_with, commit},
+};
 
 /// Why a role is refused.
 #[derive(Debug, thiserror::Error)]
@@ -105,8 +110,12 @@ pub(super) async fn check(tenants: &Pool, system: &Pool) -> Result<(), RoleError
 
 async fn read_permissions(pool: &Pool) -> Result<RolePermissions, DbError> {
     let mut connection = pool.acquire().await?;
+    // A pooler may give a statement outside a transaction two connections: to prepare it and to execute it.
+    begin_with(&mut connection, "BEGIN").await?;
     // The catalog is not in the schema of the query builder.
-    statement("inspect role", ROLE_PERMISSIONS).one(&mut connection).await
+    let permissions = statement("inspect role", ROLE_PERMISSIONS).one(&mut connection).await?;
+    commit(connection).await?;
+    Ok(permissions)
 }
 
 fn check_permissions(

@@ -7,7 +7,7 @@ use super::{
     Database, DbError, WrittenRow,
     lost_commit::Evidence,
     pool::Connection,
-    sql::{pg_xact_status, query},
+    sql::{current_setting, pg_xact_status, query},
     tenant_tx::{TransactionId, append_transaction_settings, begin_with, commit},
 };
 use crate::domain::ids::TenantId;
@@ -61,6 +61,13 @@ impl SystemTx {
             Some(connection) => commit(connection).await,
             None => Err(DbError::corrupt("commit transaction", "the transaction has ended")),
         }
+    }
+
+    /// Returns whether the transaction rejects writes.
+    pub(super) async fn is_read_only(&mut self) -> Result<bool, DbError> {
+        let setting = diesel::select(current_setting("transaction_read_only"));
+        let setting: String = query("check for writes", setting).one(self.connection()?).await?;
+        Ok(setting == "on")
     }
 
     /// Returns the outcome of a transaction whose COMMIT got no response.

@@ -93,7 +93,10 @@ fn log(error: &Error) {
         Error::Internal(_) | Error::ObjectMissing | Error::ObjectDamaged | Error::ProviderUnknown(_) => {
             tracing::error!(error = with_causes(error), "request failed");
         }
-        Error::StorageUnavailable(_) | Error::DatabaseUnavailable(_) | Error::OutcomeUnknown { .. } => {
+        Error::StorageUnavailable(_)
+        | Error::StorageFull(_)
+        | Error::DatabaseUnavailable(_)
+        | Error::OutcomeUnknown { .. } => {
             tracing::warn!(error = with_causes(error), "request failed");
         }
         error => tracing::debug!(%error, "rejected request"),

@@ -38,8 +38,16 @@ where
     };
     let events = EnvFilter::try_new(&config.log_filter)?;
     // Keep our spans even if the filter is "warn"; otherwise warnings would have no call id.
-    let filter = events.or(filter_fn(is_own_info_span));
+    let filter = events.or(filter_fn(is_own_info_span)).and(filter_fn(is_loggable));
     Ok(lines.with_filter(filter).boxed())
+}
+
+/// Returns whether this may be logged, whatever the filter says. Below the level info, libraries log what they
+/// process: the driver of PostgreSQL the parameters of statements (names and metadata of files), HTTP libraries
+/// the headers (tokens and signed URLs).
+fn is_loggable(metadata: &Metadata<'_>) -> bool {
+    let is_own = metadata.target().split("::").next() == Some(env!("CARGO_PKG_NAME"));
+    is_own || *metadata.level() <= Level::INFO
 }
 
 /// Returns whether this is one of our spans of level info or above.
@@ -170,6 +178,23 @@ mod tests {
         assert_eq!(line["bytes"], 7);
         assert_eq!(line["message"], "committed");
         assert_eq!(line["level"], "INFO");
+    }
+
+    #[test]
+    fn libraries_never_log_below_info() {
+        for filter in ["trace", "info,tokio_postgres=debug,h2=trace,hyper=trace"] {
+            let lines = log(filter, || {
+                tracing::debug!(target: "tokio_postgres::query", "executing with parameters: [\"salary.pdf\"]");
+                tracing::trace!(target: "h2::codec", "authorization: Bearer secret");
+                tracing::trace!(target: "hyper::proto", "authorization: Bearer secret");
+                tracing::debug!(target: "strongroom_lookalike", "secret");
+                tracing::info!(target: "tokio_postgres::connection", "notice");
+            });
+            let messages: Vec<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
+            assert_eq!(messages, ["notice"], "{filter}");
+        }
+        let own = log("trace", || tracing::trace!("own"));
+        assert_eq!(own.len(), 1);
     }
 
     #[test]

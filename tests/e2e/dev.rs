@@ -101,6 +101,7 @@ async fn dev_serves_all_callers_and_keeps_data_across_restart() {
     let (code, quota) = run_client(&data_dir, "acme_admin", &["quota"]).await;
     assert_eq!((code, &quota["used_bytes"]), (Some(0), &Value::from(7)));
     check_operator_commands(&data_dir).await;
+    check_maintenance_commands(&data_dir).await;
     stop_dev(dev).await;
 }
 
@@ -152,6 +153,21 @@ async fn check_operator_commands(data_dir: &Path) {
     let transfer = ["transfer-ownership", "--from", "leaver", "--to", "successor", "--dry-run"];
     let (code, result) = run_client(data_dir, "acme_admin", &transfer).await;
     assert_eq!((code, &result["remaining_file_count"]), (Some(0), &Value::from(0)));
+}
+
+/// Runs the maintenance commands on the data of the running server.
+async fn check_maintenance_commands(data_dir: &Path) {
+    for command in [
+        &["fsck", "--json"][..],
+        &["storage", "status", "--json"],
+        &["jobs", "list", "--json"],
+        &["sweep", "--dry-run", "--json"],
+    ] {
+        let output = strongroom_command().args(command).arg("--dev").arg(data_dir).output().await.unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{command:?}: {errors}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap();
+    }
 }
 
 /// Returns a variable that `scripts/with-garage` sets.

@@ -9,6 +9,7 @@ use std::{
 use futures::future::join_all;
 use strongroom::{
     config::Config,
+    db::DbErrorKind,
     proto::v1::{UploadFileResponse, UploadSpec},
 };
 use tokio::sync::{Semaphore, watch};
@@ -322,6 +323,61 @@ fn acknowledged_uploads_survive_postgres_restart() {
             // An upload with an unknown outcome may exist as well. The harness checks that every file is
             // complete.
             assert!(wait_and_count_files(&s).await >= files.len() as i64);
+        },
+    );
+}
+
+async fn set_read_only(s: &Service, is_read_only: bool) {
+    let setting = if is_read_only { "on" } else { "off" };
+    s.superuser.execute(&format!("ALTER SYSTEM SET default_transaction_read_only = {setting}")).await;
+    s.superuser.execute("SELECT pg_reload_conf()").await;
+}
+
+/// Returns the processes of the server that serve the service's connections.
+async fn list_backends(s: &Service) -> Vec<String> {
+    s.superuser
+        .query_texts("SELECT pid::text FROM pg_stat_activity WHERE usename LIKE 'strongroom_test_%'")
+        .await
+}
+
+#[test]
+fn read_only_database_is_unavailable_and_loses_connections() {
+    let postgres = PrivatePostgres::start();
+    service_test_in(
+        Some(postgres.url()),
+        |_| {},
+        |s| async move {
+            let alice = s.alice();
+            let existing = file_id(&alice.upload(spec("existing"), b"bytes").await.unwrap());
+            join_all((0..6).map(|_| alice.upload(spec("a"), b"bytes"))).await;
+            let former = list_backends(&s).await;
+            set_read_only(&s, true).await;
+            // A session applies the setting when it begins its next transaction after the reload.
+            s.wait_until("uploads fail", || async {
+                let result = alice.upload(spec("a"), b"bytes").await;
+                result.inspect_err(assert_retryable).is_err()
+            })
+            .await;
+            for size in SIZES.iter().cycle().take(8) {
+                assert_retryable(&alice.upload(spec("a"), &pattern(*size)).await.unwrap_err());
+            }
+            // A download is recorded before its first byte, so it needs a database that accepts writes.
+            assert_eq!(alice.get(&existing).await.unwrap().id, existing, "reads continue");
+            assert_retryable(&alice.read(&existing).await.unwrap_err());
+            assert_eq!(s.db.ping().await.unwrap_err().kind, DbErrorKind::ReadOnly);
+            set_read_only(&s, false).await;
+            s.wait_until("uploads succeed", || async {
+                let result = alice.upload(spec("a"), b"bytes").await;
+                result.inspect_err(assert_retryable).is_ok()
+            })
+            .await;
+            s.db.ping().await.unwrap();
+            s.wait_until("all connections from before are closed", || async {
+                let current = list_backends(&s).await;
+                former.iter().all(|pid| !current.contains(pid))
+            })
+            .await;
+            wait_and_count_files(&s).await;
         },
     );
 }

@@ -100,9 +100,9 @@ fn reexecute_with_small_disk(name: &str) {
     assert!(child.status.success() && output.contains("1 passed"), "{output}");
 }
 
-fn assert_storage_unavailable(status: &Status) {
-    assert_eq!((status.code(), reason(status).as_str()), (Code::Unavailable, "STORAGE_UNAVAILABLE"));
-    assert!(status.get_error_details().retry_info().is_some());
+fn assert_storage_full(status: &Status) {
+    assert_eq!((status.code(), reason(status).as_str()), (Code::ResourceExhausted, "STORAGE_FULL"));
+    assert!(status.get_error_details().retry_info().is_none(), "a retry does not free space");
 }
 
 async fn wait_for_clean_up(s: &Service, disk: &SmallDisk) {
@@ -119,7 +119,7 @@ fn upload_that_fills_disk_fails_and_frees_its_space() {
     with_small_disk(name, |s, disk| async move {
         let alice = s.alice();
         let before = file_id(&alice.upload(spec("before"), &pattern(2 * PART)).await.unwrap());
-        assert_storage_unavailable(&alice.upload(spec("too large"), &pattern(20 * PART)).await.unwrap_err());
+        assert_storage_full(&alice.upload(spec("too large"), &pattern(20 * PART)).await.unwrap_err());
         wait_for_clean_up(&s, &disk).await;
         assert_eq!(disk.used_bytes(), 2 * PART, "only the first file uses space");
         // The space of the failed upload is available again.
@@ -150,7 +150,7 @@ fn disk_full_at_any_step_leaves_no_partial_file() {
                         assert_eq!(alice.read(&file_id(&uploaded)).await.unwrap(), pattern(size));
                         stored_bytes += pages * PAGE;
                     }
-                    Err(status) => assert_storage_unavailable(&status),
+                    Err(status) => assert_storage_full(&status),
                 }
                 wait_for_clean_up(&s, &disk).await;
                 assert_eq!(disk.used_bytes(), stored_bytes, "{size} bytes in {free_pages} pages");
@@ -161,14 +161,14 @@ fn disk_full_at_any_step_leaves_no_partial_file() {
 }
 
 #[test]
-fn readiness_fails_while_disk_is_full() {
-    let name = "readiness_fails_while_disk_is_full";
+fn files_stay_readable_while_disk_is_full() {
+    let name = "files_stay_readable_while_disk_is_full";
     with_small_disk(name, |s, disk| async move {
         let alice = s.alice();
         let existing = file_id(&alice.upload(spec("existing"), &pattern(PART)).await.unwrap());
         disk.fill_except(0);
         assert_eq!(s.store.check().await.unwrap_err().kind, StorageErrorKind::NoSpace);
-        assert_storage_unavailable(&alice.upload(spec("a"), b"ten bytes.").await.unwrap_err());
+        assert_storage_full(&alice.upload(spec("a"), b"ten bytes.").await.unwrap_err());
         assert_eq!(alice.read(&existing).await.unwrap(), pattern(PART), "existing files stay readable");
         disk.delete_ballast();
         s.store.check().await.unwrap();

@@ -8,6 +8,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers in tests are small")]
 
 mod archive;
+mod audit_retention;
 mod auth;
 mod batch_delete;
 mod batch_get;
@@ -44,6 +45,7 @@ mod media_types;
 mod model;
 mod ownership;
 mod pending_deletion;
+mod pgbouncer;
 mod plans;
 mod preconditions;
 mod presets;

@@ -33,12 +33,14 @@ fn storage_error_fails_upload_and_leaves_nothing() {
             {
                 s.faults.set_plan(Plan::new().with_fault(operation, 1, Fault::Before(kind)));
                 let status = alice.upload(spec("a"), &pattern(size)).await.unwrap_err();
-                assert_eq!(
-                    (status.code(), reason(&status).as_str()),
-                    (Code::Unavailable, "STORAGE_UNAVAILABLE"),
-                    "{operation:?} {kind:?}"
-                );
-                assert!(status.get_error_details().retry_info().is_some());
+                let is_full = kind == StorageErrorKind::NoSpace;
+                let expected = match is_full {
+                    true => (Code::ResourceExhausted, "STORAGE_FULL"),
+                    false => (Code::Unavailable, "STORAGE_UNAVAILABLE"),
+                };
+                let got = (status.code(), reason(&status));
+                assert_eq!((got.0, got.1.as_str()), expected, "{operation:?} {kind:?}");
+                assert_eq!(status.get_error_details().retry_info().is_some(), !is_full);
                 s.assert_nothing_is_left().await;
             }
         }

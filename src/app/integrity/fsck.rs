@@ -50,6 +50,8 @@ pub struct Fsck {
     pub depth: SampleSize,
     /// Whether to update the states of versions.
     pub is_repairing: bool,
+    /// The retention of audit entries, in days. Older versions may have none.
+    pub audit_days: u32,
 }
 
 /// An invariant that is checked on live data.
@@ -63,7 +65,7 @@ pub enum Invariant {
     OwnedObjects,
     /// Quotas and usage counters match the stored files.
     Quotas,
-    /// Every version has an audit entry.
+    /// Every version has an audit entry, unless its retention has ended.
     Audit,
 }
 
@@ -368,7 +370,7 @@ impl Fsck {
                 problem,
             );
         }
-        for (tenant, file, version) in fsck::list_unaudited_versions(&mut tx).await? {
+        for (tenant, file, version) in fsck::list_unaudited_versions(&mut tx, self.audit_days).await? {
             report.add_violation(
                 Invariant::Audit,
                 tenant,

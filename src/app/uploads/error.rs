@@ -225,6 +225,7 @@ pub(super) fn count_outcome<T>(app: &App, uploaded: &Result<T, Error>) {
         Err(
             Error::Internal(_)
             | Error::StorageUnavailable(_)
+            | Error::StorageFull(_)
             | Error::DatabaseUnavailable(_)
             | Error::OutcomeUnknown { .. }
             | Error::ObjectMissing

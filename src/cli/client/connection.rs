@@ -6,7 +6,7 @@ use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::failure::Failure;
+use super::{failure::Failure, port::find_port_advice};
 use crate::client::{Client, ClientOptions};
 
 #[derive(Debug, Clone, Default, Args)]
@@ -44,6 +44,11 @@ struct DevServer {
 impl ConnectionArgs {
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         Ok(Client::connect(self.client_options()?).await?)
+    }
+
+    /// Returns advice if the server speaks another protocol than its address says.
+    pub(super) async fn find_port_advice(&self) -> Option<String> {
+        find_port_advice(&self.client_options().ok()?.endpoint).await
     }
 
     /// Returns a name for the server and the caller that is stable across runs. A server of `strongroom dev`

@@ -81,6 +81,15 @@ impl Failure {
         }
     }
 
+    /// Whether the server could not be reached, or broke the connection.
+    pub(crate) fn is_transport(&self) -> bool {
+        match self {
+            Self::Client(error) => matches!(error, ClientError::Transport { .. }),
+            Self::WithSubject { failure, .. } => failure.is_transport(),
+            _ => false,
+        }
+    }
+
     /// Returns the error as JSON, with all details that the server sent.
     pub(crate) fn to_json(&self) -> Value {
         if let Self::WithSubject { subject, failure } = self {
@@ -103,6 +112,14 @@ impl Failure {
         }
         json!({ "error": error })
     }
+}
+
+/// Checks that there is at least one file id. `advice` names the command that lists them.
+pub(super) fn check_ids(ids: &[String], advice: &str) -> Result<(), Failure> {
+    if ids.iter().all(String::is_empty) {
+        return Err(Failure::Usage(format!("no file id; {advice}")));
+    }
+    Ok(())
 }
 
 /// Runs `action` for each item, and continues with the next item after an error.

@@ -1,4 +1,4 @@
-//! `strongroom get`: downloads a file or a byte range of it.
+//! `strongroom get`: downloads files or a byte range of each.
 
 use std::path::{Path, PathBuf};
 
@@ -6,17 +6,21 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    connection::ConnectionArgs, exit, failure::Failure, human, output::Output, partial_file::PartialFile,
-    records, safe_name::safe_name, standard_streams,
+    connection::ConnectionArgs, exit, failure, failure::Failure, human, output::Output,
+    partial_file::PartialFile, records, safe_name::safe_name, standard_streams,
 };
-use crate::{client::Download, proto::v1::DownloadFileRequest};
+use crate::{
+    client::{Client, Download},
+    proto::v1::DownloadFileRequest,
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct GetArgs {
-    /// The id of the file.
-    pub id: String,
-    /// The destination: a file, a directory, or `-` for standard output. Standard output receives bytes
+    /// The ids of the files, as `strongroom ls` prints them.
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    /// The destination: a file, a directory (required for several files), or `-` for standard output. Standard output receives bytes
     /// before the final check; discard them if the exit code is not 0.
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
@@ -51,21 +55,52 @@ enum Destination {
     Directory(PathBuf),
 }
 
+/// Downloads the files one after the other, and continues after an error.
 pub(super) async fn run_get(args: GetArgs, output: Output) -> Result<(), Failure> {
-    let destination = match args.output {
-        Some(path) if path.as_os_str() == "-" && output.json => {
+    failure::check_ids(&args.ids, "`strongroom ls` prints the ids of files")?;
+    let destination = args.destination()?;
+    let client = args.connection.connect().await?;
+    let has_several = args.ids.len() > 1;
+    let get = async |id: String| {
+        let downloaded = get_one(&client, &args, &id, &destination, output).await;
+        downloaded.map_err(|failure| if has_several { failure.with_subject(&id) } else { failure })
+    };
+    failure::run_for_each(args.ids.clone(), get, |failure| output.report(failure)).await
+}
+
+impl GetArgs {
+    fn destination(&self) -> Result<Destination, Failure> {
+        let has_several = self.ids.len() > 1;
+        if has_several && self.version != 0 {
             return Err(Failure::Usage(
-                "--json and `-o -` both write to standard output; use only one of them".to_owned(),
+                "--version applies to a single file; download the files one at a time".to_owned(),
             ));
         }
-        Some(path) if path.as_os_str() == "-" => Destination::Stdout,
-        Some(path) if path.is_dir() => Destination::Directory(path),
-        Some(path) => Destination::File(path),
-        None => Destination::Directory(PathBuf::new()),
-    };
-    let client = args.connection.connect().await?;
+        match self.output.clone() {
+            Some(path) if path.as_os_str() == "-" && self.json => Err(Failure::Usage(
+                "--json and `-o -` both write to standard output; use only one of them".to_owned(),
+            )),
+            Some(path) if path.is_dir() => Ok(Destination::Directory(path)),
+            Some(path) if has_several => Err(Failure::Usage(format!(
+                "{} is not a directory; several files need a directory as --output",
+                path.display()
+            ))),
+            Some(path) if path.as_os_str() == "-" => Ok(Destination::Stdout),
+            Some(path) => Ok(Destination::File(path)),
+            None => Ok(Destination::Directory(PathBuf::new())),
+        }
+    }
+}
+
+async fn get_one(
+    client: &Client,
+    args: &GetArgs,
+    id: &str,
+    destination: &Destination,
+    output: Output,
+) -> Result<(), Failure> {
     let request = DownloadFileRequest {
-        file_id: args.id,
+        file_id: id.to_owned(),
         version: args.version,
         read_offset: args.offset,
         read_limit: args.length,
@@ -78,7 +113,7 @@ pub(super) async fn run_get(args: GetArgs, output: Output) -> Result<(), Failure
             write_download(&mut download, &name, &mut standard_streams::stdout()?, output).await?;
             return Ok(());
         }
-        Destination::File(path) => path,
+        Destination::File(path) => path.clone(),
         Destination::Directory(path) => path.join(safe_name(&name)),
     };
     let (partial, mut file) = PartialFile::create(path, args.force).await?;

@@ -1,6 +1,6 @@
 //! Formats sizes, times and names for people, and parses sizes.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, FixedOffset, NaiveDate, NaiveTime, Utc};
 use prost_types::Timestamp;
 
 const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
@@ -49,6 +49,22 @@ pub(super) fn time(at: &Timestamp) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?)
 }
 
+/// Parses a time such as `2030-01-31T08:30:00Z`, or a date such as `2030-01-31`, which means midnight UTC.
+pub(super) fn parse_time(text: &str) -> Result<DateTime<FixedOffset>, String> {
+    if let Ok(date) = text.parse::<NaiveDate>() {
+        return Ok(date.and_time(NaiveTime::MIN).and_utc().fixed_offset());
+    }
+    DateTime::parse_from_rfc3339(text)
+        .map_err(|_| "use a date such as 2030-01-31, or a time such as 2030-01-31T08:30:00Z".to_owned())
+}
+
+/// Converts a time. chrono encodes a leap second as more than 999,999,999 ns, which a protobuf timestamp cannot
+/// represent.
+pub(super) fn timestamp(time: DateTime<FixedOffset>) -> Timestamp {
+    let nanos = i32::try_from(time.timestamp_subsec_nanos().min(999_999_999)).unwrap_or_default();
+    Timestamp { seconds: time.timestamp(), nanos }
+}
+
 /// Formats a time as `2026-08-30 14:05 UTC`, or returns a dash for no time.
 pub(super) fn time_column(at: Option<&Timestamp>) -> String {
     at.and_then(time).map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%d %H:%M UTC").to_string())
@@ -94,6 +110,15 @@ mod tests {
         assert_eq!(parse_size("2M"), Ok(2 << 20));
         for wrong in ["", "GiB", "-1", "1.5GiB", "10 XiB", "9999999999TiB"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn date_without_time_is_midnight_utc() {
+        assert_eq!(parse_time("2030-01-31"), parse_time("2030-01-31T00:00:00Z"));
+        assert_eq!(parse_time("2030-01-31T02:00:00+02:00"), parse_time("2030-01-31"));
+        for wrong in ["", "31.01.2030", "2030-02-30", "2030-01-31 08:30"] {
+            assert!(parse_time(wrong).unwrap_err().contains("2030-01-31"), "{wrong}");
         }
     }
 

@@ -97,11 +97,21 @@ pub(super) async fn run_ls(args: LsArgs, output: Output) -> Result<(), Failure> 
     let mut request = args.request();
     let mut remaining = if args.all { u64::MAX } else { args.limit };
     let mut list = ListFormatter { is_json: output.json, is_long: args.long, is_started: false };
-    let mut total = None;
+    let (mut total, mut has_more) = (None, false);
     loop {
-        let page_size = i32::try_from(remaining).unwrap_or(i32::MAX);
-        request.page_size = page_size.min(args.page_size.unwrap_or(PAGE_SIZE_MAX));
-        let page = client.list_files(request.clone()).await?;
+        let wanted = i32::try_from(remaining).unwrap_or(i32::MAX);
+        request.page_size = args.page_size_for(wanted);
+        let mut page = client.list_files(request.clone()).await?;
+        if page.files.len() as u64 > remaining {
+            if output.json {
+                // The token of this page follows files that are not printed.
+                request.page_size = wanted;
+                page = client.list_files(request.clone()).await?;
+            } else {
+                page.files.truncate(usize::try_from(remaining).unwrap_or(usize::MAX));
+                has_more = true;
+            }
+        }
         total = total.or_else(|| args.total.then(|| total_of(&page)));
         // Counting is expensive for the server, so only the first page requests it.
         request.include_total = false;
@@ -119,13 +129,29 @@ pub(super) async fn run_ls(args: LsArgs, output: Output) -> Result<(), Failure> 
         let at_least = if is_lower_bound { "at least " } else { "" };
         output.note(format_args!("{at_least}{total_size} files match"));
     }
-    if !request.page_token.is_empty() {
+    if has_more || !request.page_token.is_empty() {
         output.note("there are more files; pass --all or a higher --limit");
     }
     Ok(())
 }
 
 impl LsArgs {
+    /// Returns the page size to request for `wanted` files. The server reads a limited number of files for each
+    /// requested one, so a filter that few files match needs large pages, or many calls return few files.
+    fn page_size_for(&self, wanted: i32) -> i32 {
+        let is_filtered = !self.tags.is_empty()
+            || !self.mime_types.is_empty()
+            || !self.states.is_empty()
+            || !self.category.is_empty()
+            || !self.owner.is_empty()
+            || !self.name_prefix.is_empty();
+        match self.page_size {
+            Some(page_size) => wanted.min(page_size),
+            None if is_filtered => PAGE_SIZE_MAX,
+            None => wanted.min(PAGE_SIZE_MAX),
+        }
+    }
+
     fn request(&self) -> ListFilesRequest {
         let filter = FileFilter {
             category: self.category.clone(),
@@ -251,6 +277,23 @@ mod tests {
         }
         text.extend(list.format_json_end("next", total));
         serde_json::from_slice(&text).unwrap()
+    }
+
+    #[test]
+    fn filtered_list_requests_larger_pages_than_it_prints() {
+        use clap::Parser as _;
+        #[derive(clap::Parser)]
+        struct Command {
+            #[command(flatten)]
+            args: LsArgs,
+        }
+        let page_size = |arguments: &[&str]| {
+            let command = Command::try_parse_from([&["ls"], arguments].concat()).unwrap();
+            command.args.page_size_for(10)
+        };
+        assert_eq!(page_size(&[]), 10);
+        assert_eq!(page_size(&["--tag", "rare"]), PAGE_SIZE_MAX);
+        assert_eq!(page_size(&["--tag", "rare", "--page-size", "5"]), 5);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod info;
 mod ls;
 mod output;
 mod partial_file;
+mod port;
 mod put;
 mod quota;
 mod records;
@@ -26,7 +27,7 @@ mod watch;
 
 use clap::Subcommand;
 
-use self::{exit::Exit, failure::Failure, output::Output};
+use self::{connection::ConnectionArgs, exit::Exit, failure::Failure, output::Output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
@@ -36,11 +37,11 @@ pub(super) enum ClientCommand {
     /// interruption: by themselves while the command runs, and after it was stopped if the same command is
     /// run again within 24 hours.
     Put(Box<put::PutArgs>),
-    /// Download a file or a byte range of it.
+    /// Download files or a byte range of each.
     ///
     /// The bytes are written to a hidden temporary file next to the destination, which is renamed after all
-    /// checks have passed. An interrupted or corrupted download leaves no file. Without --output, the file is
-    /// saved in the current directory under a safe form of its name: without directories, leading dots and
+    /// checks have passed. An interrupted or corrupted download leaves no file. Without --output, each file
+    /// is saved in the current directory under a safe form of its name: without directories, leading dots and
     /// control characters.
     Get(Box<get::GetArgs>),
     /// List the files that are visible with the token.
@@ -67,7 +68,7 @@ pub(super) enum ClientCommand {
     ///
     /// A manifest is a CSV file whose first line names the columns, or a file with one JSON object per line
     /// (.jsonl). The columns are: key or url (one of them is required), and optionally legacy_id, owner,
-    /// category, create_time (RFC 3339) and entity (TYPE:ID or TYPE:ID:FIELD).
+    /// category, create_time (a date or RFC 3339) and entity (TYPE:ID or TYPE:ID:FIELD).
     Import(Box<import::ImportArgs>),
     /// Show the version, the limits and the features of the server.
     Info(info::InfoArgs),
@@ -101,6 +102,23 @@ impl ClientCommand {
         Output { json }
     }
 
+    fn connection(&self) -> &ConnectionArgs {
+        match self {
+            Self::Put(args) => &args.connection,
+            Self::Get(args) => &args.connection,
+            Self::Ls(args) => &args.connection,
+            Self::Rm(args) => &args.connection,
+            Self::Undelete(args) => &args.connection,
+            Self::Versions(command) => command.connection(),
+            Self::Watch(args) => &args.connection,
+            Self::Import(args) => &args.connection,
+            Self::Info(args) => &args.connection,
+            Self::Quota(args) => &args.connection,
+            Self::TransferOwnership(args) => &args.connection,
+            Self::Tenants(args) => &args.common().connection,
+        }
+    }
+
     async fn run(self, output: Output) -> Result<(), Failure> {
         match self {
             Self::Put(args) => put::run_put(*args, output).await,
@@ -126,6 +144,7 @@ impl ClientCommand {
 /// process waits for that read.
 pub(super) async fn run_client_command(command: ClientCommand) -> Exit {
     let output = command.output();
+    let connection = command.connection().clone();
     let result = tokio::select! {
         result = command.run(output) => result,
         Ok(()) = tokio::signal::ctrl_c() => return Exit::Interrupted,
@@ -135,6 +154,11 @@ pub(super) async fn run_client_command(command: ClientCommand) -> Exit {
         Err(failure) if failure.is_broken_pipe() => Exit::Ok,
         Err(failure) => {
             output.report(&failure);
+            if failure.is_transport()
+                && let Some(advice) = connection.find_port_advice().await
+            {
+                output.hint(&advice);
+            }
             failure.exit()
         }
     }
@@ -264,6 +288,34 @@ mod tests {
             "nothing is imported from an invalid manifest"
         );
         assert!(Strongroom::try_parse_from(["strongroom", "import", "old"]).is_err());
+    }
+
+    #[tokio::test]
+    async fn get_saves_several_files_in_a_directory() {
+        let server = FakeServer::start().await;
+        server.script_download(download_messages("a.txt", b"harmless", 3));
+        let directory = tempfile::tempdir().unwrap();
+        let to = directory.path().to_str().unwrap();
+        // Both downloads have the same name, so the second one fails, and the first one is kept.
+        assert_eq!(strongroom(&server, &["get", "0198", "0199", "-o", to]).await, Exit::Usage);
+        assert_eq!(list_names(directory.path()), ["a.txt"]);
+        assert_eq!(strongroom(&server, &["get", "0198", "0199", "-o", to, "--force"]).await, Exit::Ok);
+        for to in ["-", "one-file"] {
+            assert_eq!(strongroom(&server, &["get", "0198", "0199", "-o", to]).await, Exit::Usage);
+        }
+        assert_eq!(strongroom(&server, &["get", "0198", "0199", "--version", "2"]).await, Exit::Usage);
+    }
+
+    #[tokio::test]
+    async fn missing_ids_and_directories_are_usage_errors() {
+        let server = FakeServer::start().await;
+        for command in ["get", "rm", "undelete"] {
+            assert_eq!(strongroom(&server, &[command]).await, Exit::Usage, "{command}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        for path in [directory.path().to_str().unwrap(), ".", "/"] {
+            assert_eq!(strongroom(&server, &["put", path]).await, Exit::Usage, "{path}");
+        }
     }
 
     #[tokio::test]

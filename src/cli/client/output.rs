@@ -7,6 +7,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use serde_json::json;
 
 use super::{failure::Failure, human};
 
@@ -39,6 +40,15 @@ impl Output {
     pub(super) fn note(self, text: impl Display) {
         // If standard error is closed, there is nowhere left to report to.
         let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
+    }
+
+    /// Prints advice about an error that was reported.
+    pub(super) fn hint(self, advice: &str) {
+        if self.json {
+            self.note(json!({ "hint": advice }));
+        } else {
+            self.note(format_args!("hint: {}", human::printable(advice)));
+        }
     }
 
     /// Prints an error to standard error. A closed standard output is not reported.

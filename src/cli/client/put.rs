@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, FixedOffset};
 use clap::Args;
-use prost_types::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -50,8 +49,8 @@ pub(crate) struct PutArgs {
     /// file's extension.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub mime_type: String,
-    /// The time when the file expires, such as 2030-01-31T00:00:00Z. Default: never.
-    #[arg(long, value_name = "RFC3339", value_parser = DateTime::parse_from_rfc3339)]
+    /// The time when the file expires, such as 2030-01-31 (midnight UTC) or 2030-01-31T08:30:00Z. Default: never.
+    #[arg(long, value_name = "TIME", value_parser = human::parse_time)]
     pub expire_time: Option<DateTime<FixedOffset>>,
     /// The maximum age of the file in days, after which it is deleted; 0 means never.
     #[arg(long, value_name = "DAYS", default_value_t = 0, hide_default_value = true)]
@@ -93,6 +92,9 @@ pub(super) async fn run_put(args: PutArgs, output: Output) -> Result<(), Failure
     if !has_several && args.name.is_none() && args.file_id.is_none() && is_stdin(&args.files[0]) {
         return Err(Failure::Usage("standard input has no file name; pass --name".to_owned()));
     }
+    if !has_several {
+        check_not_directory(&args.files[0])?;
+    }
     let client = args.connection.connect().await?;
     let put = async |path: PathBuf| {
         let uploaded = put_one(&client, &args, &path, output).await;
@@ -104,6 +106,7 @@ pub(super) async fn run_put(args: PutArgs, output: Output) -> Result<(), Failure
 }
 
 async fn put_one(client: &Client, args: &PutArgs, path: &Path, output: Output) -> Result<(), Failure> {
+    check_not_directory(path)?;
     let spec = args.spec(path)?;
     let size_bytes = if is_stdin(path) { None } else { regular_size(path).await? };
     let bar = output.progress(&spec.name, size_bytes);
@@ -213,12 +216,7 @@ impl PutArgs {
             title: self.title.clone(),
             description: self.description.clone(),
             tags: self.tags.clone(),
-            expire_time: self.expire_time.map(|at| Timestamp {
-                seconds: at.timestamp(),
-                // chrono encodes a leap second as more than 999,999,999 ns, which a protobuf timestamp cannot
-                // represent.
-                nanos: i32::try_from(at.timestamp_subsec_nanos().min(999_999_999)).unwrap_or_default(),
-            }),
+            expire_time: self.expire_time.map(human::timestamp),
             file_id: self.file_id.clone().unwrap_or_default(),
             change_description: self.change_description.clone(),
             retention_days: self.retention_days,
@@ -233,16 +231,19 @@ fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
+/// Checks that a path is not a directory. A path that does not exist is reported when it is read.
+fn check_not_directory(path: &Path) -> Result<(), Failure> {
+    if is_stdin(path) || !path.is_dir() {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(Failure::Usage(format!("{path} is a directory; pass the files in it, such as {path}/*")))
+}
+
 /// Returns the size of a regular file, or `None` for a pipe or a device.
-///
-/// # Errors
-/// Returns [`Failure::Usage`] for a directory.
 async fn regular_size(path: &Path) -> Result<Option<u64>, Failure> {
     let metadata =
         tokio::fs::metadata(path).await.map_err(Failure::local_io(format!("read {}", path.display())))?;
-    if metadata.is_dir() {
-        return Err(Failure::Usage(format!("{} is a directory; pass the files in it", path.display())));
-    }
     Ok(metadata.is_file().then_some(metadata.len()))
 }
 

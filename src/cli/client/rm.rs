@@ -11,8 +11,8 @@ use crate::proto::v1::{DeleteFileRequest, File, PurgeFileRequest, UndeleteFileRe
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct RmArgs {
-    /// The ids of the files.
-    #[arg(value_name = "ID", required = true)]
+    /// The ids of the files, as `strongroom ls` prints them.
+    #[arg(value_name = "ID")]
     pub ids: Vec<String>,
     /// Purge the files with all their versions instead of moving them to the trash. This cannot be undone.
     #[arg(long)]
@@ -27,8 +27,8 @@ pub(crate) struct RmArgs {
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct UndeleteArgs {
-    /// The ids of the files.
-    #[arg(value_name = "ID", required = true)]
+    /// The ids of the files, as `strongroom ls --deleted` prints them.
+    #[arg(value_name = "ID")]
     pub ids: Vec<String>,
     /// Print the results as JSON, one document per line.
     #[arg(long)]
@@ -39,6 +39,7 @@ pub(crate) struct UndeleteArgs {
 
 /// Deletes or purges the files one after the other, and continues after an error.
 pub(super) async fn run_rm(args: RmArgs, output: Output) -> Result<(), Failure> {
+    failure::check_ids(&args.ids, "`strongroom ls` prints the ids of files")?;
     let client = args.connection.connect().await?;
     let has_several = args.ids.len() > 1;
     let remove = async |file_id: String| {
@@ -60,6 +61,7 @@ pub(super) async fn run_rm(args: RmArgs, output: Output) -> Result<(), Failure> 
 
 /// Undeletes the files one after the other, and continues after an error.
 pub(super) async fn run_undelete(args: UndeleteArgs, output: Output) -> Result<(), Failure> {
+    failure::check_ids(&args.ids, "`strongroom ls --deleted` prints the ids of files in the trash")?;
     let client = args.connection.connect().await?;
     let has_several = args.ids.len() > 1;
     let restore = async |file_id: String| {

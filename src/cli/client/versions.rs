@@ -70,6 +70,14 @@ pub(crate) struct DeleteArgs {
 }
 
 impl VersionsCommand {
+    pub(super) fn connection(&self) -> &ConnectionArgs {
+        match self {
+            Self::Ls(args) => &args.connection,
+            Self::Restore(args) => &args.connection,
+            Self::Rm(args) => &args.connection,
+        }
+    }
+
     pub(super) fn is_json(&self) -> bool {
         match self {
             Self::Ls(args) => args.json,
@@ -89,6 +97,9 @@ pub(super) async fn run_versions(command: VersionsCommand, output: Output) -> Re
 
 async fn list_versions(args: ListArgs, output: Output) -> Result<(), Failure> {
     let client = args.connection.connect().await?;
+    if !output.json {
+        output.line(VERSIONS_HEADING)?;
+    }
     let mut request = ListFileVersionsRequest { file_id: args.id, ..ListFileVersionsRequest::default() };
     loop {
         let page = client.list_file_versions(request.clone()).await?;
@@ -125,6 +136,9 @@ async fn delete_version(args: DeleteArgs, output: Output) -> Result<(), Failure>
     print_file(response.file, response.quota_state, "is still the current version", output)
 }
 
+/// The heading of the columns that [`print_version`] prints. The current version has an asterisk.
+const VERSIONS_HEADING: &str = "VERSION       SIZE  CREATED               STATE        CHANGE";
+
 fn print_version(version: &FileVersion, output: Output) -> Result<(), Failure> {
     if output.json {
         return output.json(&records::version(version));
@@ -132,7 +146,7 @@ fn print_version(version: &FileVersion, output: Output) -> Result<(), Failure> {
     let state = version.state().as_str_name();
     let state = state.strip_prefix("FILE_STATE_").unwrap_or(state).to_lowercase();
     output.line(format_args!(
-        "{:>5} {} {:>10}  {}  {:<11}  {}",
+        "{:>5} {} {:>10}  {:<20}  {:<11}  {}",
         version.version,
         if version.is_current { "*" } else { " " },
         human::size(version.size_bytes),

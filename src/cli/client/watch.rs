@@ -62,6 +62,9 @@ pub(super) async fn run_watch(args: WatchArgs, output: Output) -> Result<(), Fai
         owner_id: args.owner,
     };
     let mut messages = client.watch_files(WatchFilesRequest { cursor: args.from, filter: Some(filter) });
+    if !output.json {
+        output.note("waiting for changes; press Ctrl-C to stop");
+    }
     while let Some(message) = messages.next().await {
         print_message(message?, output)?;
     }

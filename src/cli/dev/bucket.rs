@@ -1,6 +1,7 @@
 //! `strongroom dev --storage s3`: stores files in an S3-compatible bucket instead of a directory.
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::super::{Failure, providers, system_clock_and_ids};
@@ -16,11 +17,12 @@ use crate::{
 const PROVIDER: &str = "s3";
 
 /// The bucket to use. The credentials are read from `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct BucketArgs {
     /// With --storage s3: the endpoint of the store. Default: Amazon S3.
-    #[arg(long, value_name = "URL", env = "STRONGROOM_DEV_S3_ENDPOINT")]
-    s3_endpoint: Option<Url>,
+    #[arg(long, value_name = "URL", env = "STRONGROOM_DEV_S3_ENDPOINT", value_parser = check_url)]
+    s3_endpoint: Option<String>,
     /// With --storage s3: the name of the bucket; it is created if it does not exist.
     #[arg(long, value_name = "NAME", env = "STRONGROOM_DEV_S3_BUCKET")]
     s3_bucket: Option<String>,
@@ -38,8 +40,9 @@ impl BucketArgs {
             _ => S3Config::defaults()?,
         };
         if let Some(endpoint) = &self.s3_endpoint {
+            let endpoint: Url = endpoint.parse()?;
             s3.allow_http |= endpoint.scheme() == "http";
-            s3.endpoint = Some(endpoint.clone());
+            s3.endpoint = Some(endpoint);
         }
         if let Some(bucket) = &self.s3_bucket {
             s3.bucket.clone_from(bucket);
@@ -53,6 +56,10 @@ impl BucketArgs {
         config.storage.set_primary_provider(PROVIDER, ProviderConfig::S3(Box::new(s3)));
         Ok(())
     }
+}
+
+fn check_url(text: &str) -> Result<String, String> {
+    text.parse::<Url>().map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Initializes the bucket, as `strongroom storage init` does.

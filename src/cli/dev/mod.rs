@@ -4,6 +4,7 @@
 //! The data directory contains the PostgreSQL cluster, the stored objects, the secrets of this installation
 //! and, while the server runs, `dev.json` with addresses and prepared tokens. Data survives a restart.
 
+pub(super) mod attach;
 mod bucket;
 mod callers;
 mod postgres;
@@ -18,15 +19,20 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::net::TcpListener;
 
 use self::{
     postgres::Postgres,
     private_files::{create_private_directory, create_private_file},
     secrets::Secrets,
 };
-use super::{Failure, assemble::assemble_service, load_config, print_text, wait_for_stop_signal};
+use super::{
+    Failure,
+    assemble::assemble_service,
+    listeners::{EDGE, GRPC, ListenerSetting, bind_listener},
+    load_config, print_text, wait_for_stop_signal,
+};
 use crate::{
     config::{
         Config,
@@ -59,7 +65,8 @@ pub(super) struct DevArgs {
     preset: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 enum DevStorage {
     /// In the data directory.
     Local,
@@ -103,8 +110,10 @@ async fn serve(
     let service = assemble_service(config, telemetry.metrics(), Some(&callers::dev_issuer(secrets)))
         .await?
         .with_worker();
-    let grpc = TcpListener::bind(service.config().server.listen).await?;
-    let edge = TcpListener::bind(service.config().edge.listen).await?;
+    let grpc = ListenerSetting { setting: "--port", ..GRPC };
+    let grpc = bind_listener(grpc, service.config().server.listen).await?;
+    let edge = ListenerSetting { setting: "--edge-port", ..EDGE };
+    let edge = bind_listener(edge, service.config().edge.listen).await?;
     let addresses = (format!("http://{}", grpc.local_addr()?), format!("http://{}", edge.local_addr()?));
     let records = callers::prepare_callers(service.app(), secrets).await?;
     let ready = json!({
@@ -112,6 +121,7 @@ async fn serve(
         "edge": addresses.1,
         "tokens": records.tokens,
         "callers": records.callers,
+        "maintenance": attach::Attachment::new(args, postgres),
     });
     write_private(data_dir, DEV_JSON, &serde_json::to_vec_pretty(&ready)?)?;
     print_text(&format!(
@@ -139,11 +149,7 @@ fn configure(
     config.database.url = Some(postgres.url(postgres::APP_LOGIN));
     config.database.system_url = Some(postgres.url(postgres::SYSTEM_LOGIN));
     config.database.tls_ca_file = None;
-    // The local provider stays configured, so files from earlier runs remain readable with another --storage.
-    config.storage.set_primary_provider(
-        "local",
-        ProviderConfig::Local(LocalConfig { root: Some(data_dir.join("objects")) }),
-    );
+    configure_local_storage(&mut config, data_dir);
     match args.storage {
         DevStorage::Local => {}
         DevStorage::Memory => config.storage.set_primary_provider("memory", ProviderConfig::Memory),
@@ -157,6 +163,13 @@ fn configure(
     config.telemetry.log_format = LogFormat::Text;
     config.validate()?;
     Ok(config)
+}
+
+/// Configures the objects in the data directory. This provider stays configured with another `--storage`, so that
+/// files from earlier runs remain readable.
+fn configure_local_storage(config: &mut Config, data_dir: &Path) {
+    let local = LocalConfig { root: Some(data_dir.join("objects")) };
+    config.storage.set_primary_provider("local", ProviderConfig::Local(local));
 }
 
 /// Locks the data directory against a second `dev`, until the returned file is dropped.

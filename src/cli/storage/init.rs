@@ -4,7 +4,11 @@ use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::super::{Failure, load_config, print_text, providers, system_clock_and_ids};
+use super::super::{
+    Failure,
+    dev::attach::{DevDirectory, Need},
+    print_text, providers, system_clock_and_ids,
+};
 use crate::{
     app::storage::init::{InitializedProvider, initialize_provider},
     storage::InitOutcome,
@@ -18,12 +22,14 @@ pub(in crate::cli) struct InitArgs {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    data: DevDirectory,
 }
 
 /// Runs `strongroom storage init`. It needs no database, so a store can be initialized before the database
 /// exists.
 pub(super) async fn run_init(args: InitArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let config = load_config(config)?;
+    let config = args.data.load_config(config, Need::DatabaseAndObjects)?;
     let (clock, ids) = system_clock_and_ids();
     let stores = providers::open_stores(&config.storage, &clock, &ids)?;
     let name = args.provider.unwrap_or(config.storage.provider.clone());

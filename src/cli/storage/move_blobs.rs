@@ -6,7 +6,13 @@ use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use super::{
-    super::{Failure, load_config, print_text, providers::open_stores, system_clock_and_ids},
+    super::{
+        Failure,
+        dev::attach::{DevDirectory, Need},
+        print_text,
+        providers::open_stores,
+        system_clock_and_ids,
+    },
     INCOMPLETE, open_database,
 };
 use crate::app::storage::move_blobs::{BlobMover, MoveOptions, MoveProgress, MoveReport};
@@ -38,11 +44,13 @@ pub(in crate::cli) struct MoveArgs {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    data: DevDirectory,
 }
 
 /// Runs `strongroom storage move`. See [`EXIT_CODES`].
 pub(super) async fn run_move(args: MoveArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let config = load_config(config)?;
+    let config = args.data.load_config(config, Need::DatabaseAndObjects)?;
     config.validate_for_maintenance()?;
     let (clock, ids) = system_clock_and_ids();
     let work = BlobMover {

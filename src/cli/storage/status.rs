@@ -6,7 +6,13 @@ use clap::Args;
 use indicatif::HumanBytes;
 
 use super::{
-    super::{Failure, load_config, print_text, providers::open_stores, system_clock_and_ids},
+    super::{
+        Failure,
+        dev::attach::{DevDirectory, Need},
+        print_text,
+        providers::open_stores,
+        system_clock_and_ids,
+    },
     INCOMPLETE, open_database,
 };
 use crate::app::storage::status::{ProviderStatus, list_provider_statuses};
@@ -23,11 +29,13 @@ pub(in crate::cli) struct StatusArgs {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    data: DevDirectory,
 }
 
 /// Runs `strongroom storage status`. See [`EXIT_CODES`].
 pub(super) async fn run_status(args: StatusArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let config = load_config(config)?;
+    let config = args.data.load_config(config, Need::DatabaseAndObjects)?;
     config.validate_for_maintenance()?;
     let (clock, ids) = system_clock_and_ids();
     let stores = open_stores(&config.storage, &clock, &ids)?;

@@ -8,7 +8,7 @@ mod template;
 use std::path::Path;
 
 use diesel::{QueryableByName, sql_types::Text};
-use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
+use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
 use diesel_migrations::MigrationHarness;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -21,7 +21,7 @@ use self::{
 };
 use super::{
     DbError, DbErrorKind,
-    pool::{connect_encrypted, tls_config},
+    connect::{ConnectionSetup, check_plaintext, tls_config},
     sql::statement,
 };
 
@@ -36,11 +36,13 @@ pub struct MigrationTarget<'a> {
     pub url: &'a SecretString,
     /// The CA that signed the server's certificate. Without it, the connection is not encrypted.
     pub tls_ca_file: Option<&'a Path>,
+    /// Whether a connection without TLS may leave this machine.
+    pub allow_plaintext: bool,
 }
 
 impl<'a> From<&'a SecretString> for MigrationTarget<'a> {
     fn from(url: &'a SecretString) -> Self {
-        Self { url, tls_ca_file: None }
+        Self { url, tls_ca_file: None, allow_plaintext: false }
     }
 }
 
@@ -150,16 +152,16 @@ async fn list_applied(connection: &mut AsyncPgConnection) -> Result<Vec<String>,
 }
 
 async fn connect(target: MigrationTarget<'_>) -> Result<AsyncPgConnection, DbError> {
-    let url = target.url.expose_secret();
-    let connection = match target.tls_ca_file {
-        Some(ca_file) => {
-            let tls = tls_config(ca_file)
-                .map_err(|error| DbError::new(DbErrorKind::Other, "read database.tls_ca_file", error))?;
-            connect_encrypted(tls, url.to_owned()).await
-        }
-        None => AsyncPgConnection::establish(url).await,
-    };
-    connection.map_err(|error| DbError::new(DbErrorKind::Unavailable, "connect to the database", error))
+    check_plaintext("database.migrate_url", target.url, target.tls_ca_file, target.allow_plaintext)?;
+    let tls = target
+        .tls_ca_file
+        .map(tls_config)
+        .transpose()
+        .map_err(|error| DbError::new(DbErrorKind::Other, "read database.tls_ca_file", error))?;
+    let setup = ConnectionSetup { tls, keeps_statements: true };
+    super::connect::connect(setup, target.url.expose_secret().to_owned())
+        .await
+        .map_err(|error| DbError::new(DbErrorKind::Unavailable, "connect to the database", error))
 }
 
 /// Switches to the owner of the tables, and takes the advisory lock. Waits while another run holds it.

@@ -12,7 +12,12 @@ use diesel::{
 use diesel_async::AsyncPgConnection;
 
 use super::embedded::{EmbeddedFunction, FUNCTIONS, FUNCTIONS_REVISION, MIGRATIONS};
-use crate::db::{DbError, DbErrorKind, pool::Pool, sql::statement};
+use crate::db::{
+    DbError, DbErrorKind,
+    pool::Pool,
+    sql::statement,
+    tenant_tx::{begin_with, commit},
+};
 
 /// The reason for rejecting the schema of the database.
 #[derive(Debug, thiserror::Error)]
@@ -121,8 +126,11 @@ async fn read_functions(connection: &mut AsyncPgConnection) -> Result<Vec<Functi
 /// works with it during an update.
 pub(in crate::db) async fn check(pool: &Pool) -> Result<(), SchemaError> {
     let mut connection = pool.acquire().await?;
+    // A pooler may give a statement outside a transaction two connections: to prepare it and to execute it.
+    begin_with(&mut connection, "BEGIN").await?;
     let version = read_version(&mut connection).await?;
     let found = read_functions(&mut connection).await?;
+    commit(connection).await?;
     let mut problems = find_pending(version.as_ref());
     let functions = find_wrong_functions(&found)
         .map_err(|error| DbError::new(DbErrorKind::Other, "render functions", error))?;

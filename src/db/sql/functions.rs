@@ -54,6 +54,9 @@ extern "SQL" {
     /// The outcome of a transaction, or NULL if it is too old.
     fn pg_xact_status(transaction: Xid8) -> Nullable<Text>;
 
+    /// The value of a setting.
+    fn current_setting(name: Text) -> Text;
+
     /// Drops the partitions of a table that end before a time, and returns their number.
     #[sql_name = "app.drop_partitions"]
     fn drop_partitions(table: Text, period: Interval, before: Timestamptz) -> Integer;

@@ -161,6 +161,7 @@ fn precondition_subject(error: &Error) -> Option<&'static str> {
         | Error::ObjectMissing
         | Error::ObjectDamaged
         | Error::StorageUnavailable(_)
+        | Error::StorageFull(_)
         | Error::ProviderUnknown(_)
         | Error::DatabaseUnavailable(_)
         | Error::OutcomeUnknown { .. }

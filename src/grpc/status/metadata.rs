@@ -83,6 +83,7 @@ pub(super) fn error_metadata(error: &Error) -> Entries {
         | Error::ObjectMissing
         | Error::ObjectDamaged
         | Error::StorageUnavailable(_)
+        | Error::StorageFull(_)
         | Error::DatabaseUnavailable(_)
         | Error::OutcomeUnknown { .. }
         | Error::ShuttingDown

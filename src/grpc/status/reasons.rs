@@ -57,6 +57,7 @@ pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
         Error::ObjectDamaged => ErrorReason::ObjectDamaged,
         Error::ProviderUnknown(_) => ErrorReason::StorageNotConfigured,
         Error::StorageUnavailable(_) => ErrorReason::StorageUnavailable,
+        Error::StorageFull(_) => ErrorReason::StorageFull,
         Error::DatabaseUnavailable(_) | Error::OutcomeUnknown { has_request_id: true, .. } => {
             ErrorReason::DatabaseUnavailable
         }
@@ -127,6 +128,7 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::FileTooLarge
         | ErrorReason::MessageTooLarge
         | ErrorReason::TenantCreationsExhausted
+        | ErrorReason::StorageFull
         | ErrorReason::Overloaded => Code::ResourceExhausted,
         ErrorReason::UploadNotFinished
         | ErrorReason::UploadStalled

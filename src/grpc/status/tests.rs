@@ -63,6 +63,7 @@ fn errors() -> Vec<Error> {
         Error::ScanRequired,
         Error::ObjectMissing,
         Error::ObjectDamaged,
+        Error::StorageFull("no space left on device".into()),
         Error::ProviderUnknown("archive-2024".into()),
         Error::database_unavailable(),
         unknown(true),

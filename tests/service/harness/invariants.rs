@@ -80,6 +80,7 @@ impl Service {
             key_prefix: "live".to_owned(),
             depth: SampleSize::Everything,
             is_repairing,
+            audit_days: u32::try_from(self.app.limits().retention.audit_days).unwrap(),
         };
         fsck.check_all(&mut NoProgress).await.unwrap()
     }

@@ -378,7 +378,9 @@ pub(crate) fn database_options(config: &Config, database: &TestDatabase) -> Data
         system_pool_size_max: config.database.system_pool_size_max,
         statement_timeout: config.database.statement_timeout(),
         acquire_timeout: config.database.acquire_timeout(),
+        prepared_statements: config.database.prepared_statements,
         tls_ca_file: None,
+        allow_plaintext: false,
     }
 }
 

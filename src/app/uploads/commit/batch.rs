@@ -160,7 +160,7 @@ enum BatchError {
 impl From<DbError> for BatchError {
     fn from(error: DbError) -> Self {
         match error.kind {
-            DbErrorKind::Unavailable => Self::Unavailable(error),
+            DbErrorKind::Unavailable | DbErrorKind::ReadOnly => Self::Unavailable(error),
             DbErrorKind::OutcomeUnknown { .. } => Self::Unknown(error),
             _ => Self::Refused(error.into()),
         }

@@ -6,12 +6,10 @@ use std::{
     path::PathBuf,
 };
 
-use chrono::DateTime;
-use prost_types::Timestamp;
 use serde::Deserialize;
 
 use super::{
-    super::failure::Failure,
+    super::{failure::Failure, human},
     csv::{CsvReader, CsvRecord},
 };
 use crate::proto::v1::{EntityRef, ImportItem, UploadSpec, import_item::Source};
@@ -178,9 +176,11 @@ fn parse_item((line, row): (usize, Row)) -> Result<ImportItem, LineProblem> {
     };
     let create_time = match row.create_time.as_str() {
         "" => None,
-        text => Some(parse_time(text).ok_or_else(|| {
-            (line, format!("invalid create_time `{text}`; use a time such as 2019-12-31T00:00:00Z"))
-        })?),
+        text => Some(
+            human::parse_time(text)
+                .map(human::timestamp)
+                .map_err(|advice| (line, format!("invalid create_time `{text}`; {advice}")))?,
+        ),
     };
     let attachments = match row.entity.as_str() {
         "" => Vec::new(),
@@ -198,13 +198,6 @@ fn parse_item((line, row): (usize, Row)) -> Result<ImportItem, LineProblem> {
     })
 }
 
-fn parse_time(text: &str) -> Option<Timestamp> {
-    let time = DateTime::parse_from_rfc3339(text).ok()?;
-    // chrono encodes a leap second as more than 999,999,999 ns, which a protobuf timestamp cannot represent.
-    let nanos = i32::try_from(time.timestamp_subsec_nanos().min(999_999_999)).ok()?;
-    Some(Timestamp { seconds: time.timestamp(), nanos })
-}
-
 /// Parses `type:id` or `type:id:field`.
 fn parse_entity(text: &str) -> Option<EntityRef> {
     let (r#type, rest) = text.split_once(':')?;
@@ -216,6 +209,8 @@ fn parse_entity(text: &str) -> Option<EntityRef> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use prost_types::Timestamp;
 
     use super::*;
 
