@@ -238,7 +238,7 @@ macro_rules! visible_basic_files {
 pub async fn get_all_basic(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<VisibleFile>, DbError> {
     let files = visible_basic_files!(tx).filter(files::id.eq_any(ids));
     let rows: Vec<VisibleRow> = query("get basic files", files).load(tx.connection()?).await?;
-    rows.into_iter().map(visible_file).collect()
+    Ok(rows.into_iter().map(visible_file).collect())
 }
 
 /// Returns the visible files with these ids, in no particular order.

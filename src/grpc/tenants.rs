@@ -122,7 +122,7 @@ impl TenantService for Tenants {
         &self,
         request: Request<v1::ReclaimTenantRequest>,
     ) -> Result<Response<v1::ReclaimTenantResponse>, Status> {
-        let OperatorCall { operator, request } = extract_operator(request)?;
+        let OperatorCall { operator, request } = extract_operator(request).await?;
         respond(&operator.origin, async {
             let ids = tenant::parse_tenant_change(&request.tenant_id, &request.request_id)?;
             let reclaimed = tenants::reclaim_tenant(&self.0, &operator, ids.tenant, ids.request).await?;
@@ -135,7 +135,7 @@ impl TenantService for Tenants {
         &self,
         request: Request<v1::RequestErasureRequest>,
     ) -> Result<Response<v1::RequestErasureResponse>, Status> {
-        let OperatorCall { operator, request } = extract_operator(request)?;
+        let OperatorCall { operator, request } = extract_operator(request).await?;
         respond(&operator.origin, async {
             let request = erasure::request_from_proto(request)?;
             let requested = tenants::request_erasure(&self.0, &operator, request).await?;
@@ -148,7 +148,7 @@ impl TenantService for Tenants {
         &self,
         request: Request<v1::ApproveErasureRequest>,
     ) -> Result<Response<v1::ApproveErasureResponse>, Status> {
-        let OperatorCall { operator, request } = extract_operator(request)?;
+        let OperatorCall { operator, request } = extract_operator(request).await?;
         respond(&operator.origin, async {
             let ids = erasure::approval_from_proto(&request)?;
             let approved =
@@ -162,7 +162,7 @@ impl TenantService for Tenants {
         &self,
         request: Request<v1::ListErasuresRequest>,
     ) -> Result<Response<v1::ListErasuresResponse>, Status> {
-        let OperatorCall { operator, request } = extract_operator(request)?;
+        let OperatorCall { operator, request } = extract_operator(request).await?;
         respond(&operator.origin, async {
             let id = tenant::parse_tenant_id(&request.tenant_id)?;
             let listed = tenants::list_erasures(&self.0, &operator, id).await?;

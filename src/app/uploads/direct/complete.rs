@@ -16,7 +16,8 @@ use crate::{
             admit::{Target, check_target_again, record_if_denied},
             commit::{
                 CommitReceipt, CommittedUpload, PendingCommit, VerificationJob, commit_request_id,
-                committed_upload, delete_object, is_final_refusal, new_pending_commit, replay_committed_upload,
+                committed_upload, delete_object, is_final_refusal, new_pending_commit,
+                replay_committed_upload,
             },
             error::{check_size, map_multipart_error},
             open::{

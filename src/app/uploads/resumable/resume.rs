@@ -107,11 +107,7 @@ pub(super) async fn take_over(app: &App, caller: &Caller, id: UploadId) -> Resul
     record_if_denied(app, caller, id, tx.finish(owned).await).await
 }
 
-async fn take_over_in_tx(
-    tx: &mut TenantTx,
-    caller: &Caller,
-    id: UploadId,
-) -> Result<TakenUpload, Error> {
+async fn take_over_in_tx(tx: &mut TenantTx, caller: &Caller, id: UploadId) -> Result<TakenUpload, Error> {
     resumable_uploads::take_over(tx, id).await?;
     let stored = resumable_uploads::get(tx, id).await?;
     // Only the creator may resume it, because the creator will own the file.
