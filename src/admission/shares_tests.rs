@@ -81,7 +81,6 @@ fn few_units_can_be_used_by_one_caller() {
 #[test]
 fn tenant_maximum_is_shared_by_its_callers() {
     let shares = Shares::new(ShareLimits { tenant_max: 64, ..ShareLimits::slots(256) });
-    assert_eq!(take_all(&shares, caller(1, "alice")).len(), 0, "dropped at once");
     let alice = take_all(&shares, caller(1, "alice"));
     assert_eq!(alice.len(), 48);
     let others: Vec<Vec<Slot>> =
@@ -119,7 +118,6 @@ fn waiting_tenants_are_served_in_turn() {
     assert!(is_granted(&mut many[1]).is_none());
     assert_eq!(shares.status().waiting, 9);
     drop((many, first, second, held));
-    assert_eq!(shares.status(), ShareStatus { capacity: 4, ..shares.status() });
     assert_eq!((shares.status().in_use, shares.status().waiting), (0, 0));
     assert!(shares.state().turns.is_empty() && shares.state().owners.is_empty());
 }

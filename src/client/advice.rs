@@ -34,6 +34,7 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::NotFound => "check the id and the token: what the caller may not read is reported as not found",
         R::QuotaBytesExceeded | R::QuotaFilesExceeded => "delete files, or ask for a higher limit",
         R::FileTooLarge => "upload a smaller file, or ask for a higher limit",
+        R::RateLimited => "send fewer calls per second: try again later",
         R::Overloaded | R::StorageUnavailable | R::DatabaseUnavailable | R::ShuttingDown => "try again later",
         R::UploadNotFinished => "no file was stored: resume the upload, or send the file again",
         R::UploadFenced => {

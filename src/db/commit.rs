@@ -7,14 +7,13 @@ use diesel::{
         Array, Binary, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
     },
 };
-use diesel_async::pooled_connection::deadpool::Object;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
-    Database, DbError, DbErrorKind, TenantTx, TransactionId,
+    Database, DbError, DbErrorKind, TenantTx, TransactionId, Viewer,
     audit_entries::AuditEntry,
     blobs::Blob,
     committed_file::{CommitTimes, FileRecord},
@@ -430,18 +429,19 @@ pub struct AdmissionData {
 }
 
 impl Database {
-    /// Reads the quota, and the response stored under the request id within the last `idempotency_hours`.
+    /// Reads the quota for an upload of this viewer, and the response stored under the request id within the last `idempotency_hours`.
     ///
     /// It takes one round trip. The timeout is therefore enforced here: one that is set inside the statement
     /// would take effect too late.
     pub async fn read_admission_data(
         &self,
         tenant: TenantId,
+        viewer: &Viewer,
         request: Option<RequestId>,
         idempotency_hours: u32,
     ) -> Result<AdmissionData, DbError> {
         const OPERATION: &str = "read admission data";
-        let mut connection = self.tenant_pool.acquire().await?;
+        let mut connection = self.tenant_pool.acquire(viewer.holder(tenant)).await?;
         // A function of the database, which sets the tenant context itself.
         const TEXT: &str = "SELECT quota.*, admission.method, admission.payload_sha256, admission.response
              FROM app.admission_data($1, $2, $3, $4) AS admission, LATERAL (SELECT (admission.quota).*) AS quota";
@@ -455,7 +455,7 @@ impl Database {
             Ok(row) => row?,
             Err(elapsed) => {
                 // The response is still outstanding, so the connection must not return to the pool.
-                drop(Object::take(connection));
+                connection.discard();
                 return Err(DbError::new(DbErrorKind::TimedOut, OPERATION, elapsed));
             }
         };

@@ -1,6 +1,12 @@
 //! Connection pools, one per role, with TLS if a CA is configured.
+//!
+//! Tenants share the connections of a pool fairly, and so do the callers of a tenant: see [`Shares`].
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::Duration,
+};
 
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::{
@@ -16,12 +22,38 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::{Instant, timeout_at};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{DatabaseOptions, DbError, DbErrorKind};
+use crate::admission::{Exhausted, Holder, ShareLimits, ShareStatus, Shares, Slot};
 
 /// A pooled connection. Returns to the pool when dropped.
-pub(super) type Connection = Object<AsyncPgConnection>;
+pub(super) struct Connection {
+    inner: Object<AsyncPgConnection>,
+    _slot: Slot,
+}
+
+impl Connection {
+    /// Closes the connection instead of returning it to the pool.
+    pub(super) fn discard(self) {
+        drop(Object::take(self.inner));
+    }
+}
+
+impl Deref for Connection {
+    type Target = AsyncPgConnection;
+
+    fn deref(&self) -> &AsyncPgConnection {
+        &self.inner
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut AsyncPgConnection {
+        &mut self.inner
+    }
+}
 
 /// The utilization of a pool.
 #[derive(Debug, Clone, Copy)]
@@ -32,19 +64,25 @@ pub struct PoolStatus {
     pub idle: usize,
     /// The number of requests that wait for a connection.
     pub waiting: usize,
+    /// How the tenants share the connections.
+    pub shares: ShareStatus,
 }
 
 /// The connection pool of one role.
 #[derive(Clone)]
 pub(super) struct Pool {
     inner: Deadpool<AsyncPgConnection>,
+    shares: Arc<Shares>,
     acquire_timeout: Duration,
 }
 
 impl Pool {
+    /// Creates a pool of at most `size_max` connections, of which the service itself and operators have
+    /// `reserved`.
     pub(super) fn open(
         url: &SecretString,
         size_max: usize,
+        reserved: usize,
         options: &DatabaseOptions,
     ) -> Result<Self, DbError> {
         let mut manager = ManagerConfig::default();
@@ -61,14 +99,26 @@ impl Pool {
             .max_size(size_max)
             .build()
             .map_err(|error| DbError::new(DbErrorKind::Other, "build connection pool", error))?;
-        Ok(Self { inner, acquire_timeout: options.acquire_timeout })
+        let shares = Shares::new(ShareLimits::slots(size_max).with_reserve(reserved));
+        Ok(Self { inner, shares, acquire_timeout: options.acquire_timeout })
     }
 
-    /// Acquires a connection. Fails with `Unavailable` if none becomes free within the timeout.
-    pub(super) async fn acquire(&self) -> Result<Connection, DbError> {
+    /// Acquires a connection for a holder, in turn. Fails with `Unavailable` if none becomes free within the
+    /// timeout.
+    pub(super) async fn acquire(&self, holder: Holder) -> Result<Connection, DbError> {
         const OPERATION: &str = "acquire database connection";
-        match tokio::time::timeout(self.acquire_timeout, self.inner.get()).await {
-            Ok(Ok(connection)) => Ok(connection),
+        let until = Instant::now() + self.acquire_timeout;
+        let slot = self.shares.acquire(holder, 1, self.acquire_timeout).await.map_err(|exhausted| {
+            let reason = match exhausted {
+                Exhausted::Process => "timed out waiting for a free connection",
+                Exhausted::Caller | Exhausted::Tenant | Exhausted::TenantMax => {
+                    "timed out waiting for a connection of the caller's share"
+                }
+            };
+            DbError::new(DbErrorKind::Unavailable, OPERATION, reason)
+        })?;
+        match timeout_at(until, self.inner.get()).await {
+            Ok(Ok(inner)) => Ok(Connection { inner, _slot: slot }),
             Ok(Err(error)) => Err(DbError::new(DbErrorKind::Unavailable, OPERATION, error)),
             Err(_) => Err(DbError::new(
                 DbErrorKind::Unavailable,
@@ -83,7 +133,8 @@ impl Pool {
         PoolStatus {
             in_use: status.size.saturating_sub(status.available),
             idle: status.available,
-            waiting: status.waiting,
+            waiting: status.waiting + self.shares.status().waiting,
+            shares: self.shares.status(),
         }
     }
 }

@@ -6,6 +6,7 @@ use diesel::{
 };
 
 use super::{DbError, pool::Pool, sql::statement};
+use crate::admission::Holder;
 
 /// Why a role is refused.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +105,7 @@ pub(super) async fn check(tenants: &Pool, system: &Pool) -> Result<(), RoleError
 }
 
 async fn read_permissions(pool: &Pool) -> Result<RolePermissions, DbError> {
-    let mut connection = pool.acquire().await?;
+    let mut connection = pool.acquire(Holder::PLATFORM).await?;
     // The catalog is not in the schema of the query builder.
     statement("inspect role", ROLE_PERMISSIONS).one(&mut connection).await
 }

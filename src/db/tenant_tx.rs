@@ -7,9 +7,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use diesel_async::{
-    AnsiTransactionManager, AsyncPgConnection, TransactionManager, pooled_connection::deadpool::Object,
-};
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
 use tracing::{Instrument as _, info_span};
 
 use super::{
@@ -18,11 +16,14 @@ use super::{
     pool::Connection,
     sql::{now, pg_current_xact_id, query, xid::Xid},
 };
-use crate::domain::{
-    caller::{Caller, Role},
-    clock::Timestamp,
-    event_position::EventPosition,
-    ids::TenantId,
+use crate::{
+    admission::{CallerKey, Holder},
+    domain::{
+        caller::{Caller, Role},
+        clock::Timestamp,
+        event_position::EventPosition,
+        ids::TenantId,
+    },
 };
 
 /// The identity that row-level security compares with the owner, the audience and the readers of a file.
@@ -51,6 +52,11 @@ impl Viewer {
     /// Creates the viewer for commits and jobs, which see all files of the tenant.
     pub fn system() -> Self {
         Self { user_id: String::new(), audience_min: AUDIENCES[0], principals: Vec::new() }
+    }
+
+    /// Returns who takes a connection for this viewer.
+    pub(super) fn holder(&self, tenant: TenantId) -> Holder {
+        Holder::new(tenant, CallerKey::of_user(&self.user_id))
     }
 
     pub(super) fn user_id(&self) -> &str {
@@ -202,7 +208,7 @@ impl TenantTx {
 impl Drop for TenantTx {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
-            drop(Object::take(connection));
+            connection.discard();
         }
     }
 }

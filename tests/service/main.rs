@@ -25,6 +25,7 @@ mod download;
 mod download_counts;
 mod early_responses;
 mod expire;
+mod fairness;
 mod file_expiry;
 mod fsck;
 #[allow(dead_code, unused_imports, reason = "tests/faults uses the rest of the harness")]

@@ -12,6 +12,7 @@ use std::{
 use moka::future::Cache;
 
 use crate::{
+    admission::Holder,
     app::{App, Denial, Error, Resource},
     config::TenantsConfig,
     db::{
@@ -93,7 +94,7 @@ impl TenantDirectory {
             return Ok(cached.tenant);
         }
         let invalidation_count = self.invalidation_count.load(Ordering::SeqCst);
-        let mut tx = app.db.system_tx().await?;
+        let mut tx = app.db.system_tx_for(Holder::of_name(&name)).await?;
         let found = tenants::find_by_name(&mut tx, &name).await?;
         tx.commit().await?;
         let tenant = Arc::new(match found {

@@ -79,6 +79,7 @@ impl From<&ClientError> for Exit {
 fn exit_for_rejection(rejection: &Rejection) -> Exit {
     match rejection.reason {
         ErrorReason::Overloaded
+        | ErrorReason::RateLimited
         | ErrorReason::RequestInProgress
         | ErrorReason::UploadStalled
         | ErrorReason::UploadFenced => {

@@ -12,7 +12,10 @@ use diesel::{
 use diesel_async::AsyncPgConnection;
 
 use super::embedded::{EmbeddedFunction, FUNCTIONS, FUNCTIONS_REVISION, MIGRATIONS};
-use crate::db::{DbError, DbErrorKind, pool::Pool, sql::statement};
+use crate::{
+    admission::Holder,
+    db::{DbError, DbErrorKind, pool::Pool, sql::statement},
+};
 
 /// The reason for rejecting the schema of the database.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +123,7 @@ async fn read_functions(connection: &mut AsyncPgConnection) -> Result<Vec<Functi
 /// A schema of a newer version is accepted with a warning: migrations expand first, so the previous version
 /// works with it during an update.
 pub(in crate::db) async fn check(pool: &Pool) -> Result<(), SchemaError> {
-    let mut connection = pool.acquire().await?;
+    let mut connection = pool.acquire(Holder::PLATFORM).await?;
     let version = read_version(&mut connection).await?;
     let found = read_functions(&mut connection).await?;
     let mut problems = find_pending(version.as_ref());

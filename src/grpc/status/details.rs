@@ -151,6 +151,7 @@ fn precondition_subject(error: &Error) -> Option<&'static str> {
         | Error::DatabaseUnavailable(_)
         | Error::OutcomeUnknown { .. }
         | Error::Overloaded(_)
+        | Error::RateLimited { .. }
         | Error::ShuttingDown
         | Error::Internal(_) => None,
     }

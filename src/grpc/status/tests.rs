@@ -12,7 +12,7 @@ use tonic_types::StatusExt;
 use super::{reasons::code, *};
 use crate::{
     app::{
-        CategoryUse, CredentialsError, Denial, InvalidCredentials, Resource, Workload,
+        CategoryUse, CredentialsError, Denial, InvalidCredentials, RateEvent, RateScope, Resource, Workload,
         imports::{FetchFailure, ImportError, ImportStreamOrder},
         uploads::{Stall, UploadError, UploadStreamOrder},
     },
@@ -48,6 +48,12 @@ fn errors() -> Vec<Error> {
         Error::FileTooLarge { kind: None, size_bytes: 501, limit_bytes: 500 },
         Error::QuotaBelowUsage { used_bytes: 2, reserved_bytes: 1, file_count: 1 },
         Error::Overloaded(Workload::Uploads),
+        Error::RateLimited {
+            scope: RateScope::Caller,
+            event: RateEvent::Requests,
+            per_second_max: 5,
+            retry_after: Duration::from_millis(200),
+        },
         Error::EtagMismatch,
         Error::RequestInProgress,
         Error::FileDeleted,

@@ -16,6 +16,7 @@ use super::{
     store::{StoredContent, delete_object},
 };
 use crate::{
+    admission::CallerKey,
     app::{App, Error, access::can_write_all, audit},
     db::{
         audit_entries::{AuditAction, AuditEntry},
@@ -92,7 +93,8 @@ pub(super) async fn commit_content(
     let finished = new_pending_commit(app, caller, spec, &content, blob, lease, store_time);
     let has_request_id = finished.request.is_some();
     // A batch that was lost without an outcome may have committed.
-    let committed = app.commits.submit(caller.tenant_id(), finished).await;
+    let committed =
+        app.commits.submit(caller.tenant_id(), CallerKey::of_actor(&caller.actor), finished).await;
     let committed =
         committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown { has_request_id, source: lost.into() }));
     clean_up_after_commit(&target, open, &committed).await;
