@@ -12,7 +12,6 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http_body::Frame;
 use http_body_util::StreamBody;
-use prost::Message as _;
 use secrecy::{ExposeSecret, SecretString};
 use strongroom::{
     client::{Client, ClientOptions, RetryPolicy},

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http_body::Frame;
 use http_body_util::StreamBody;
-use prost::Message as _;
 use strongroom::{
     app::refusals::write_refusals,
     proto::v1::{DownloadFileRequest, GetQuotaRequest, ListWebhooksRequest},
