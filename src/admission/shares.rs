@@ -427,6 +427,9 @@ impl Slot {
             Ok(()) => self.holder = holder,
             Err(_) => state.take(self.holder, self.units),
         }
+        drop(state);
+        // The previous holder may have waiters.
+        self.pool.release(self.holder, 0);
         taken
     }
 }
