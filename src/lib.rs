@@ -51,6 +51,7 @@
 //!   work has no bounded length, the tick enqueues one job per tenant.
 //! - **a storage provider**: see [`storage`].
 
+pub mod admission;
 pub mod app;
 pub mod cli;
 #[cfg(feature = "client")]

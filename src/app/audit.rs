@@ -1,7 +1,8 @@
 //! Audit entries of use cases.
 //!
 //! A change writes its entry in its own transaction. Disclosures are written in batches and are durable
-//! before the first byte is sent. Denials are written in a transaction of their own.
+//! before the first byte is sent. Denials are written in a transaction of their own; above a rate they are
+//! counted and written together (see `refusals`).
 
 use async_trait::async_trait;
 
@@ -45,11 +46,7 @@ pub(super) async fn record_denial(
         details: serde_json::json!({ "reason": error.to_string() }),
         ..new_entry(caller, action)
     };
-    match write_entries(&app.db, caller.tenant_id(), &[entry]).await {
-        Ok(()) => error,
-        // Never report a denial that was not recorded: the caller gets a retryable error instead.
-        Err(write_error) => write_error,
-    }
+    record_refusal(app, caller, entry, error).await
 }
 
 /// Records that the caller's role does not allow a method, and returns the error for the caller.
@@ -57,10 +54,25 @@ pub async fn record_denied_call(app: &App, caller: &Caller, method: &str, error:
     let mut entry = new_entry(caller, AuditAction::Call);
     entry.is_allowed = false;
     entry.details = serde_json::json!({ "method": method, "reason": error.to_string() });
+    record_refusal(app, caller, entry, error).await
+}
+
+/// Writes the entry of a refusal, or counts it if the caller is refused too often. Returns the error for the
+/// caller.
+async fn record_refusal(app: &App, caller: &Caller, entry: AuditEntry, error: Error) -> Error {
+    if let Err(rate_limited) = app.rates.count_refusal(caller) {
+        app.refusals.count(caller, entry);
+        return rate_limited;
+    }
+    // Never report a denial that was not recorded: the caller gets a retryable error instead.
     write_entries(&app.db, caller.tenant_id(), &[entry]).await.err().unwrap_or(error)
 }
 
-async fn write_entries(db: &Database, tenant: TenantId, entries: &[AuditEntry]) -> Result<(), Error> {
+pub(super) async fn write_entries(
+    db: &Database,
+    tenant: TenantId,
+    entries: &[AuditEntry],
+) -> Result<(), Error> {
     let mut tx = db.tenant_tx(tenant, &Viewer::system()).await?;
     let outcome = audit_entries::insert(&mut tx, entries).await;
     tx.finish(outcome).await.map_err(Error::from)

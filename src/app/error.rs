@@ -15,7 +15,7 @@ pub use self::{
     credentials::{CredentialsError, InvalidCredentials},
     denial::Denial,
     quota_shortage::{PendingDeletion, QuotaShortage},
-    subjects::{CategoryUse, Resource, Workload},
+    subjects::{CategoryUse, RateEvent, RateScope, Resource, Workload},
 };
 use super::{imports::ImportError, uploads::UploadError};
 use crate::{
@@ -198,6 +198,15 @@ pub enum Error {
     /// This process has reached one of its own limits.
     #[error("too many {0} at once; retry in a moment")]
     Overloaded(Workload),
+    /// A sender makes more calls per second than it may.
+    #[error("too many {event} of this {scope}: the limit is {per_second_max} per second; retry later")]
+    RateLimited {
+        scope: RateScope,
+        event: RateEvent,
+        per_second_max: u32,
+        /// The time after which the next call is allowed.
+        retry_after: Duration,
+    },
     /// This replica is shutting down.
     #[error("this replica is shutting down")]
     ShuttingDown,
@@ -247,6 +256,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RequestInProgress => Some(Duration::from_millis(500)),
+            Self::RateLimited { retry_after, .. } => Some(*retry_after),
             Self::StorageUnavailable(_)
             | Self::DatabaseUnavailable(_)
             | Self::OutcomeUnknown { has_request_id: true, .. }

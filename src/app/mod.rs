@@ -18,6 +18,8 @@ mod pages;
 pub mod policies;
 mod preconditions;
 pub mod quotas;
+pub mod rates;
+pub mod refusals;
 pub mod retention;
 mod rotation;
 mod rounds;
@@ -31,7 +33,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 pub use error::{
     CategoryUse, CredentialsError, Denial, Error, InvalidCredentials, PendingDeletion, QuotaShortage,
-    Resource, Workload,
+    RateEvent, RateScope, Resource, Workload,
 };
 pub use rounds::RoundReport;
 use tokio_util::task::TaskTracker;
@@ -42,14 +44,16 @@ use self::{
     files::watch::EventPoller,
     group::Group,
     quotas::cache::QuotaCache,
+    rates::CallerRates,
+    refusals::RefusalCounts,
     rotation::Rotation,
     tenants::{TenantDirectory, TenantStates},
     uploads::{ByteBudget, HashingLimiter, UploadCommitter},
 };
 use crate::{
     config::{
-        DownloadsConfig, ImportsConfig, ListsConfig, RetentionConfig, ScanningConfig, SweepingConfig,
-        TenantsConfig, UploadsConfig, WatchesConfig, WebhooksConfig, WorkerConfig,
+        DownloadsConfig, ImportsConfig, ListsConfig, RateLimitsConfig, RetentionConfig, ScanningConfig,
+        SweepingConfig, TenantsConfig, UploadsConfig, WatchesConfig, WebhooksConfig, WorkerConfig,
     },
     crypto::sealer::Sealer,
     db::{
@@ -89,6 +93,7 @@ pub struct Limits {
     pub worker: WorkerConfig,
     pub scanning: ScanningConfig,
     pub tenants: TenantsConfig,
+    pub rate_limits: RateLimitsConfig,
     /// The prefix of every object key; may be empty.
     pub key_prefix: String,
 }
@@ -112,6 +117,8 @@ pub struct App {
     disclosures: Group<DisclosureWriter>,
     download_counts: DownloadCounts,
     event_poller: EventPoller,
+    rates: CallerRates,
+    refusals: RefusalCounts,
     rotations: Rotations,
     /// Tasks that must survive the cancellation of their request: commits, and clean-up after disconnected
     /// clients.
@@ -154,6 +161,10 @@ impl App {
             ByteBudget::new(uploads.byte_budget_bytes, uploads.part_size_bytes, uploads.waiting_bytes_max());
         let observed = budget.clone();
         metrics.observe_byte_budget(move || observed.used_bytes());
+        let rates = CallerRates::new(&limits.rate_limits);
+        let hashing = HashingLimiter::new();
+        let event_poller = EventPoller::new(&limits.watches);
+        observe_shares(&metrics, &budget, &hashing, &event_poller);
         let commits = UploadCommitter::new(db.clone(), Arc::clone(&clock), metrics.clone(), &limits);
         let connections_max = limits.uploads.commit_connections_max;
         let batch_max = limits.uploads.commit_batch_max;
@@ -177,10 +188,12 @@ impl App {
             limits,
             metrics,
             download_counts: DownloadCounts::default(),
-            event_poller: EventPoller::default(),
+            event_poller,
+            rates,
+            refusals: RefusalCounts::default(),
             rotations: Rotations::default(),
             budget,
-            hashing: HashingLimiter::new(),
+            hashing,
             tasks,
         }))
     }
@@ -207,13 +220,27 @@ impl App {
         self.tasks.is_empty()
     }
 
-    /// Waits for running commits and clean-up tasks, then writes the download counts that are still in
-    /// memory.
+    /// Returns the limits of calls per second of callers.
+    pub fn rates(&self) -> &CallerRates {
+        &self.rates
+    }
+
+    /// Waits for running commits and clean-up tasks, then writes the download counts and the refusals that are
+    /// still in memory.
     pub async fn drain(&self) {
         self.tasks.close();
         self.tasks.wait().await;
         if let Err(error) = count_downloads::flush_download_counts(self).await {
             tracing::warn!(%error, "failed to write the last download counts");
         }
+        refusals::write_refusals(self).await;
     }
+}
+
+/// Reports how callers share the resources of the use cases.
+fn observe_shares(metrics: &Metrics, budget: &ByteBudget, hashing: &HashingLimiter, watches: &EventPoller) {
+    let (budget, hashing, watches) = (budget.clone(), hashing.clone(), watches.clone());
+    metrics.observe_shares("upload_buffers", move || budget.status().into());
+    metrics.observe_shares("hashing", move || hashing.status().into());
+    metrics.observe_shares("watches", move || watches.status().into());
 }

@@ -214,6 +214,7 @@ impl Service {
         });
         let counts =
             tokio::spawn(worker::download_counts::write_download_counts(Arc::clone(&self.app), stopped()));
+        let refusals = tokio::spawn(worker::refusals::write_refusals(Arc::clone(&self.app), stopped()));
         let monitoring = Monitoring::start(self.monitored.clone(), edge, &self.config.edge, stopped());
         let (health, stop_on_signal) = (self.monitored.health.clone(), stop.clone());
         let signal = tokio::spawn(async move {
@@ -245,6 +246,7 @@ impl Service {
             }
         }
         counts.abort();
+        refusals.abort();
         // Probes and metrics are served until the last request has finished.
         monitoring.stop().await?;
         served.map_err(|error| StartError::Serve(error.into()))
@@ -273,11 +275,13 @@ fn warn_about_plaintext(config: &Config, is_serving_grpc: bool) {
 }
 
 fn observe_pool(metrics: &Metrics, database: &Database) {
-    let database = database.clone();
+    let (for_pool, tenant, system) = (database.clone(), database.clone(), database.clone());
     metrics.observe_pool("requests", move || {
-        let status = database.pool_status();
+        let status = for_pool.pool_status();
         PoolState { in_use: status.in_use as u64, idle: status.idle as u64, waiting: status.waiting as u64 }
     });
+    metrics.observe_shares("database", move || tenant.pool_status().shares.into());
+    metrics.observe_shares("system_database", move || system.system_pool_status().shares.into());
 }
 
 pub(super) fn database_options(config: &Config) -> DatabaseOptions {
@@ -308,6 +312,7 @@ pub(super) fn limits(config: &Config) -> Limits {
         worker: config.worker.clone(),
         scanning: config.scanning.clone(),
         tenants: config.tenants.clone(),
+        rate_limits: config.rate_limits.clone(),
         key_prefix: config.storage.key_prefix.clone(),
     }
 }

@@ -91,6 +91,7 @@ fn storage_options(config: &StorageConfig, name: &str, adapter: AdapterOptions) 
         provider: name.to_owned(),
         adapter,
         concurrency_max: config.concurrency_max,
+        downloads_max: config.downloads_max,
         retry_attempts_max: config.retry_attempts_max,
         retry_backoff_base: config.retry_backoff_base(),
         retry_backoff_max: config.retry_backoff_max(),

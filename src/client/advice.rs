@@ -55,6 +55,7 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::OpenUploadsExceeded => "complete or cancel an open upload first",
         R::FileVersionsExceeded => "delete versions of the file first",
         R::FileTooLarge => "upload a smaller file, or ask for a higher limit",
+        R::RateLimited => "send fewer calls per second",
         R::UploadNotFinished => "no file was stored: resume the upload, or send the file again",
         R::UploadFenced => {
             "no file was stored: check whether another client resumed the upload, or send the file again"

@@ -16,6 +16,10 @@ pub struct EdgeConfig {
     pub allow_plaintext: bool,
     /// Maximum number of open connections.
     pub connections_max: usize,
+    /// Maximum number of open connections of one address.
+    pub connections_per_address_max: usize,
+    /// Time in which the header of a request must arrive, in seconds.
+    pub header_read_seconds: u64,
     /// Time to send a whole request, or to read some of a response, in seconds.
     pub idle_timeout_seconds: u64,
     /// Maximum time to produce a response, in seconds.
@@ -26,6 +30,11 @@ impl EdgeConfig {
     /// Returns the time to send a whole request, or to read some of a response.
     pub fn idle_timeout(&self) -> Duration {
         Duration::from_secs(self.idle_timeout_seconds)
+    }
+
+    /// Returns the time in which the header of a request must arrive.
+    pub fn header_read_timeout(&self) -> Duration {
+        Duration::from_secs(self.header_read_seconds)
     }
 
     /// Returns the maximum time to produce a response.
@@ -51,6 +60,9 @@ impl EdgeConfig {
 
     pub(super) fn check(&self, violations: &mut Violations) {
         violations.check_range("edge.connections_max", self.connections_max, 1..=4_096);
+        let per_address = self.connections_per_address_max;
+        violations.check_range("edge.connections_per_address_max", per_address, 1..=4_096);
+        violations.check_range("edge.header_read_seconds", self.header_read_seconds, 1..=300);
         violations.check_range("edge.idle_timeout_seconds", self.idle_timeout_seconds, 1..=300);
         violations.check_range("edge.request_timeout_seconds", self.request_timeout_seconds, 1..=300);
     }

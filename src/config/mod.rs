@@ -17,6 +17,7 @@ pub mod imports;
 pub mod lists;
 pub mod memory;
 pub mod provider;
+pub mod rate_limits;
 pub mod retention;
 pub mod scanning;
 mod schema;
@@ -56,6 +57,7 @@ pub use self::{
     lists::ListsConfig,
     memory::MemoryBound,
     provider::ProviderConfig,
+    rate_limits::RateLimitsConfig,
     retention::RetentionConfig,
     scanning::ScanningConfig,
     secrets::SecretsConfig,
@@ -80,6 +82,7 @@ pub const DEFAULT_TOML: &str = include_str!("default.toml");
 pub struct Config {
     /// The gRPC server.
     pub server: ServerConfig,
+    pub rate_limits: RateLimitsConfig,
     pub deadlines: DeadlinesConfig,
     pub uploads: UploadsConfig,
     pub downloads: DownloadsConfig,
@@ -219,6 +222,7 @@ impl Config {
         self.server.check(violations);
         self.deadlines.check(violations);
         self.uploads.check(violations, &self.server);
+        self.rate_limits.check(violations);
         self.downloads.check(violations);
         self.watches.check(violations);
         self.webhooks.check(violations);
@@ -226,6 +230,13 @@ impl Config {
         self.edge.check(violations);
         self.database.check(violations);
         self.storage.check(violations);
+        if self.storage.downloads_max < self.downloads.streams_max {
+            let message = format!(
+                "must be at least `downloads.streams_max` ({}), not {}",
+                self.downloads.streams_max, self.storage.downloads_max
+            );
+            violations.add("storage.downloads_max", message);
+        }
         self.auth.check(violations);
         self.tenants.check(violations);
         self.lists.check(violations);
@@ -240,6 +251,7 @@ impl Config {
     fn from_merged(merged: &mut Merged) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
         let server = read_section(merged, "server", &mut problems);
+        let rate_limits = read_section(merged, "rate_limits", &mut problems);
         let deadlines = read_section(merged, "deadlines", &mut problems);
         let uploads = read_section(merged, "uploads", &mut problems);
         let downloads = read_section(merged, "downloads", &mut problems);
@@ -268,6 +280,7 @@ impl Config {
         let read = || {
             Some(Self {
                 server: server?,
+                rate_limits: rate_limits?,
                 deadlines: deadlines?,
                 uploads: uploads?,
                 downloads: downloads?,

@@ -9,6 +9,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{validation::Violations, values::empty_as_none};
+use crate::domain::address_range::AddressRange;
 
 /// The gRPC server.
 #[derive(Debug, Clone, Deserialize)]
@@ -18,8 +19,18 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Maximum number of concurrent requests in this process.
     pub requests_max: usize,
+    /// The part of these requests that only operators may use.
+    pub operator_requests_reserved: usize,
+    /// Maximum number of concurrent requests without credentials: health checks, health watches, reflection.
+    pub anonymous_requests_max: usize,
     /// Maximum number of open connections.
     pub connections_max: usize,
+    /// Maximum number of open connections of one address.
+    pub connections_per_address_max: usize,
+    /// Addresses of proxies, which have no limits per address.
+    pub trusted_proxies: Vec<AddressRange>,
+    /// Time after which a connection without an authenticated request is closed, in seconds.
+    pub unauthenticated_seconds: u64,
     /// Maximum size of a request message, in bytes.
     pub message_size_max_bytes: usize,
     /// Maximum memory of responses that clients have not read, in bytes.
@@ -28,6 +39,8 @@ pub struct ServerConfig {
     pub response_idle_seconds: u64,
     /// Time after which a response is dropped, in seconds.
     pub response_write_seconds: u64,
+    /// Time in which a message must arrive completely, in seconds.
+    pub message_seconds: u64,
     /// Age at which a client is asked to reconnect, in seconds; 0 disables it.
     pub connection_age_max_seconds: u64,
     /// Time that requests on such a connection may still take, in seconds.
@@ -120,9 +133,36 @@ impl ServerConfig {
         }
     }
 
+    /// Returns the time after which a connection without an authenticated request is closed.
+    pub fn unauthenticated_timeout(&self) -> Duration {
+        Duration::from_secs(self.unauthenticated_seconds)
+    }
+
+    /// Returns the time in which a message must arrive completely.
+    pub fn message_timeout(&self) -> Duration {
+        Duration::from_secs(self.message_seconds)
+    }
+
     pub(super) fn check(&self, violations: &mut Violations) {
         violations.check_range("server.requests_max", self.requests_max, 1..=65_536);
+        violations.check_range(
+            "server.operator_requests_reserved",
+            self.operator_requests_reserved,
+            0..=4_096,
+        );
+        if self.operator_requests_reserved * 2 > self.requests_max {
+            let message = format!(
+                "must be at most half of `requests_max` ({}), not {}",
+                self.requests_max, self.operator_requests_reserved
+            );
+            violations.add("server.operator_requests_reserved", message);
+        }
+        violations.check_range("server.anonymous_requests_max", self.anonymous_requests_max, 1..=65_536);
         violations.check_range("server.connections_max", self.connections_max, 1..=65_536);
+        let per_address = self.connections_per_address_max;
+        violations.check_range("server.connections_per_address_max", per_address, 1..=65_536);
+        violations.check_range("server.unauthenticated_seconds", self.unauthenticated_seconds, 1..=3_600);
+        violations.check_range("server.message_seconds", self.message_seconds, 1..=3_600);
         violations.check_range(
             "server.message_size_max_bytes",
             self.message_size_max_bytes,

@@ -19,6 +19,8 @@ pub struct StorageConfig {
     pub key_prefix: String,
     /// Maximum number of concurrent operations on each provider.
     pub concurrency_max: usize,
+    /// Maximum number of open downloads from each provider.
+    pub downloads_max: usize,
     /// Maximum number of attempts of an operation, including the first.
     pub retry_attempts_max: u32,
     /// Pause before the first retry, in milliseconds.
@@ -55,6 +57,7 @@ impl StorageConfig {
             violations.add("storage.key_prefix", message);
         }
         violations.check_range("storage.concurrency_max", self.concurrency_max, 1..=4_096);
+        violations.check_range("storage.downloads_max", self.downloads_max, 1..=65_536);
         violations.check_range("storage.retry_attempts_max", self.retry_attempts_max, 1..=10);
         let (base, max) = (self.retry_backoff_base_milliseconds, self.retry_backoff_max_milliseconds);
         violations.check_range("storage.retry_backoff_base_milliseconds", base, 1..=60_000);

@@ -17,6 +17,10 @@ pub struct UploadsConfig {
     pub part_size_bytes: usize,
     /// Maximum number of parts of one upload that are written concurrently.
     pub parts_in_flight_max: usize,
+    /// Maximum number of concurrent upload streams in this process.
+    pub streams_max: usize,
+    /// Time until the first message of an upload, in seconds.
+    pub first_message_seconds: u64,
     /// Total size of the buffers of all uploads in this process, in bytes.
     pub byte_budget_bytes: usize,
     /// Maximum data in one chunk, in bytes.
@@ -58,6 +62,11 @@ impl UploadsConfig {
         Duration::from_secs(self.idle_timeout_seconds)
     }
 
+    /// Returns the time until the first message of an upload.
+    pub fn first_message_timeout(&self) -> Duration {
+        Duration::from_secs(self.first_message_seconds)
+    }
+
     /// Returns the time before the rate of an upload is checked.
     pub fn rate_grace(&self) -> Duration {
         Duration::from_secs(self.rate_grace_seconds)
@@ -85,6 +94,8 @@ impl UploadsConfig {
 
     pub(super) fn check(&self, violations: &mut Violations, server: &ServerConfig) {
         violations.check_range("uploads.part_size_bytes", self.part_size_bytes, 5_242_880..=67_108_864);
+        violations.check_range("uploads.streams_max", self.streams_max, 1..=65_536);
+        violations.check_range("uploads.first_message_seconds", self.first_message_seconds, 1..=3_600);
         violations.check_range("uploads.parts_in_flight_max", self.parts_in_flight_max, 1..=32);
         violations.check_range(
             "uploads.byte_budget_bytes",

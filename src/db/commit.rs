@@ -7,7 +7,6 @@ use diesel::{
         Array, Binary, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
     },
 };
-use diesel_async::pooled_connection::deadpool::Object;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use tokio::time::timeout;
@@ -449,18 +448,19 @@ pub struct AdmissionData {
 }
 
 impl Database {
-    /// Reads the quota, and the response stored under the request id within the last `idempotency_hours`.
+    /// Reads the quota for an upload of this viewer, and the response stored under the request id within the last `idempotency_hours`.
     ///
     /// It takes one round trip. The timeout is therefore enforced here: one that is set inside the statement
     /// would take effect too late.
     pub async fn read_admission_data(
         &self,
         tenant: TenantId,
+        viewer: &Viewer,
         request: Option<RequestId>,
         idempotency_hours: u32,
     ) -> Result<AdmissionData, DbError> {
         const OPERATION: &str = "read admission data";
-        let mut connection = self.tenant_pool.acquire().await?;
+        let mut connection = self.tenant_pool.acquire(viewer.holder(tenant)).await?;
         let keeps_statements = self.tenant_pool.setup().keeps_statements;
         if !keeps_statements {
             // A pooler may give a statement outside a transaction two connections: to prepare it and to execute
@@ -480,7 +480,7 @@ impl Database {
             Ok(row) => row?,
             Err(elapsed) => {
                 // The response is still outstanding, so the connection must not return to the pool.
-                drop(Object::take(connection));
+                connection.discard();
                 return Err(DbError::new(DbErrorKind::TimedOut, OPERATION, elapsed));
             }
         };

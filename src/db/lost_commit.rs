@@ -9,9 +9,12 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::{Database, DbError, DbErrorKind, TransactionId, TransactionOutcome, audit_entries, blobs};
-use crate::domain::{
-    clock::Timestamp,
-    ids::{BlobId, TenantId},
+use crate::{
+    admission::Holder,
+    domain::{
+        clock::Timestamp,
+        ids::{BlobId, TenantId},
+    },
 };
 
 /// The time limit for looking up the outcome. It is shorter than the default deadline of a unary call, so that
@@ -81,7 +84,7 @@ impl Database {
     }
 
     async fn find_outcome(&self, evidence: &Evidence) -> Result<TransactionOutcome, DbError> {
-        let mut tx = self.system_tx().await?;
+        let mut tx = self.system_tx_for(Holder::of_tenant(evidence.tenant)).await?;
         let outcome = tx.transaction_outcome(&evidence.transaction).await?;
         let (tenant, transaction) = (evidence.tenant, &evidence.transaction);
         let is_written = match evidence.row {

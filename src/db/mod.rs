@@ -73,10 +73,17 @@ pub use roles::RoleError;
 pub use system_tx::{SystemTx, TransactionOutcome};
 pub use tenant_tx::{TenantTx, TransactionId, Viewer};
 
-use crate::domain::{
-    clock::{Clock, Timestamp},
-    ids::TenantId,
+use crate::{
+    admission::Holder,
+    domain::{
+        clock::{Clock, Timestamp},
+        ids::TenantId,
+    },
 };
+
+/// The connections across tenants that work on behalf of a tenant leaves to operators, health checks and
+/// background work.
+const SYSTEM_CONNECTIONS_RESERVED: usize = 1;
 
 /// Connection settings and timeouts of the database.
 #[derive(Debug, Clone)]
@@ -122,8 +129,13 @@ impl Database {
             connect::check_plaintext(url_key, url, options.tls_ca_file.as_deref(), options.allow_plaintext)?;
         }
         Ok(Self {
-            tenant_pool: pool::Pool::open(&options.url, options.pool_size_max, options)?,
-            system_pool: pool::Pool::open(&options.system_url, options.system_pool_size_max, options)?,
+            tenant_pool: pool::Pool::open(&options.url, options.pool_size_max, 0, options)?,
+            system_pool: pool::Pool::open(
+                &options.system_url,
+                options.system_pool_size_max,
+                SYSTEM_CONNECTIONS_RESERVED,
+                options,
+            )?,
             statement_timeout: options.statement_timeout,
             event_hints: EventHints::default(),
             test_clock: None,
@@ -139,13 +151,19 @@ impl Database {
 
     /// Begins a transaction in which `viewer` sees the rows of one tenant.
     pub async fn tenant_tx(&self, tenant: TenantId, viewer: &Viewer) -> Result<TenantTx, DbError> {
-        let connection = self.tenant_pool.acquire().await?;
+        let connection = self.tenant_pool.acquire(viewer.holder(tenant)).await?;
         TenantTx::begin(self.clone(), connection, tenant, viewer).await
     }
 
-    /// Begins a transaction across tenants.
+    /// Begins a transaction across tenants, for an operator or for background work.
     pub async fn system_tx(&self) -> Result<SystemTx, DbError> {
-        let connection = self.system_pool.acquire().await?;
+        self.system_tx_for(Holder::PLATFORM).await
+    }
+
+    /// Begins a transaction across tenants on behalf of one of them, for which it takes a connection of the
+    /// tenant's share.
+    pub async fn system_tx_for(&self, holder: Holder) -> Result<SystemTx, DbError> {
+        let connection = self.system_pool.acquire(holder).await?;
         SystemTx::begin(self.clone(), connection).await
     }
 
@@ -194,6 +212,11 @@ impl Database {
     /// Returns the utilization of the pool for requests.
     pub fn pool_status(&self) -> PoolStatus {
         self.tenant_pool.status()
+    }
+
+    /// Returns the utilization of the pool for work across tenants.
+    pub fn system_pool_status(&self) -> PoolStatus {
+        self.system_pool.status()
     }
 
     fn now_override(&self) -> Option<Timestamp> {

@@ -1,6 +1,12 @@
 //! Connection pools, one per role.
+//!
+//! Tenants share the connections of a pool fairly, and so do the callers of a tenant: see [`Shares`].
 
-use std::time::Duration;
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::Duration,
+};
 
 use diesel_async::{
     AsyncConnection as _, AsyncPgConnection,
@@ -11,15 +17,41 @@ use diesel_async::{
 };
 use futures::FutureExt;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     DatabaseOptions, DbError, DbErrorKind,
     connect::{ConnectionSetup, connect, tls_config},
     failover::LostServer,
 };
+use crate::admission::{Exhausted, Holder, ShareLimits, ShareStatus, Shares, Slot};
 
 /// A pooled connection. Returns to the pool when dropped.
-pub(super) type Connection = Object<AsyncPgConnection>;
+pub(super) struct Connection {
+    inner: Object<AsyncPgConnection>,
+    _slot: Slot,
+}
+
+impl Connection {
+    /// Closes the connection instead of returning it to the pool.
+    pub(super) fn discard(self) {
+        drop(Object::take(self.inner));
+    }
+}
+
+impl Deref for Connection {
+    type Target = AsyncPgConnection;
+
+    fn deref(&self) -> &AsyncPgConnection {
+        &self.inner
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut AsyncPgConnection {
+        &mut self.inner
+    }
+}
 
 /// The utilization of a pool.
 #[derive(Debug, Clone, Copy)]
@@ -30,12 +62,15 @@ pub struct PoolStatus {
     pub idle: usize,
     /// The number of requests that wait for a connection.
     pub waiting: usize,
+    /// How the tenants share the connections.
+    pub shares: ShareStatus,
 }
 
 /// The connection pool of one role.
 #[derive(Clone)]
 pub(super) struct Pool {
     inner: Deadpool<AsyncPgConnection>,
+    shares: Arc<Shares>,
     acquire_timeout: Duration,
     url: SecretString,
     setup: ConnectionSetup,
@@ -43,9 +78,12 @@ pub(super) struct Pool {
 }
 
 impl Pool {
+    /// Creates a pool of at most `size_max` connections, of which the service itself and operators have
+    /// `reserved`.
     pub(super) fn open(
         url: &SecretString,
         size_max: usize,
+        reserved: usize,
         options: &DatabaseOptions,
     ) -> Result<Self, DbError> {
         let tls = options
@@ -79,7 +117,9 @@ impl Pool {
             }))
             .build()
             .map_err(|error| DbError::new(DbErrorKind::Other, "build connection pool", error))?;
-        Ok(Self { inner, acquire_timeout: options.acquire_timeout, url: url.clone(), setup, lost_server })
+        let shares = Shares::new(ShareLimits::slots(size_max).with_reserve(reserved));
+        let acquire_timeout = options.acquire_timeout;
+        Ok(Self { inner, shares, acquire_timeout, url: url.clone(), setup, lost_server })
     }
 
     /// Returns the connection URL.
@@ -97,11 +137,22 @@ impl Pool {
         self.lost_server.discard_existing();
     }
 
-    /// Acquires a connection. Fails with `Unavailable` if none becomes free within the timeout.
-    pub(super) async fn acquire(&self) -> Result<Connection, DbError> {
+    /// Acquires a connection for a holder, in turn. Fails with `Unavailable` if none becomes free within the
+    /// timeout.
+    pub(super) async fn acquire(&self, holder: Holder) -> Result<Connection, DbError> {
         const OPERATION: &str = "acquire database connection";
-        match tokio::time::timeout(self.acquire_timeout, self.inner.get()).await {
-            Ok(Ok(connection)) => Ok(connection),
+        let until = Instant::now() + self.acquire_timeout;
+        let slot = self.shares.acquire(holder, 1, self.acquire_timeout).await.map_err(|exhausted| {
+            let reason = match exhausted {
+                Exhausted::Process => "timed out waiting for a free connection",
+                Exhausted::Caller | Exhausted::Tenant | Exhausted::TenantMax => {
+                    "timed out waiting for a connection of the caller's share"
+                }
+            };
+            DbError::new(DbErrorKind::Unavailable, OPERATION, reason)
+        })?;
+        match timeout_at(until, self.inner.get()).await {
+            Ok(Ok(inner)) => Ok(Connection { inner, _slot: slot }),
             Ok(Err(error)) => Err(DbError::new(DbErrorKind::Unavailable, OPERATION, error)),
             Err(_) => Err(DbError::new(
                 DbErrorKind::Unavailable,
@@ -116,7 +167,8 @@ impl Pool {
         PoolStatus {
             in_use: status.size.saturating_sub(status.available),
             idle: status.available,
-            waiting: status.waiting,
+            waiting: status.waiting + self.shares.status().waiting,
+            shares: self.shares.status(),
         }
     }
 }

@@ -11,6 +11,7 @@ use super::{
     sql::statement,
     tenant_tx::{begin_with, commit},
 };
+use crate::admission::Holder;
 
 /// Why a role is refused.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +110,7 @@ pub(super) async fn check(tenants: &Pool, system: &Pool) -> Result<(), RoleError
 }
 
 async fn read_permissions(pool: &Pool) -> Result<RolePermissions, DbError> {
-    let mut connection = pool.acquire().await?;
+    let mut connection = pool.acquire(Holder::PLATFORM).await?;
     // A pooler may give a statement outside a transaction two connections: to prepare it and to execute it.
     begin_with(&mut connection, "BEGIN").await?;
     // The catalog is not in the schema of the query builder.

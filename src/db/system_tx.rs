@@ -1,7 +1,7 @@
 //! Transactions across tenants, with the role `strongroom_system`. Only few functions use them: the tenant
 //! directory, the checks of `fsck`, and background work that finds due rows.
 
-use diesel_async::{AsyncPgConnection, pooled_connection::deadpool::Object};
+use diesel_async::AsyncPgConnection;
 
 use super::{
     Database, DbError, WrittenRow,
@@ -91,7 +91,7 @@ impl SystemTx {
 impl Drop for SystemTx {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
-            drop(Object::take(connection));
+            connection.discard();
         }
     }
 }

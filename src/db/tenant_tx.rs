@@ -7,9 +7,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use diesel_async::{
-    AnsiTransactionManager, AsyncPgConnection, TransactionManager, pooled_connection::deadpool::Object,
-};
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
 use serde::{Deserialize, Serialize};
 use tracing::{Instrument as _, info_span};
 
@@ -19,12 +17,15 @@ use super::{
     pool::Connection,
     sql::{now, pg_current_xact_id, query, xid::Xid},
 };
-use crate::domain::{
-    caller::{Caller, Role},
-    clock::Timestamp,
-    event_position::EventPosition,
-    ids::TenantId,
-    policy::WriteRule,
+use crate::{
+    admission::{CallerKey, Holder},
+    domain::{
+        caller::{Caller, Role},
+        clock::Timestamp,
+        event_position::EventPosition,
+        ids::TenantId,
+        policy::WriteRule,
+    },
 };
 
 /// The identity that row-level security compares with the owner, the audience and the readers of a file.
@@ -58,6 +59,11 @@ impl Viewer {
     /// Returns whether the viewer may change files that others own, under a policy with this rule.
     pub fn can_write_all(&self, rule: WriteRule) -> bool {
         self.audience_min == AUDIENCES[0] || rule == WriteRule::Members
+    }
+
+    /// Returns who takes a connection for this viewer.
+    pub(super) fn holder(&self, tenant: TenantId) -> Holder {
+        Holder::new(tenant, CallerKey::of_user(&self.user_id))
     }
 
     pub(super) fn user_id(&self) -> &str {
@@ -209,7 +215,7 @@ impl TenantTx {
 impl Drop for TenantTx {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
-            drop(Object::take(connection));
+            connection.discard();
         }
     }
 }

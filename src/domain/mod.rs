@@ -1,6 +1,7 @@
 //! The domain rules: pure functions and types without I/O and async. They import no other module of this
 //! crate. Time and random values are passed in.
 
+pub mod address_range;
 pub mod byte_range;
 pub mod caller;
 pub mod checksum;

@@ -1,7 +1,10 @@
-//! Limits the number of connections and the idle time of each.
+//! Limits the number of connections, the time in which the header of a request must arrive, and the idle time
+//! of each connection.
 //!
 //! The idle timer of a connection is reset only when *the server* writes data. So one limit covers clients
-//! that send a request byte by byte, clients that do not read the response, and idle connections.
+//! that do not read the response, and idle connections. The header has a shorter time of its own. A probe is
+//! always accepted: when all connections are in use, one that has not sent a complete request is closed
+//! ([`Peers`]).
 
 use std::{
     io,
@@ -16,20 +19,45 @@ use axum::serve::Listener;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep, sleep},
 };
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Accepts connections up to a limit. Others wait in the kernel queue.
+use crate::{
+    admission::peers::{PeerConnection, PeerLimits, PeerRequest, Peers},
+    config::EdgeConfig,
+};
+
+/// The end of the header of a request.
+const HEADER_END: &[u8] = b"\r\n\r\n";
+
+/// Accepts connections, and closes others to make room.
 pub(super) struct BoundedListener {
     listener: TcpListener,
-    permits: Arc<Semaphore>,
-    idle_timeout: Duration,
+    peers: Arc<Peers>,
+    timeouts: Timeouts,
+}
+
+#[derive(Clone, Copy)]
+struct Timeouts {
+    idle: Duration,
+    header_read: Duration,
 }
 
 impl BoundedListener {
-    pub(super) fn new(listener: TcpListener, connections_max: usize, idle_timeout: Duration) -> Self {
-        Self { listener, permits: Arc::new(Semaphore::new(connections_max)), idle_timeout }
+    pub(super) fn new(listener: TcpListener, config: &EdgeConfig) -> Self {
+        let peers = Peers::new(PeerLimits {
+            connections_max: config.connections_max,
+            per_address_max: config.connections_per_address_max,
+            trusted: Vec::new(),
+        });
+        let timeouts = Timeouts { idle: config.idle_timeout(), header_read: config.header_read_timeout() };
+        Self { listener, peers, timeouts }
+    }
+
+    /// Returns the connections, for metrics.
+    pub(super) fn peers(&self) -> &Arc<Peers> {
+        &self.peers
     }
 }
 
@@ -38,11 +66,12 @@ impl Listener for BoundedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        // The semaphore is never closed, so acquiring a permit cannot fail.
-        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
-        let (stream, peer) = Listener::accept(&mut self.listener).await;
-        let idle_timer = Box::pin(sleep(self.idle_timeout));
-        (BoundedStream { stream, idle_timer, idle_timeout: self.idle_timeout, _permit: permit }, peer)
+        loop {
+            let (stream, peer) = Listener::accept(&mut self.listener).await;
+            if let Some(admitted) = self.peers.admit(peer.ip(), &CancellationToken::new()).await {
+                return (BoundedStream::new(stream, self.timeouts, admitted), peer);
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -50,20 +79,85 @@ impl Listener for BoundedListener {
     }
 }
 
-/// A connection that fails if the server wrote no data for the idle timeout.
+/// A connection that fails if the header of a request takes too long, or if the server wrote no data for the
+/// idle timeout.
 pub(super) struct BoundedStream {
     stream: TcpStream,
+    timeouts: Timeouts,
     idle_timer: Pin<Box<Sleep>>,
-    idle_timeout: Duration,
-    _permit: Option<OwnedSemaphorePermit>,
+    header_timer: Pin<Box<Sleep>>,
+    header: Header,
+    closed: Pin<Box<WaitForCancellationFutureOwned>>,
+    admitted: PeerConnection,
+}
+
+/// The header of the current request.
+enum Header {
+    /// This number of bytes of [`HEADER_END`] were received last.
+    Incomplete { matched: usize },
+    /// The request is in progress.
+    Complete { _request: PeerRequest },
+    /// The response was sent, and no byte of the next request has arrived.
+    None,
 }
 
 impl BoundedStream {
-    fn check_idle_timer(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.idle_timer.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
+    fn new(stream: TcpStream, timeouts: Timeouts, admitted: PeerConnection) -> Self {
+        Self {
+            stream,
+            timeouts,
+            idle_timer: Box::pin(sleep(timeouts.idle)),
+            header_timer: Box::pin(sleep(timeouts.header_read)),
+            // The first request is expected at once.
+            header: Header::Incomplete { matched: 0 },
+            closed: Box::pin(admitted.close().clone().cancelled_owned()),
+            admitted,
         }
+    }
+
+    fn check_timers(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.closed.as_mut().poll(context).is_ready() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        let is_incomplete = matches!(self.header, Header::Incomplete { .. });
+        let is_late = is_incomplete && self.header_timer.as_mut().poll(context).is_ready();
+        if is_late || self.idle_timer.as_mut().poll(context).is_ready() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+
+    /// Notes received bytes. The timer of a header starts with its first byte.
+    fn note_received(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() || matches!(self.header, Header::Complete { .. }) {
+            return;
+        }
+        let mut matched = match self.header {
+            Header::Incomplete { matched } => matched,
+            Header::Complete { .. } | Header::None => {
+                self.header_timer.as_mut().reset(Instant::now() + self.timeouts.header_read);
+                0
+            }
+        };
+        for byte in bytes {
+            matched = match HEADER_END.get(matched) {
+                Some(expected) if expected == byte => matched + 1,
+                _ => usize::from(*byte == HEADER_END[0]),
+            };
+            if matched == HEADER_END.len() {
+                let peer = self.admitted.peer();
+                peer.mark_known();
+                self.header = Header::Complete { _request: peer.start_request() };
+                return;
+            }
+        }
+        self.header = Header::Incomplete { matched };
+    }
+
+    fn note_sent(&mut self) {
+        let deadline = Instant::now() + self.timeouts.idle;
+        self.idle_timer.as_mut().reset(deadline);
+        self.header = Header::None;
     }
 }
 
@@ -73,8 +167,15 @@ impl AsyncRead for BoundedStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.check_idle_timer(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        self.check_timers(context)?;
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if matches!(read, Poll::Ready(Ok(()))) {
+            self.note_received(&buffer.filled()[before..]);
+        }
+        // A timer that was started just now must wake this task.
+        self.check_timers(context)?;
+        read
     }
 }
 
@@ -84,11 +185,10 @@ impl AsyncWrite for BoundedStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.check_idle_timer(context)?;
+        self.check_timers(context)?;
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         if matches!(written, Poll::Ready(Ok(_))) {
-            let deadline = Instant::now() + self.idle_timeout;
-            self.idle_timer.as_mut().reset(deadline);
+            self.note_sent();
         }
         written
     }
@@ -104,18 +204,44 @@ impl AsyncWrite for BoundedStream {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+    use crate::config::Config;
+
+    async fn listening(connections_max: usize) -> (BoundedListener, SocketAddr) {
+        let mut config = Config::defaults().unwrap().edge;
+        (config.connections_max, config.connections_per_address_max) = (connections_max, connections_max);
+        let listener = BoundedListener::new(TcpListener::bind("127.0.0.1:0").await.unwrap(), &config);
+        let address = Listener::local_addr(&listener).unwrap();
+        (listener, address)
+    }
 
     #[tokio::test]
-    async fn connections_above_the_limit_wait() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut listener = BoundedListener::new(listener, 1, Duration::from_secs(60));
-        let address = Listener::local_addr(&listener).unwrap();
-        let (_first, _second) =
-            tokio::try_join!(TcpStream::connect(address), TcpStream::connect(address)).unwrap();
-        let (accepted, _) = listener.accept().await;
-        assert_eq!(listener.permits.available_permits(), 0);
-        drop(accepted);
-        let (_accepted, _) = listener.accept().await;
+    async fn half_sent_request_makes_room_for_a_new_connection() {
+        let (mut listener, address) = listening(1).await;
+        let mut half = TcpStream::connect(address).await.unwrap();
+        half.write_all(b"GET /livez HTTP/1.1\r\nhost: ed").await.unwrap();
+        let (mut first, _) = listener.accept().await;
+        let _probe = TcpStream::connect(address).await.unwrap();
+        let (_second, _) = listener.accept().await;
+        assert_eq!(first.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test]
+    async fn header_is_complete_across_any_cut() {
+        let (mut listener, address) = listening(1).await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.set_nodelay(true).unwrap();
+        let (mut stream, _) = listener.accept().await;
+        let head = b"GET / HTTP/1.1\r\na: b\r\r\nc: d\r\n\r\n";
+        for (index, byte) in head.iter().enumerate() {
+            assert!(!matches!(stream.header, Header::Complete { .. }), "after {index} bytes");
+            client.write_all(&[*byte]).await.unwrap();
+            assert_eq!(stream.read_u8().await.unwrap(), *byte);
+        }
+        assert!(matches!(stream.header, Header::Complete { .. }));
+        stream.write_all(b"ok").await.unwrap();
+        assert!(matches!(stream.header, Header::None));
     }
 }

@@ -6,7 +6,7 @@
 mod connection;
 mod handlers;
 
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -45,7 +45,9 @@ pub async fn serve(
     state: EdgeState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let listener = BoundedListener::new(listener, config.connections_max, config.idle_timeout());
+    let listener = BoundedListener::new(listener, config);
+    let peers = Arc::clone(listener.peers());
+    state.metrics.observe_peers("edge", move || peers.status().into());
     axum::serve(listener, router(state, config.request_timeout())).with_graceful_shutdown(shutdown).await
 }
 

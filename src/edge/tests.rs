@@ -92,10 +92,28 @@ async fn rejects_unknown_paths_and_request_bodies() {
 }
 
 #[tokio::test]
-async fn incomplete_request_is_closed_after_the_idle_timeout() {
-    let server = TestServer::start(|config| config.idle_timeout_seconds = 1).await;
-    // The server closes the connection; this client never does.
-    assert_eq!(server.send("GET /livez HTTP/1.1\r\nhost: ed").await, "");
+async fn incomplete_request_is_closed_after_its_time() {
+    for change in [(|config| config.header_read_seconds = 1) as fn(&mut EdgeConfig), |config| {
+        config.idle_timeout_seconds = 1
+    }] {
+        let server = TestServer::start(change).await;
+        // The server closes the connection; this client never does.
+        assert_eq!(server.send("GET /livez HTTP/1.1\r\nhost: ed").await, "");
+    }
+}
+
+#[tokio::test]
+async fn half_sent_requests_do_not_stop_probes() {
+    let server = TestServer::start(|_| {}).await;
+    let mut half_sent = Vec::new();
+    for _ in 0..64 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: ed").await.unwrap();
+        half_sent.push(stream);
+    }
+    for path in ["/livez", "/metrics"] {
+        assert!(server.get(path).await.starts_with("HTTP/1.1 200"), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, stream::BoxStream};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::timeout,
 };
 use tonic::Status;
@@ -23,36 +23,34 @@ use tracing::Instrument;
 
 use super::{convert, status};
 use crate::{
+    admission::{Holder, ShareLimits, Shares, Slot},
     app::{Error, Workload, files::Download},
     config::DownloadsConfig,
-    domain::caller::Origin,
+    domain::caller::{Caller, Origin},
     proto::v1::DownloadFileResponse,
     telemetry::Metrics,
 };
 
-/// Starts downloads and limits their number.
+/// Starts downloads, limits their number, and shares it fairly.
 pub(super) struct Downloads {
     config: DownloadsConfig,
-    slots: Arc<Semaphore>,
+    slots: Arc<Shares>,
     metrics: Metrics,
-}
-
-/// A permit for one download. It is held until the last chunk is in the queue.
-pub(super) struct Slot {
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Downloads {
     pub(super) fn new(config: DownloadsConfig, metrics: Metrics) -> Self {
-        Self { slots: Arc::new(Semaphore::new(config.streams_max)), config, metrics }
+        let slots = Shares::new(ShareLimits::slots(config.streams_max));
+        let observed = Arc::clone(&slots);
+        metrics.observe_shares("downloads", move || observed.status().into());
+        Self { slots, config, metrics }
     }
 
-    /// Acquires a slot without waiting. Returns OVERLOADED if all slots are in use.
-    pub(super) fn acquire_slot(&self, origin: &Origin) -> Result<Slot, Status> {
-        let permit = Arc::clone(&self.slots).try_acquire_owned();
-        permit
-            .map(|permit| Slot { _permit: permit })
-            .map_err(|_| status::status(&Error::Overloaded(Workload::Downloads), &origin.call_id))
+    /// Acquires a slot without waiting. Returns OVERLOADED if all slots, or those of the caller's share, are in
+    /// use. The slot is held until the last chunk is in the queue.
+    pub(super) fn acquire_slot(&self, caller: &Caller) -> Result<Slot, Status> {
+        let slot = self.slots.try_acquire(Holder::of_caller(caller), 1);
+        slot.map_err(|_| status::status(&Error::Overloaded(Workload::Downloads), &caller.origin.call_id))
     }
 
     /// Starts the task that sends a download, and returns the stream of its messages.

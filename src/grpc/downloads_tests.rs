@@ -5,7 +5,14 @@ use tonic::Code;
 
 use super::*;
 use crate::{
-    config::Config, domain::digest::Digest, grpc::convert::file::tests::file,
+    config::Config,
+    domain::{
+        caller::{Actor, ActorKind, Role, Tenant, TenantKind, TenantState},
+        digest::Digest,
+        ids::TenantId,
+        policy::Policy,
+    },
+    grpc::convert::file::tests::file,
     proto::v1::download_file_response::Message,
 };
 
@@ -17,13 +24,29 @@ fn downloads(streams_max: usize) -> Downloads {
     Downloads::new(config, Metrics::for_tests().unwrap())
 }
 
+fn caller() -> Caller {
+    let tenant = Tenant {
+        id: TenantId::from_uuid(uuid::Uuid::nil()),
+        kind: TenantKind::Organization,
+        state: TenantState::Active,
+        policy: Policy::preset("general").unwrap(),
+    };
+    Caller {
+        tenant: Arc::new(tenant),
+        actor: Actor { kind: ActorKind::User, id: "alice".to_owned() },
+        role: Role::Member,
+        groups: Vec::new(),
+        origin: Origin::default(),
+    }
+}
+
 fn download(length: u64, bytes: BoxStream<'static, Result<Bytes, Error>>) -> Download {
     Download { file: file(), range: 2..2 + length, total_bytes: 100, sha256: Digest::compute(b""), bytes }
 }
 
 fn start_download(downloads: &Downloads, length: u64, pieces: Vec<Result<Bytes, Error>>) -> DownloadStream {
     let origin = Origin::default();
-    let slot = downloads.acquire_slot(&origin).unwrap();
+    let slot = downloads.acquire_slot(&caller()).unwrap();
     downloads.start_sending(slot, download(length, stream::iter(pieces).boxed()), &origin)
 }
 
@@ -68,7 +91,7 @@ async fn store_error_or_wrong_length_ends_the_stream_with_an_error() {
 async fn panic_while_reading_ends_the_stream_with_an_error() {
     let panicking = stream::poll_fn(|_| panic!("the adapter panicked")).boxed();
     let downloads = downloads(1);
-    let slot = downloads.acquire_slot(&Origin::default()).unwrap();
+    let slot = downloads.acquire_slot(&caller()).unwrap();
     let sent: Vec<_> =
         downloads.start_sending(slot, download(7, panicking), &Origin::default()).collect().await;
     assert_eq!(sent.last().unwrap().as_ref().unwrap_err().code(), Code::Internal);
@@ -77,15 +100,15 @@ async fn panic_while_reading_ends_the_stream_with_an_error() {
 #[tokio::test]
 async fn download_beyond_the_limit_is_refused_immediately() {
     let downloads = downloads(1);
-    let _running = downloads.acquire_slot(&Origin::default()).unwrap();
-    let Err(refused) = downloads.acquire_slot(&Origin::default()) else { panic!("accepted") };
+    let _running = downloads.acquire_slot(&caller()).unwrap();
+    let Err(refused) = downloads.acquire_slot(&caller()) else { panic!("accepted") };
     assert_eq!(refused.code(), Code::ResourceExhausted);
 }
 
 #[tokio::test]
 async fn disconnected_client_stops_the_reading() {
     let downloads = downloads(1);
-    let slot = downloads.acquire_slot(&Origin::default()).unwrap();
+    let slot = downloads.acquire_slot(&caller()).unwrap();
     let (reading, stopped) = oneshot::channel::<()>();
     let forever = stream::pending().chain(stream::once(async move {
         drop(reading);
@@ -100,7 +123,8 @@ async fn disconnected_client_stops_the_reading() {
 async fn idle_client_loses_its_slot_and_queued_chunks() {
     let downloads = downloads(1);
     let stream = start_download(&downloads, 7, vec![piece(b"abcd"), piece(b"efg")]);
-    let _slot = Arc::clone(&downloads.slots).acquire_owned().await.unwrap();
+    let wait_max = Duration::from_secs(3_600);
+    let _slot = downloads.slots.acquire(Holder::of_caller(&caller()), 1, wait_max).await.unwrap();
     let sent: Vec<_> = stream.collect().await;
     assert_eq!(sent.len(), 2, "the header and the error");
     assert_eq!(sent[1].as_ref().unwrap_err().code(), Code::DeadlineExceeded);

@@ -41,7 +41,7 @@ impl FileService for Files {
         request: Request<v1::DownloadFileRequest>,
     ) -> Result<Response<DownloadStream>, Status> {
         let CallerCall { caller, request } = extract_caller(request).await?;
-        let slot = self.downloads.acquire_slot(&caller.origin)?;
+        let slot = self.downloads.acquire_slot(&caller)?;
         respond(&caller.origin, async {
             let download =
                 files::download_file(&self.app, &caller, convert::download::request_from_proto(request)?)

@@ -1,5 +1,6 @@
 //! Limits the size of request messages per method, and lists the methods that accept compression.
 
+use super::auth::access::{Access, find_access};
 use crate::config::Config;
 
 const UPLOAD_SERVICE: &str = "/strongroom.v1.UploadService/";
@@ -32,6 +33,9 @@ impl MessageLimits {
     /// The limit for a message to any other service.
     pub(super) const SMALL_BYTES_MAX: usize = 64 * 1024;
 
+    /// The limit for a message without credentials: the name of a service, or of a symbol.
+    pub(super) const ANONYMOUS_BYTES_MAX: usize = 1024;
+
     pub(super) fn new(config: &Config) -> Self {
         Self {
             file_message_bytes_max: config.server.message_size_max_bytes,
@@ -51,6 +55,7 @@ impl MessageLimits {
             path if FILE_SERVICES.iter().any(|service| path.starts_with(service)) => {
                 self.file_message_bytes_max
             }
+            path if find_access(path) == Some(Access::Anonymous) => Self::ANONYMOUS_BYTES_MAX,
             _ => Self::SMALL_BYTES_MAX,
         }
     }
@@ -75,7 +80,16 @@ mod tests {
     use prost_types::FileDescriptorSet;
 
     use super::*;
-    use crate::proto;
+    use crate::{grpc::auth::access::TABLE, proto};
+
+    #[test]
+    fn anonymous_messages_have_at_most_one_kibibyte() {
+        let limits = MessageLimits::new(&Config::defaults().unwrap());
+        for (path, access) in TABLE {
+            let is_limited = limits.for_method(path) <= 1024 && limits.after_decompression(path) <= 1024;
+            assert_eq!(is_limited, *access == Access::Anonymous, "{path}");
+        }
+    }
 
     #[test]
     fn lists_every_method_with_a_stream_of_requests() {

@@ -23,7 +23,7 @@ use super::{
     health,
     imports::Imports,
     layers::{
-        AroundLayer, CallId, Deadline, DecodedMessages, DetailedErrors, Drain, HeaderLimit, InFlight,
+        Admit, AroundLayer, CallId, Deadline, DecodedMessages, DetailedErrors, Drain, HeaderLimit, InFlight,
         Measure, MessageBudget, PanicBarrier, Suspension, Trace, UnreadResponses,
     },
     message_limits::MessageLimits,
@@ -110,7 +110,8 @@ impl GrpcServer {
         let reporter = health::create_reporter(&self.health).await;
         let limits = MessageLimits::new(config);
         let routes = self.routes(config, limits, reporter.clone())?;
-        let incoming = accepted(listener, Limits::new(&config.server, close.clone()));
+        let incoming = accepted(listener, Limits::new(&config.server, &self.metrics, close.clone()));
+        let (in_flight, message_budget) = self.shared_limits(config, limits);
         let signal = async {
             shutdown.await;
             // Health first, so that load balancers detect the drain before clients are asked to close
@@ -133,7 +134,7 @@ impl GrpcServer {
                 // Inside id, span and metrics, so that a panic is logged and counted.
                 .layer(AroundLayer(PanicBarrier))
                 // Before anything expensive: a token is verified only if its request may run.
-                .layer(AroundLayer(InFlight::new(config.server.requests_max)))
+                .layer(AroundLayer(in_flight))
                 // Outside the deadline, which ends when the response is known: a client may read slowly.
                 .layer(AroundLayer(UnreadResponses::new(&config.server)))
                 // Around authentication, which may read the tenant from the database.
@@ -144,10 +145,12 @@ impl GrpcServer {
                     app: Arc::clone(&self.app),
                     authenticator: Arc::clone(&self.authenticator),
                 }))
+                // After authentication: the shares and rates belong to verified callers.
+                .layer(AroundLayer(Admit(Arc::clone(&self.app))))
                 // Inside authentication, which determines the tenant.
                 .layer(AroundLayer(Suspension(Arc::clone(&self.app))))
                 // Only verified callers take memory for their messages.
-                .layer(AroundLayer(MessageBudget::new(config.uploads.decode_permits, limits)))
+                .layer(AroundLayer(message_budget))
                 // Innermost: around the code that decodes messages.
                 .layer(AroundLayer(DecodedMessages::new(config.decoded_bytes_max())))
                 .add_routes(routes)
@@ -169,6 +172,17 @@ impl GrpcServer {
         }
     }
 
+    /// Creates the limits that all requests share, and reports their use.
+    fn shared_limits(&self, config: &Config, limits: MessageLimits) -> (InFlight, MessageBudget) {
+        let in_flight = InFlight::new(config);
+        let arrival_max = config.server.message_timeout();
+        let budget = MessageBudget::new(config.uploads.decode_permits, limits, arrival_max);
+        let (requests, messages) = (in_flight.clone(), budget.clone());
+        self.metrics.observe_shares("requests", move || requests.status().into());
+        self.metrics.observe_shares("messages", move || messages.status().into());
+        (in_flight, budget)
+    }
+
     fn routes(
         &self,
         config: &Config,
@@ -177,6 +191,8 @@ impl GrpcServer {
     ) -> Result<Routes, ServeError> {
         let message_bytes_max = limits.file_message_bytes_max;
         let streams = UploadStreams::new(config.uploads.clone(), message_bytes_max);
+        let observed = streams.clone();
+        self.metrics.observe_shares("uploads", move || observed.status().into());
         let files = Files {
             app: Arc::clone(&self.app),
             uploads: streams.clone(),
@@ -208,7 +224,11 @@ impl GrpcServer {
             app: Arc::clone(&self.app),
             transport: transport_limits(config),
         })))
-        .add_service(small_messages!(HealthServer::new(HealthService::from_health_reporter(reporter))));
+        .add_service(
+            HealthServer::new(HealthService::from_health_reporter(reporter))
+                .accept_compressed(CompressionEncoding::Gzip)
+                .max_decoding_message_size(MessageLimits::ANONYMOUS_BYTES_MAX),
+        );
         if config.server.reflection {
             let describe = || {
                 tonic_reflection::server::Builder::configure()
@@ -218,8 +238,8 @@ impl GrpcServer {
             let v1 = describe().build_v1().map_err(ServeError::Reflection)?;
             let v1alpha = describe().build_v1alpha().map_err(ServeError::Reflection)?;
             routes = routes
-                .add_service(v1.max_decoding_message_size(MessageLimits::SMALL_BYTES_MAX))
-                .add_service(v1alpha.max_decoding_message_size(MessageLimits::SMALL_BYTES_MAX));
+                .add_service(v1.max_decoding_message_size(MessageLimits::ANONYMOUS_BYTES_MAX))
+                .add_service(v1alpha.max_decoding_message_size(MessageLimits::ANONYMOUS_BYTES_MAX));
         }
         Ok(routes.prepare())
     }

@@ -48,8 +48,8 @@ pub(super) fn internal(call_id: &str) -> Status {
 }
 
 /// Returns the status for a deadline of the caller or of the method that has passed.
-pub(super) fn deadline_exceeded(message: &'static str, call_id: &str) -> Status {
-    StatusBuilder::new(ErrorReason::DeadlineExceeded, message.to_owned(), call_id).build()
+pub(super) fn deadline_exceeded(message: impl Into<String>, call_id: &str) -> Status {
+    StatusBuilder::new(ErrorReason::DeadlineExceeded, message.into(), call_id).build()
 }
 
 /// Converts an error of the transport.

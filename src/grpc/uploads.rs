@@ -17,8 +17,9 @@ use super::{
     convert, status,
 };
 use crate::{
+    admission::{Holder, ShareLimits, ShareStatus, Shares},
     app::{
-        App, Error,
+        App, Error, Workload,
         uploads::{self, Stall, UploadError, UploadMessage, UploadStreamOrder},
     },
     config::UploadsConfig,
@@ -145,11 +146,18 @@ impl UploadService for Uploads {
 pub(super) struct UploadStreams {
     config: UploadsConfig,
     message_bytes_max: usize,
+    slots: Arc<Shares>,
 }
 
 impl UploadStreams {
     pub(super) fn new(config: UploadsConfig, message_bytes_max: usize) -> Self {
-        Self { config, message_bytes_max }
+        let slots = Shares::new(ShareLimits::slots(config.streams_max));
+        Self { config, message_bytes_max, slots }
+    }
+
+    /// Returns how callers share the streams.
+    pub(super) fn status(&self) -> ShareStatus {
+        self.slots.status()
     }
 
     /// Receives one upload. If the result is known before the client has sent everything, some of the
@@ -164,6 +172,10 @@ impl UploadStreams {
     where
         S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
     {
+        // Held until the rest of the stream is drained.
+        let slot = self.slots.try_acquire(Holder::of_caller(caller), 1);
+        let _slot =
+            slot.map_err(|_| status::status(&Error::Overloaded(Workload::Uploads), &caller.origin.call_id))?;
         let limits = StreamLimits {
             chunk_size_max_bytes: self.config.chunk_size_max_bytes,
             message_bytes_max: self.message_bytes_max,
@@ -196,12 +208,12 @@ impl UploadStreams {
         convert::upload::to_proto(upload, self.config.chunk_size_max_bytes)
     }
 
-    /// Receives the first message, within the idle timeout. Uploads have no other deadline.
+    /// Receives the first message, within a time of its own: a client that has nothing to say holds a slot.
     async fn receive_first_message<S>(&self, messages: &mut Messages<S>) -> Result<FirstMessage, Error>
     where
         S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
     {
-        let idle = self.config.idle_timeout();
+        let idle = self.config.first_message_timeout();
         let first = timeout(idle, messages.next_message())
             .await
             .map_err(|_elapsed| UploadError::Stalled(Stall::Idle(idle)))?;
@@ -340,7 +352,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        app::Workload,
         config::Config,
         proto::v1::{UploadChunk, UploadFinish},
     };

@@ -166,7 +166,7 @@ mod tests {
     const DECORATORS: [Decorate; 5] = [
         |store| Arc::new(Unchanged(store)),
         |store| Flaky::new(store, Plan::new()),
-        |store| Limited::wrap(store, 1),
+        |store| Limited::wrap(store, 1, 1),
         |store| retrying(store, 3),
         |store| Traced::wrap(store, Metrics::for_tests().unwrap()),
     ];

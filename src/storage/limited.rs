@@ -1,7 +1,8 @@
 //! Limits the number of concurrent operations on the wrapped store.
 //!
 //! A download counts until its stream is dropped, because the stream holds memory and a connection. Downloads
-//! have a separate limit of the same size, so that slow readers cannot block other operations.
+//! have a separate limit, so that slow readers cannot block other operations. It is above the limit of the
+//! downloads of clients, which share those fairly, so that slow clients cannot block other reads either.
 
 use std::{ops::Range, sync::Arc};
 
@@ -19,9 +20,13 @@ pub(super) struct Limited {
 }
 
 impl Limited {
-    pub(super) fn wrap(inner: Arc<dyn ObjectStorage>, concurrency_max: usize) -> Arc<dyn ObjectStorage> {
-        let permits = || Arc::new(Semaphore::new(concurrency_max.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { inner, permits: permits(), downloads: permits() })
+    pub(super) fn wrap(
+        inner: Arc<dyn ObjectStorage>,
+        concurrency_max: usize,
+        downloads_max: usize,
+    ) -> Arc<dyn ObjectStorage> {
+        let permits = |max: usize| Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+        Arc::new(Self { inner, permits: permits(concurrency_max), downloads: permits(downloads_max) })
     }
 }
 
@@ -76,7 +81,7 @@ mod tests {
     #[tokio::test]
     async fn download_holds_its_permit_until_the_stream_is_dropped() {
         let key = key();
-        let limited = Limited::wrap(memory(), 1);
+        let limited = Limited::wrap(memory(), 1, 1);
         let body = Payload::from(bytes::Bytes::from_static(b"slow"));
         limited.put(&key, body, &PutOptions::default()).await.unwrap();
         let mut stream = limited.get(&key, 0..4).await.unwrap();

@@ -267,8 +267,10 @@ pub struct StorageOptions {
     pub provider: String,
     /// The adapter and its options.
     pub adapter: AdapterOptions,
-    /// The maximum number of concurrent operations, and separately of open downloads. At least 1.
+    /// The maximum number of concurrent operations, without open downloads. At least 1.
     pub concurrency_max: usize,
+    /// The maximum number of open downloads. At least 1.
+    pub downloads_max: usize,
     /// The maximum number of attempts of an operation, including the first. 1 disables retries.
     pub retry_attempts_max: u32,
     /// The maximum pause before the first retry. It doubles with each further retry.
@@ -304,10 +306,10 @@ pub fn open(
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
 ) -> Result<Arc<dyn ObjectStorage>, StorageError> {
-    if options.concurrency_max == 0 || options.retry_attempts_max == 0 {
+    if options.concurrency_max == 0 || options.downloads_max == 0 || options.retry_attempts_max == 0 {
         let reason = format!(
-            "concurrency_max is {} and retry_attempts_max is {}; both must be at least 1",
-            options.concurrency_max, options.retry_attempts_max
+            "concurrency_max is {}, downloads_max is {} and retry_attempts_max is {}; each must be at least 1",
+            options.concurrency_max, options.downloads_max, options.retry_attempts_max
         );
         return Err(StorageError::invalid_input("open storage", reason));
     }
@@ -322,7 +324,11 @@ pub fn open(
         }
         AdapterOptions::S3(s3) => Arc::new(s3::S3::open(s3)?),
     };
-    Ok(with_retries(limited::Limited::wrap(adapter, options.concurrency_max), options, ids))
+    Ok(with_retries(
+        limited::Limited::wrap(adapter, options.concurrency_max, options.downloads_max),
+        options,
+        ids,
+    ))
 }
 
 /// Adds the retry decorator of [`open`] to a store. Tests use it to inject faults between the retries and the

@@ -39,6 +39,7 @@ fn options(adapter: AdapterOptions, retry_attempts_max: u32) -> StorageOptions {
         provider: "here".to_owned(),
         adapter,
         concurrency_max: 8,
+        downloads_max: 8,
         retry_attempts_max,
         retry_backoff_base: Duration::ZERO,
         retry_backoff_max: Duration::ZERO,
@@ -108,7 +109,7 @@ async fn retries_conform_if_one_call_in_ten_fails() {
     // limited this way, because its syncs are slow one after the other.
     for (seed, inner, concurrency_max) in [(1, memory(), 1), (2, memory(), 1), (3, local(root.path()), 16)] {
         let flaky = Flaky::new(inner, Plan::new().with_random_faults(seed, 10));
-        let store = retrying(Limited::wrap(flaky, concurrency_max), 12);
+        let store = retrying(Limited::wrap(flaky, concurrency_max, concurrency_max), 12);
         check_conformance(store, Arc::new(SystemIds)).await;
     }
 }

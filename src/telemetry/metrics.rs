@@ -25,7 +25,10 @@ use opentelemetry_sdk::{
 };
 use prometheus::{Registry, TextEncoder};
 
-pub use self::{jobs::AttemptOutcome, observables::PoolState};
+pub use self::{
+    jobs::AttemptOutcome,
+    observables::{PeersState, PoolState, SharesState},
+};
 use self::{jobs::JobInstruments, observables::Observables};
 use super::{
     TelemetryError,
@@ -268,6 +271,22 @@ impl Metrics {
         self.inner.observables.add_pool(pool, Box::new(read));
     }
 
+    /// Registers the function that returns how callers share a resource when metrics are collected. `read` must
+    /// not block.
+    pub fn observe_shares(
+        &self,
+        resource: &'static str,
+        read: impl Fn() -> SharesState + Send + Sync + 'static,
+    ) {
+        self.inner.observables.add_shares(resource, Box::new(read));
+    }
+
+    /// Registers the function that returns the connections of a port when metrics are collected. `read` must
+    /// not block.
+    pub fn observe_peers(&self, port: &'static str, read: impl Fn() -> PeersState + Send + Sync + 'static) {
+        self.inner.observables.add_peers(port, Box::new(read));
+    }
+
     /// Renders all metrics in the Prometheus text format.
     ///
     /// # Errors
@@ -363,8 +382,19 @@ mod tests {
         metrics.observe_byte_budget(|| 7);
         metrics.observe_pool("service", || PoolState { in_use: 1, idle: 2, waiting: 3 });
         metrics.observe_pool("system", || PoolState { in_use: 4, idle: 5, waiting: 6 });
+        let shares =
+            SharesState { capacity: 9, in_use: 8, waiting: 2, refused_tenant: 3, ..SharesState::default() };
+        metrics.observe_shares("downloads", move || shares);
+        metrics.observe_peers("grpc", || PeersState { open: 5, closed_for_room: 6, refused: 7 });
         let text = metrics.render().unwrap();
         for line in [
+            "strongroom_shares_capacity{resource=\"downloads\"} 9",
+            "strongroom_shares_in_use{resource=\"downloads\"} 8",
+            "strongroom_shares_waiting{resource=\"downloads\"} 2",
+            "strongroom_shares_refusals_total{of=\"tenant\",resource=\"downloads\"} 3",
+            "strongroom_connections{port=\"grpc\"} 5",
+            "strongroom_connections_closed_total{port=\"grpc\",reason=\"room\"} 6",
+            "strongroom_connections_closed_total{port=\"grpc\",reason=\"address\"} 7",
             "strongroom_uploaded_bytes_total 5",
             "strongroom_downloaded_bytes_total 6",
             "strongroom_uploads_total{outcome=\"committed\"} 1",

@@ -13,12 +13,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &[]),
     ("cli", EVERYTHING),
-    ("grpc", &["app", "domain", "config", "telemetry", "proto"]),
-    ("edge", &["app", "domain", "config", "telemetry", "proto"]),
+    ("grpc", &["admission", "app", "domain", "config", "telemetry", "proto"]),
+    ("edge", &["admission", "app", "domain", "config", "telemetry", "proto"]),
     ("worker", &["app", "jobs", "db", "domain", "config", "telemetry"]),
     (
         "app",
         &[
+            "admission",
             "db",
             "jobs",
             "events",
@@ -35,7 +36,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("jobs", &["db", "domain"]),
     ("events", &["db", "domain"]),
     ("storage", &["crypto", "domain", "config", "telemetry"]),
-    ("db", &["domain", "config", "telemetry"]),
+    ("admission", &["domain", "telemetry"]),
+    ("db", &["admission", "domain", "config", "telemetry"]),
     ("scanning", &["domain", "config", "telemetry"]),
     ("media", &["domain", "config", "telemetry"]),
     ("compliance", &["domain", "config", "telemetry"]),
@@ -48,6 +50,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 const EVERYTHING: &[&str] = &[
+    "admission",
     "grpc",
     "edge",
     "worker",

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 mod archive;
+mod attack;
 mod concurrent_uploads;
 mod crash;
 mod crowd;

@@ -27,6 +27,7 @@ mod download_counts;
 mod early_responses;
 mod erasures;
 mod expire;
+mod fairness;
 mod file_expiry;
 mod fsck;
 #[allow(dead_code, unused_imports, reason = "tests/faults uses the rest of the harness")]

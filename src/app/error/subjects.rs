@@ -61,6 +61,28 @@ pub enum Workload {
     Watches,
 }
 
+/// The sender to which a limit of calls per second applies. Its text is the `scope` of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RateScope {
+    #[error("caller")]
+    Caller,
+    #[error("tenant")]
+    Tenant,
+    /// The address of the connection.
+    #[error("address")]
+    Address,
+}
+
+/// The calls that a limit of calls per second counts. Its text is the `event` of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RateEvent {
+    #[error("requests")]
+    Requests,
+    /// Calls that are refused because of missing credentials or permissions.
+    #[error("refusals")]
+    Refusals,
+}
+
 /// The use that prevents the deletion of a category.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CategoryUse {
@@ -102,6 +124,10 @@ mod tests {
         ] {
             assert_eq!(workload.to_string(), text);
         }
+        let scopes = [RateScope::Caller, RateScope::Tenant, RateScope::Address];
+        assert_eq!(scopes.map(|scope| scope.to_string()), ["caller", "tenant", "address"]);
+        let events = [RateEvent::Requests, RateEvent::Refusals];
+        assert_eq!(events.map(|event| event.to_string()), ["requests", "refusals"]);
         for (used_by, text) in [
             (CategoryUse::Files, "it still has files, perhaps in the trash; purge them first"),
             (CategoryUse::Default, "it is the default category; make another one the default first"),

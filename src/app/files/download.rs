@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::{count_downloads::CountedFile, load_tags_and_attachments};
 use crate::{
+    admission::CallerKey,
     app::{
         App, Error, Resource,
         access::require_visible,
@@ -107,7 +108,10 @@ pub async fn download_file(
     })?;
     let mut entry = audit::new_entry(caller, AuditAction::FileDownload).for_version(file.id, version.version);
     entry.details = serde_json::json!({ "offset": range.start, "length": range.end - range.start });
-    app.disclosures.submit(caller.tenant_id(), entry).await.map_err(Error::internal)??;
+    app.disclosures
+        .submit(caller.tenant_id(), CallerKey::of_actor(&caller.actor), entry)
+        .await
+        .map_err(Error::internal)??;
     let counted = CountedFile { tenant: caller.tenant_id(), file: file.id };
     app.download_counts.record_access(counted, app.clock.now(), range.start == 0);
 

@@ -14,6 +14,7 @@ use moka::future::Cache;
 
 use super::creation_rate::CreationRate;
 use crate::{
+    admission::Holder,
     app::{App, Denial, Error, Resource},
     config::TenantsConfig,
     db::{

@@ -126,8 +126,9 @@ pub(in crate::app) async fn read_admission_data(
     caller: &Caller,
     request_id: Option<RequestId>,
 ) -> Result<AdmissionData, Error> {
-    let admission =
-        app.db.read_admission_data(caller.tenant_id(), request_id, idempotency::retention_hours(app)).await?;
+    let (tenant, viewer) = (caller.tenant_id(), Viewer::from_caller(caller));
+    let hours = idempotency::retention_hours(app);
+    let admission = app.db.read_admission_data(tenant, &viewer, request_id, hours).await?;
     app.quota_cache.insert(&admission.quota).await;
     Ok(admission)
 }

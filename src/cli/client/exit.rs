@@ -80,6 +80,7 @@ fn exit_for_rejection(rejection: &Rejection) -> Exit {
     match rejection.reason {
         ErrorReason::Overloaded
         | ErrorReason::TenantCreationsExhausted
+        | ErrorReason::RateLimited
         | ErrorReason::RequestInProgress
         | ErrorReason::UploadStalled
         | ErrorReason::UploadFenced => {

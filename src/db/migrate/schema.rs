@@ -12,11 +12,14 @@ use diesel::{
 use diesel_async::AsyncPgConnection;
 
 use super::embedded::{EmbeddedFunction, FUNCTIONS, FUNCTIONS_REVISION, MIGRATIONS};
-use crate::db::{
-    DbError, DbErrorKind,
-    pool::Pool,
-    sql::statement,
-    tenant_tx::{begin_with, commit},
+use crate::{
+    admission::Holder,
+    db::{
+        DbError, DbErrorKind,
+        pool::Pool,
+        sql::statement,
+        tenant_tx::{begin_with, commit},
+    },
 };
 
 /// The reason for rejecting the schema of the database.
@@ -125,7 +128,7 @@ async fn read_functions(connection: &mut AsyncPgConnection) -> Result<Vec<Functi
 /// A schema of a newer version is accepted with a warning: migrations expand first, so the previous version
 /// works with it during an update.
 pub(in crate::db) async fn check(pool: &Pool) -> Result<(), SchemaError> {
-    let mut connection = pool.acquire().await?;
+    let mut connection = pool.acquire(Holder::PLATFORM).await?;
     // A pooler may give a statement outside a transaction two connections: to prepare it and to execute it.
     begin_with(&mut connection, "BEGIN").await?;
     let version = read_version(&mut connection).await?;

@@ -6,10 +6,13 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response};
-use tonic::{body::Body, transport::server::TcpConnectInfo};
+use tonic::body::Body;
 
 use super::{Around, Inner, Next};
-use crate::domain::{caller::Origin, clock::IdSource};
+use crate::{
+    domain::{caller::Origin, clock::IdSource},
+    grpc::connections::PeerInfo,
+};
 
 const HEADER: HeaderName = HeaderName::from_static("call-id");
 
@@ -39,7 +42,7 @@ impl Around for CallId {
 
 /// The address of the connection. Headers that claim another one can be forged.
 fn peer_address(extensions: &Extensions) -> Option<SocketAddr> {
-    extensions.get::<TcpConnectInfo>()?.remote_addr()
+    extensions.get::<PeerInfo>()?.tcp.remote_addr()
 }
 
 fn sent_id(headers: &HeaderMap) -> Option<String> {

@@ -7,8 +7,9 @@
 //! no space, the message waits, and flow control stops the client. The wait is limited, because the messages
 //! that hold the space may arrive slowly.
 //!
-//! The budget counts bytes, not messages, so that slow clients with small chunks use little of it. A call
-//! that starts a message and then sends nothing ends at the idle timeout of uploads or at its deadline.
+//! The budget counts bytes, not messages, so that slow clients with small chunks use little of it. Tenants and
+//! their callers share it fairly. A call that starts a message and does not complete it within
+//! `server.message_seconds` is ended.
 //!
 //! A compressed message reserves the size that it may have after decompression.
 
@@ -23,14 +24,12 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tonic::{Status, body::Body};
 
 use super::{Around, Inner, Next};
 use crate::{
+    admission::{Acquisition, Holder, ShareLimits, ShareStatus, Shares, Slot},
     app::{Error, Workload},
     grpc::{
         call::request_origin,
@@ -57,17 +56,28 @@ const EXPANSION_MAX: usize = 1032;
 /// Limits the memory of messages that are received and not decoded yet.
 #[derive(Clone)]
 pub(in crate::grpc) struct MessageBudget {
-    space: Arc<Semaphore>,
+    space: Arc<Shares>,
     limits: MessageLimits,
+    arrival_max: Duration,
 }
 
 impl MessageBudget {
     /// Creates a budget with space for this number of file messages of the largest size, and for at least one
     /// part.
-    pub(in crate::grpc) fn new(messages_max: usize, limits: MessageLimits) -> Self {
+    /// A message must arrive completely within `arrival_max`.
+    pub(in crate::grpc) fn new(messages_max: usize, limits: MessageLimits, arrival_max: Duration) -> Self {
         let bytes = messages_max.saturating_mul(limits.file_message_bytes_max).max(limits.bytes_max());
-        let units = bytes.div_ceil(UNIT_BYTES).min(Semaphore::MAX_PERMITS);
-        Self { space: Arc::new(Semaphore::new(units)), limits }
+        let units = bytes.div_ceil(UNIT_BYTES);
+        let largest = limits.bytes_max().div_ceil(UNIT_BYTES);
+        // The messages of operators are small. Every caller must be able to send one message of any size.
+        let reserved = MessageLimits::SMALL_BYTES_MAX.div_ceil(UNIT_BYTES).min(units - largest);
+        let shares = ShareLimits { rounding: largest, ..ShareLimits::weighted(units) }.with_reserve(reserved);
+        Self { space: Shares::new(shares), limits, arrival_max }
+    }
+
+    /// Returns how callers share the space.
+    pub(in crate::grpc) fn status(&self) -> ShareStatus {
+        self.space.status()
     }
 }
 
@@ -77,6 +87,8 @@ impl Around for MessageBudget {
         let rules = Rules {
             bytes_max: self.limits.for_method(path),
             decompressed_bytes_max: self.limits.after_decompression(path),
+            arrival_max: self.arrival_max,
+            holder: request.extensions().get::<Holder>().copied(),
             call_id: request_origin(request.extensions()).call_id,
         };
         let space = Arc::clone(&self.space);
@@ -88,12 +100,15 @@ impl Around for MessageBudget {
 struct Rules {
     bytes_max: usize,
     decompressed_bytes_max: usize,
+    arrival_max: Duration,
+    /// Who takes the space. Anonymous callers take none: all of their messages are small.
+    holder: Option<Holder>,
     call_id: String,
 }
 
 impl Rules {
     /// Returns the units that a message reserves in the budget. A small message reserves none.
-    fn units(&self, message: Message) -> Option<u32> {
+    fn units(&self, message: Message) -> Option<usize> {
         let bytes = match message.is_compressed {
             true => message
                 .length
@@ -102,24 +117,50 @@ impl Rules {
                 .max(message.length),
             false => message.length,
         };
-        (bytes > SMALL_BYTES).then(|| u32::try_from(bytes.div_ceil(UNIT_BYTES)).ok()).flatten()
+        (bytes > SMALL_BYTES).then(|| bytes.div_ceil(UNIT_BYTES))
     }
 }
 
 struct BudgetedBody {
     inner: Body,
-    space: Arc<Semaphore>,
+    space: Arc<Shares>,
     rules: Rules,
     framing: Framing,
     /// The space of the message that is being received.
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Slot>,
+    /// When that message must have arrived completely. Set while there is a permit.
+    arrival: Pin<Box<Sleep>>,
     /// Bytes that wait for space.
-    waiting: Option<(Bytes, BoxFuture<'static, Option<OwnedSemaphorePermit>>)>,
+    waiting: Option<(Bytes, BoxFuture<'static, Option<Slot>>)>,
 }
 
 impl BudgetedBody {
-    fn new(inner: Body, space: Arc<Semaphore>, rules: Rules) -> Self {
-        Self { inner, space, rules, framing: Framing::default(), permit: None, waiting: None }
+    fn new(inner: Body, space: Arc<Shares>, rules: Rules) -> Self {
+        let arrival = Box::pin(sleep(Duration::ZERO));
+        Self { inner, space, rules, framing: Framing::default(), permit: None, arrival, waiting: None }
+    }
+
+    /// Holds the space of a message from now on.
+    fn hold(&mut self, permit: Option<Slot>) {
+        if permit.is_some() {
+            let until = Instant::now() + self.rules.arrival_max;
+            self.arrival.as_mut().reset(until);
+        }
+        self.permit = permit;
+    }
+
+    /// Returns the error for a message that did not arrive in time.
+    fn check_arrival(&mut self, context: &mut Context<'_>) -> Option<Status> {
+        if self.permit.is_none() || self.framing.missing == 0 {
+            return None;
+        }
+        self.arrival.as_mut().poll(context).is_ready().then(|| {
+            self.permit = None;
+            let seconds = self.rules.arrival_max.as_secs();
+            let message =
+                format!("message did not arrive completely within {seconds} s; send smaller messages");
+            status::deadline_exceeded(message, &self.rules.call_id)
+        })
     }
 
     /// Forwards bytes, or holds them if they start a message that must wait for space. Refuses a message that
@@ -140,17 +181,20 @@ impl BudgetedBody {
         // while it waits.
         self.permit = None;
         let Some(units) = units else { return Ok(Some(data)) };
-        match Arc::clone(&self.space).try_acquire_many_owned(units) {
-            Ok(permit) => self.permit = Some(permit),
-            Err(_) => {
-                let space = Arc::clone(&self.space).acquire_many_owned(units);
-                // The semaphore is never closed.
-                let in_time = async { timeout(SPACE_WAIT_MAX, space).await.ok()?.ok() };
+        let Some(holder) = self.rules.holder else {
+            return Err(status::status(&Error::Overloaded(Workload::Messages), &self.rules.call_id));
+        };
+        match self.space.acquire_or_queue(holder, units) {
+            Acquisition::Granted(permit) => {
+                self.hold(Some(permit));
+                Ok(Some(data))
+            }
+            Acquisition::Waiting(mut waiter) => {
+                let in_time = async move { timeout(SPACE_WAIT_MAX, waiter.granted()).await.ok() };
                 self.waiting = Some((data, Box::pin(in_time)));
-                return Ok(None);
+                Ok(None)
             }
         }
-        Ok(Some(data))
     }
 }
 
@@ -165,7 +209,8 @@ impl HttpBody for BudgetedBody {
         let this = &mut *self;
         loop {
             if let Some((_, space)) = &mut this.waiting {
-                this.permit = ready!(space.as_mut().poll(context));
+                let permit = ready!(space.as_mut().poll(context));
+                this.hold(permit);
             }
             if let Some((data, _)) = this.waiting.take() {
                 return Poll::Ready(Some(match this.permit {
@@ -173,7 +218,13 @@ impl HttpBody for BudgetedBody {
                     None => Err(status::status(&Error::Overloaded(Workload::Messages), &this.rules.call_id)),
                 }));
             }
-            match ready!(Pin::new(&mut this.inner).poll_frame(context)) {
+            let polled = Pin::new(&mut this.inner).poll_frame(context);
+            if polled.is_pending()
+                && let Some(late) = this.check_arrival(context)
+            {
+                return Poll::Ready(Some(Err(late)));
+            }
+            match ready!(polled) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => match this.forward(data) {
                         Ok(Some(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),

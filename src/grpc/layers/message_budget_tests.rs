@@ -7,12 +7,23 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use super::*;
+use crate::{admission::CallerKey, domain::ids::TenantId};
 
 const LARGE: usize = 64 * 1024;
 
 /// A budget with space for one message of the largest size.
 fn budget() -> MessageBudget {
-    MessageBudget::new(1, MessageLimits { file_message_bytes_max: LARGE, part_message_bytes_max: LARGE })
+    budget_of(1)
+}
+
+/// A budget with space for this number of messages of the largest size.
+fn budget_of(messages: usize) -> MessageBudget {
+    let limits = MessageLimits { file_message_bytes_max: LARGE, part_message_bytes_max: LARGE };
+    MessageBudget::new(messages, limits, Duration::from_secs(60))
+}
+
+fn caller(tenant: u128, name: &str) -> Holder {
+    Holder::new(TenantId::from_uuid(uuid::Uuid::from_u128(tenant)), CallerKey::of_user(name))
 }
 
 fn frame(flag: u8, length: usize) -> Vec<u8> {
@@ -30,9 +41,21 @@ fn compressed(length: usize) -> Vec<u8> {
     frame(1, length)
 }
 
-fn body(budget: &MessageBudget) -> (mpsc::Sender<Result<Frame<Bytes>, Status>>, BudgetedBody) {
+type Sent = mpsc::Sender<Result<Frame<Bytes>, Status>>;
+
+fn body(budget: &MessageBudget) -> (Sent, BudgetedBody) {
+    body_of(budget, caller(1, "alice"))
+}
+
+fn body_of(budget: &MessageBudget, holder: Holder) -> (Sent, BudgetedBody) {
     let (sender, frames) = mpsc::channel(8);
-    let rules = Rules { bytes_max: LARGE, decompressed_bytes_max: LARGE, call_id: "c-1".to_owned() };
+    let rules = Rules {
+        bytes_max: LARGE,
+        decompressed_bytes_max: LARGE,
+        arrival_max: budget.arrival_max,
+        holder: Some(holder),
+        call_id: "c-1".to_owned(),
+    };
     (sender, BudgetedBody::new(Body::new(StreamBody::new(frames)), Arc::clone(&budget.space), rules))
 }
 
@@ -90,10 +113,10 @@ async fn compressed_message_takes_its_decompressed_size() {
     send(&mut sender, &compressed(LARGE / EXPANSION_MAX + 1)).await;
     body.frame().await.unwrap().unwrap();
     // It is complete, but not decoded yet.
-    assert_eq!(budget.space.available_permits(), 0);
+    assert_eq!(budget.status().in_use, LARGE / UNIT_BYTES);
     drop(sender);
     assert!(body.frame().await.is_none());
-    assert_eq!(budget.space.available_permits(), LARGE / UNIT_BYTES);
+    assert_eq!(budget.status().in_use, 0);
 }
 
 #[tokio::test]
@@ -109,7 +132,7 @@ async fn too_large_message_is_refused_by_its_length() {
         (info.metadata["size_bytes"].as_str(), info.metadata["limit_bytes"].as_str()),
         ("65537", "65536")
     );
-    assert_eq!(budget.space.available_permits(), LARGE / UNIT_BYTES);
+    assert_eq!(budget.status().in_use, 0);
 }
 
 #[tokio::test]
@@ -118,9 +141,40 @@ async fn dropped_body_releases_its_space() {
     let (mut sender, mut body) = body(&budget);
     send(&mut sender, &message(LARGE)[..100]).await;
     body.frame().await.unwrap().unwrap();
-    assert_eq!(budget.space.available_permits(), 0);
+    assert_eq!(budget.status().in_use, LARGE / UNIT_BYTES);
     drop(body);
-    assert_eq!(budget.space.available_permits(), LARGE / UNIT_BYTES);
+    assert_eq!(budget.status().in_use, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stalled_messages_of_a_caller_leave_space_to_others() {
+    let budget = budget_of(64);
+    let mut stalled = Vec::new();
+    for _ in 0..64 {
+        let (mut sender, mut body) = body_of(&budget, caller(1, "mallory"));
+        send(&mut sender, &message(LARGE)[..5]).await;
+        let started = futures::poll!(body.frame()).is_ready();
+        stalled.push((sender, body, started));
+    }
+    let holding = stalled.iter().filter(|(_, _, started)| *started).count();
+    assert!((30..40).contains(&holding), "{holding} of 64");
+    for other in [caller(1, "alice"), caller(2, "zoe")] {
+        let (mut sender, mut body) = body_of(&budget, other);
+        send(&mut sender, &message(LARGE)).await;
+        body.frame().await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn incomplete_message_is_ended_after_its_time() {
+    let budget = budget();
+    let (mut sender, mut body) = body(&budget);
+    send(&mut sender, &message(LARGE)[..5]).await;
+    body.frame().await.unwrap().unwrap();
+    let late = body.frame().await.unwrap().unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded);
+    assert!(late.message().contains("within 60 s"), "{late}");
+    assert_eq!(budget.status().in_use, 0);
 }
 
 proptest! {

@@ -3,6 +3,8 @@
 //! A layer is a value with one function around the rest of the stack ([`Around`]). [`AroundLayer`] turns it
 //! into a tower layer.
 
+mod admit;
+mod anonymous;
 mod call_id;
 mod deadline;
 mod decoded_messages;
@@ -28,6 +30,7 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 pub(super) use self::{
+    admit::Admit,
     call_id::CallId,
     deadline::{Deadline, Drain},
     decoded_messages::DecodedMessages,

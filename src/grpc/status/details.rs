@@ -167,6 +167,7 @@ fn precondition_subject(error: &Error) -> Option<&'static str> {
         | Error::OutcomeUnknown { .. }
         | Error::Overloaded(_)
         | Error::TenantCreationsExhausted { .. }
+        | Error::RateLimited { .. }
         | Error::ShuttingDown
         | Error::Internal(_) => None,
     }

@@ -64,6 +64,7 @@ pub(super) fn error_metadata(error: &Error) -> Entries {
         Error::WatchesExhausted { watch_count_max } => one_entry("watch_count_max", watch_count_max),
         Error::ProviderUnknown(provider) => vec![("provider", provider.clone())],
         Error::Overloaded(workload) => vec![("resource", workload.to_string())],
+        Error::RateLimited { .. } => rate_entries(error),
         Error::Batch { reason, .. } => error_metadata(reason),
         Error::Invalid(_)
         | Error::PageTokenInvalid
@@ -167,6 +168,15 @@ fn file_size_entries(kind: Option<MediaKind>, size_bytes: u64, limit_bytes: i64)
     let kind = kind.map(|kind| ("media_kind", kind.as_str_name().to_owned()));
     let sizes = [("size_bytes", size_bytes.to_string()), ("limit_bytes", limit_bytes.to_string())];
     kind.into_iter().chain(sizes).collect()
+}
+
+fn rate_entries(error: &Error) -> Entries {
+    let Error::RateLimited { scope, event, per_second_max, .. } = error else { return Vec::new() };
+    vec![
+        ("scope", scope.to_string()),
+        ("event", event.to_string()),
+        ("per_second_max", per_second_max.to_string()),
+    ]
 }
 
 fn size_entries(declared: u64, received: u64) -> Entries {

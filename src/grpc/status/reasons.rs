@@ -64,6 +64,7 @@ pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
         Error::OutcomeUnknown { has_request_id: false, .. } => ErrorReason::OutcomeUnknown,
         Error::WatchesExhausted { .. } => ErrorReason::WatchesExhausted,
         Error::Overloaded(_) => ErrorReason::Overloaded,
+        Error::RateLimited { .. } => ErrorReason::RateLimited,
         Error::ShuttingDown => ErrorReason::ShuttingDown,
         Error::Internal(_) => ErrorReason::Internal,
     }
@@ -129,7 +130,8 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::MessageTooLarge
         | ErrorReason::TenantCreationsExhausted
         | ErrorReason::StorageFull
-        | ErrorReason::Overloaded => Code::ResourceExhausted,
+        | ErrorReason::Overloaded
+        | ErrorReason::RateLimited => Code::ResourceExhausted,
         ErrorReason::UploadNotFinished
         | ErrorReason::UploadStalled
         | ErrorReason::UploadFenced

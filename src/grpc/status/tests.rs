@@ -12,8 +12,8 @@ use tonic_types::StatusExt;
 use super::{reasons::code, *};
 use crate::{
     app::{
-        CategoryUse, CredentialsError, Denial, InvalidCredentials, PendingDeletion, QuotaShortage, Resource,
-        Workload,
+        CategoryUse, CredentialsError, Denial, InvalidCredentials, PendingDeletion, QuotaShortage, RateEvent,
+        RateScope, Resource, Workload,
         imports::{FetchFailure, ImportError, ImportStreamOrder},
         uploads::{OpenUploadScope, Stall, UploadError, UploadStreamOrder},
     },
@@ -53,6 +53,12 @@ fn errors() -> Vec<Error> {
         Error::TenantCreationsExhausted {
             creations_per_minute_max: 240,
             retry_after: Duration::from_millis(250),
+        },
+        Error::RateLimited {
+            scope: RateScope::Caller,
+            event: RateEvent::Requests,
+            per_second_max: 5,
+            retry_after: Duration::from_millis(200),
         },
         Error::EtagMismatch,
         Error::RequestInProgress,

@@ -14,12 +14,41 @@ pub struct PoolState {
     pub waiting: u64,
 }
 
+/// How callers share a resource.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SharesState {
+    /// All units of the resource.
+    pub capacity: u64,
+    /// Units in use.
+    pub in_use: u64,
+    /// Callers that wait for units.
+    pub waiting: u64,
+    /// Refusals because of the share of the caller.
+    pub refused_caller: u64,
+    /// Refusals because of the share of the tenant or address.
+    pub refused_tenant: u64,
+    /// Refusals because all units were in use.
+    pub refused_process: u64,
+}
+
+/// The connections of a port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PeersState {
+    pub open: u64,
+    /// Connections that were closed to make room.
+    pub closed_for_room: u64,
+    /// Connections that were refused because of the limit per address.
+    pub refused: u64,
+}
+
 type ReadFn<T> = Box<dyn Fn() -> T + Send + Sync>;
 
 #[derive(Default)]
 struct Readers {
     byte_budget: Option<ReadFn<u64>>,
     pools: Vec<(&'static str, ReadFn<PoolState>)>,
+    shares: Vec<(&'static str, ReadFn<SharesState>)>,
+    peers: Vec<(&'static str, ReadFn<PeersState>)>,
 }
 
 impl Readers {
@@ -71,7 +100,89 @@ impl Observables {
                 readers.read(|readers| readers.for_each_pool(observe));
             })
             .build();
+        observables.observe_shares(meter);
+        observables.observe_peers(meter);
         observables
+    }
+
+    fn observe_shares(&self, meter: &Meter) {
+        let gauges: [(&'static str, &'static str, fn(&SharesState) -> u64); 3] = [
+            ("strongroom.shares.capacity", "Units of a shared resource", |state| state.capacity),
+            ("strongroom.shares.in_use", "Units in use, by resource", |state| state.in_use),
+            ("strongroom.shares.waiting", "Callers that wait for units, by resource", |state| state.waiting),
+        ];
+        for (name, description, value) in gauges {
+            let readers = self.clone();
+            let gauge = meter.u64_observable_gauge(name).with_description(description);
+            gauge
+                .with_callback(move |observer| {
+                    readers.read(|readers| {
+                        for (resource, read) in &readers.shares {
+                            observer.observe(value(&read()), &[KeyValue::new("resource", *resource)]);
+                        }
+                    });
+                })
+                .build();
+        }
+        let readers = self.clone();
+        meter
+            .u64_observable_counter("strongroom.shares.refusals")
+            .with_description("Refusals because of a share, by resource and by whose share was used up")
+            .with_callback(move |observer| {
+                readers.read(|readers| {
+                    for (resource, read) in &readers.shares {
+                        let state = read();
+                        for (of, count) in [
+                            ("caller", state.refused_caller),
+                            ("tenant", state.refused_tenant),
+                            ("process", state.refused_process),
+                        ] {
+                            let labels = [KeyValue::new("resource", *resource), KeyValue::new("of", of)];
+                            observer.observe(count, &labels);
+                        }
+                    }
+                });
+            })
+            .build();
+    }
+
+    fn observe_peers(&self, meter: &Meter) {
+        let readers = self.clone();
+        meter
+            .u64_observable_gauge("strongroom.connections")
+            .with_description("Open connections, by port")
+            .with_callback(move |observer| {
+                readers.read(|readers| {
+                    for (port, read) in &readers.peers {
+                        observer.observe(read().open, &[KeyValue::new("port", *port)]);
+                    }
+                });
+            })
+            .build();
+        let readers = self.clone();
+        meter
+            .u64_observable_counter("strongroom.connections.closed")
+            .with_description("Connections closed to make room, or refused at the limit per address")
+            .with_callback(move |observer| {
+                readers.read(|readers| {
+                    for (port, read) in &readers.peers {
+                        let state = read();
+                        for (reason, count) in [("room", state.closed_for_room), ("address", state.refused)] {
+                            let labels = [KeyValue::new("port", *port), KeyValue::new("reason", reason)];
+                            observer.observe(count, &labels);
+                        }
+                    }
+                });
+            })
+            .build();
+    }
+
+    pub(super) fn add_shares(&self, resource: &'static str, read: ReadFn<SharesState>) {
+        self.write(|readers| readers.shares.push((resource, read)));
+    }
+
+    pub(super) fn add_peers(&self, port: &'static str, read: ReadFn<PeersState>) {
+        self.write(|readers| readers.peers.push((port, read)));
     }
 
     pub(super) fn set_byte_budget(&self, read: ReadFn<u64>) {

@@ -357,6 +357,10 @@ fn test_config(keys: &tempfile::NamedTempFile) -> Config {
     // These limits must not be reached on a busy machine; a test of a limit sets its own value.
     (config.database.acquire_timeout_seconds, config.database.statement_timeout_seconds) = (60, 60);
     (config.deadlines.unary_seconds, config.deadlines.list_seconds) = (120, 120);
+    // Tests are refused often and fast.
+    config.rate_limits.caller_refusals_per_second = 0;
+    config.rate_limits.tenant_refusals_per_second = 0;
+    config.rate_limits.address_refusals_per_second = 0;
     config.tenants.presets.insert(SCHOOL.to_owned(), "education".to_owned());
     config.scanning.accept_unscanned = true;
     // An existing source, for permission tests.
@@ -390,6 +394,7 @@ fn storage_options(config: &Config) -> StorageOptions {
         provider: config.storage.provider.clone(),
         adapter: AdapterOptions::Memory,
         concurrency_max: config.storage.concurrency_max,
+        downloads_max: config.storage.downloads_max,
         retry_attempts_max: 1,
         retry_backoff_base: Duration::from_millis(1),
         retry_backoff_max: Duration::from_millis(1),
@@ -415,6 +420,7 @@ fn limits(config: &Config) -> Limits {
         worker: config.worker.clone(),
         scanning: config.scanning.clone(),
         tenants: config.tenants.clone(),
+        rate_limits: config.rate_limits.clone(),
         key_prefix: "live".to_owned(),
     }
 }

@@ -17,6 +17,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
+    admission::{Exhausted, Holder, ShareLimits, ShareStatus, Shares, Slot},
     app::{Error, Workload},
     config::WatchesConfig,
     db::{
@@ -24,7 +25,11 @@ use crate::{
         event_stream::{StreamSnapshot, get_newest},
         tenants,
     },
-    domain::{caller::TenantState, event_position::EventPosition, ids::TenantId},
+    domain::{
+        caller::{Caller, TenantState},
+        event_position::EventPosition,
+        ids::TenantId,
+    },
 };
 
 /// The shortest time between two polls.
@@ -45,8 +50,13 @@ pub(super) struct Tip {
 pub(super) type TipReceiver = watch::Receiver<Option<Result<Tip, DbError>>>;
 
 /// The pollers of all tenants with watchers in this process.
-#[derive(Debug, Default)]
-pub(in crate::app) struct EventPoller(Arc<Mutex<HashMap<TenantId, TenantPoller>>>);
+#[derive(Debug, Clone)]
+pub(in crate::app) struct EventPoller {
+    pollers: Pollers,
+    watches: Arc<Shares>,
+}
+
+type Pollers = Arc<Mutex<HashMap<TenantId, TenantPoller>>>;
 
 #[derive(Debug)]
 struct TenantPoller {
@@ -59,34 +69,51 @@ struct TenantPoller {
 /// Counts against the limits of concurrent watches. Released on drop.
 #[derive(Debug)]
 pub(super) struct WatchPermit {
-    pollers: Arc<Mutex<HashMap<TenantId, TenantPoller>>>,
+    pollers: Pollers,
     tenant: TenantId,
+    _slot: Slot,
 }
 
 impl EventPoller {
+    /// Creates the pollers, without watchers.
+    pub(in crate::app) fn new(limits: &WatchesConfig) -> Self {
+        let tenant_max = limits.streams_per_tenant_max;
+        let limits = ShareLimits { tenant_max, ..ShareLimits::slots(limits.streams_max) };
+        Self { pollers: Pollers::default(), watches: Shares::new(limits) }
+    }
+
+    /// Returns how the tenants share the watches.
+    pub(in crate::app) fn status(&self) -> ShareStatus {
+        self.watches.status()
+    }
+
     /// Adds a watcher of a tenant and starts polling if it is the first.
     ///
     /// # Errors
-    /// Returns `WatchesExhausted` at the tenant's limit of watches, `Overloaded` at the limit of this process.
+    /// Returns `WatchesExhausted` at the tenant's limit of watches, `Overloaded` at the limit of this process or
+    /// at the share of the tenant or the caller.
     pub(super) fn subscribe(
         &self,
         db: &Database,
-        tenant: TenantId,
+        caller: &Caller,
         limits: &WatchesConfig,
     ) -> Result<(WatchPermit, TipReceiver), Error> {
-        let mut pollers = lock(&self.0);
-        let total: usize = pollers.values().map(|poller| poller.watchers).sum();
-        let of_tenant = pollers.get(&tenant).map_or(0, |poller| poller.watchers);
-        if of_tenant >= limits.streams_per_tenant_max {
-            return Err(Error::WatchesExhausted { watch_count_max: limits.streams_per_tenant_max });
-        }
-        if total >= limits.streams_max {
-            return Err(Error::Overloaded(Workload::Watches));
-        }
+        let slot = self.watches.try_acquire(Holder::of_caller(caller), 1);
+        let slot = slot.map_err(|exhausted| match exhausted {
+            Exhausted::TenantMax => {
+                Error::WatchesExhausted { watch_count_max: limits.streams_per_tenant_max }
+            }
+            Exhausted::Caller | Exhausted::Tenant | Exhausted::Process => {
+                Error::Overloaded(Workload::Watches)
+            }
+        })?;
+        let tenant = caller.tenant_id();
+        let mut pollers = lock(&self.pollers);
         let poller =
             pollers.entry(tenant).or_insert_with(|| start_polling(db, tenant, limits.poll_interval_max()));
         poller.watchers += 1;
-        Ok((WatchPermit { pollers: Arc::clone(&self.0), tenant }, poller.tips.clone()))
+        let permit = WatchPermit { pollers: Arc::clone(&self.pollers), tenant, _slot: slot };
+        Ok((permit, poller.tips.clone()))
     }
 }
 
@@ -101,7 +128,7 @@ impl Drop for WatchPermit {
     }
 }
 
-fn lock(pollers: &Mutex<HashMap<TenantId, TenantPoller>>) -> MutexGuard<'_, HashMap<TenantId, TenantPoller>> {
+fn lock(pollers: &Pollers) -> MutexGuard<'_, HashMap<TenantId, TenantPoller>> {
     pollers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

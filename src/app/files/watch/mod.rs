@@ -108,7 +108,7 @@ pub async fn watch_files(
         "" => None,
         text => Some(Cursor::open(app, tenant, text)?),
     };
-    let (permit, tips) = app.event_poller.subscribe(&app.db, tenant, &app.limits.watches)?;
+    let (permit, tips) = app.event_poller.subscribe(&app.db, &caller, &app.limits.watches)?;
     let viewer = Viewer::from_caller(&caller);
     let mut tx = app.db.tenant_tx(tenant, &viewer).await?;
     let newest = event_stream::get_newest(&mut tx).await;

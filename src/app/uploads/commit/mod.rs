@@ -18,6 +18,7 @@ use super::{
     receive::{ReceivedBytes, ReceivedStream, content::ContentSummary},
 };
 use crate::{
+    admission::CallerKey,
     app::{App, Error, access::can_write_all, audit, uploads::UploadError},
     db::{
         Viewer,
@@ -100,7 +101,8 @@ pub(super) async fn store_and_commit(
     let finished = new_pending_commit(app, caller, spec, &content, blob, lease, store_time);
     let (has_request_id, file) = (finished.request.is_some(), finished.destination.file_id());
     // A batch that was lost without an outcome may have committed.
-    let committed = app.commits.submit(caller.tenant_id(), finished).await;
+    let committed =
+        app.commits.submit(caller.tenant_id(), CallerKey::of_actor(&caller.actor), finished).await;
     let committed =
         committed.unwrap_or_else(|lost| Err(Error::OutcomeUnknown { has_request_id, source: lost.into() }));
     clean_up_after_commit(&target, open, &committed).await;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::new_direct_target;
 use crate::{
+    admission::CallerKey,
     app::{
         App, Error, Resource,
         uploads::{
@@ -90,7 +91,8 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
                 ..new_processing_commit(app, caller, &stored, &target, content)
             };
             let file = finished.destination.file_id();
-            let committed = app.commits.submit(caller.tenant_id(), finished).await;
+            let committed =
+                app.commits.submit(caller.tenant_id(), CallerKey::of_actor(&caller.actor), finished).await;
             // The commit has a request id derived from the upload, so a retry is safe.
             let committed = committed.unwrap_or_else(|lost| {
                 Err(Error::OutcomeUnknown { has_request_id: true, source: lost.into() })

@@ -1,6 +1,7 @@
 //! Abandons an upload: releases its reservation, exactly once, and deletes its bytes.
 
 use crate::{
+    admission::Holder,
     app::{App, Error},
     db::{
         TenantTx, Viewer, blobs,
@@ -78,7 +79,7 @@ pub(in crate::app::uploads) async fn delete_leftovers(
     for key in [Some(upload.key), upload.staging_key].into_iter().flatten() {
         store.delete(key).await?;
     }
-    let mut tx = app.db.system_tx().await?;
+    let mut tx = app.db.system_tx_for(Holder::of_tenant(upload.tenant)).await?;
     uploads::delete_abandoned(&mut tx, upload.tenant, upload.lease.id).await?;
     Ok(tx.commit().await?)
 }

@@ -4,9 +4,11 @@ use futures::FutureExt;
 use uuid::Uuid;
 
 use super::*;
+use crate::{admission::CallerKey, domain::ids::TenantId};
 
-fn tenant(number: u128) -> TenantId {
-    TenantId::from_uuid(Uuid::from_u128(number))
+/// A tenant, whose share has no callers.
+fn tenant(number: u128) -> Holder {
+    Holder::of_tenant(TenantId::from_uuid(Uuid::from_u128(number)))
 }
 
 /// The default part size, which is also the size of the reserve.
@@ -20,7 +22,7 @@ fn budget_without_reserve() -> (ByteBudget, OwnedSemaphorePermit) {
 }
 
 /// Returns a permit if the bytes can be granted at once.
-fn try_permit(budget: &ByteBudget, tenant: TenantId, bytes: usize) -> Option<BytePermit> {
+fn try_permit(budget: &ByteBudget, tenant: Holder, bytes: usize) -> Option<BytePermit> {
     let mut permit = budget.new_permit(tenant, PART);
     permit.grow(bytes).now_or_never().map(|grown| grown.map(|()| permit).unwrap())
 }
@@ -34,7 +36,6 @@ fn dropped_permit_releases_its_bytes() {
     assert_eq!(budget.used_bytes(), 90);
     drop(permit);
     assert_eq!(budget.used_bytes(), 0);
-    assert!(budget.0.state().tenants.is_empty(), "the entry of an idle tenant is removed");
 }
 
 #[test]
@@ -68,6 +69,18 @@ fn single_tenant_gets_three_quarters_and_leaves_free_bytes() {
     let third: Vec<BytePermit> = std::iter::from_fn(|| try_permit(&budget, tenant(3), 1)).collect();
     assert_eq!(third.len(), 6, "a third tenant finds free bytes");
     assert!(try_permit(&budget, tenant(1), 1).is_none(), "the first tenant's share has shrunk");
+}
+
+#[test]
+fn single_caller_leaves_bytes_to_its_colleagues() {
+    let (budget, _reserve) = budget_without_reserve();
+    let caller = |name| {
+        let tenant = TenantId::from_uuid(Uuid::from_u128(1));
+        Holder::new(tenant, CallerKey::of_user(name))
+    };
+    let first: Vec<BytePermit> = std::iter::from_fn(|| try_permit(&budget, caller("alice"), 1)).collect();
+    assert_eq!(first.len(), 67, "three quarters of the tenant's 90");
+    assert!(try_permit(&budget, caller("bob"), 17).is_some());
 }
 
 #[test]
@@ -112,7 +125,6 @@ fn grant_of_dropped_waiter_is_released() {
     assert_eq!(budget.used_bytes(), 50, "granted, but not received yet");
     drop(granted);
     assert_eq!(budget.used_bytes(), 0);
-    assert!(budget.0.state().tenants.is_empty());
 }
 
 #[test]
@@ -122,11 +134,13 @@ fn rejects_request_while_too_many_bytes_wait() {
     let (mut first, mut second) = (budget.new_permit(tenant(1), PART), budget.new_permit(tenant(1), PART));
     let mut waits = Box::pin(first.grow(150));
     assert!(waits.as_mut().now_or_never().is_none());
-    assert!(second.grow(51).now_or_never().unwrap().is_err(), "201 bytes would wait");
-    assert!(second.grow(50).now_or_never().is_none(), "50 bytes may wait");
+    assert!(second.grow(16).now_or_never().unwrap().is_err(), "166 bytes of 165 would wait");
+    assert!(second.grow(15).now_or_never().is_none(), "15 bytes may wait");
+    let mut other = budget.new_permit(tenant(2), PART);
+    assert!(other.grow(31).now_or_never().is_none(), "the bytes of another tenant may wait");
     drop(waits);
-    assert!(second.grow(200).now_or_never().is_none());
-    assert_eq!(budget.0.state().waiting_bytes, 0);
+    assert!(second.grow(165).now_or_never().is_none());
+    assert_eq!(budget.0.waiting_bytes.status().in_use, 0);
 }
 
 #[test]
@@ -155,7 +169,7 @@ async fn large_part_waits_unless_it_can_never_fit() {
     let held = try_permit(&budget, tenant(2), 60).unwrap();
     let mut large = budget.new_permit(tenant(1), PART + 90);
     assert_eq!(large.grow(1).await, Err(BudgetError::Overloaded));
-    assert_eq!(budget.0.state().waiting_bytes, 0);
+    assert_eq!(budget.0.waiting_bytes.status().in_use, 0);
     let (grown, ()) = tokio::join!(large.grow(1), async { drop(held) });
     assert_eq!(grown, Ok(()), "the request fits once bytes are released");
     assert_eq!(budget.used_bytes(), 90);

@@ -34,7 +34,7 @@ pub(in crate::app::uploads) async fn receive_to_compare<S>(
 where
     S: Stream<Item = UploadMessage> + Send + Unpin,
 {
-    let content = ContentInspector::new(spec, FileSizeLimits::NONE, None, &app.hashing);
+    let content = ContentInspector::new(spec, FileSizeLimits::NONE, None, &app.hashing.share_of(caller));
     let received =
         receive_stream(app, caller, content, Sink::Compare, PersistedParts::default(), messages).await?;
     Ok(received.sha256)
@@ -149,8 +149,13 @@ impl CommittedParts {
     fn into_receiver<'a>(self, app: &'a Arc<App>, caller: &'a Caller) -> Result<Receiver<'a>, Error> {
         let Self { stored, persisted } = self;
         let sniffed = stored.sniffed_mime_type.as_deref();
-        let content =
-            ContentInspector::resume(&stored.spec, FileSizeLimits::NONE, &app.hashing, &persisted, sniffed)?;
+        let content = ContentInspector::resume(
+            &stored.spec,
+            FileSizeLimits::NONE,
+            &app.hashing.share_of(caller),
+            &persisted,
+            sniffed,
+        )?;
         let mut receiver = Receiver::new(app, caller, content, Sink::Compare, persisted);
         receiver.chunk_size_max_bytes = receiver
             .chunk_size_max_bytes

@@ -8,12 +8,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio::task::JoinHandle;
 
 use super::{super::error::check_size, persisted::PersistedParts};
 use crate::{
+    admission::{Holder, ShareLimits, ShareStatus, Shares},
     app::{Error, uploads::UploadError},
     domain::{
+        caller::Caller,
         checksum::ChecksumAlgorithm,
         digest::{Digest, Hasher},
         media_type::{MediaKind, ResolvedType, resolve_type},
@@ -62,7 +64,7 @@ impl ContentInspector {
         spec: &CheckedSpec,
         limits: FileSizeLimits,
         rules: Option<ContentRules>,
-        hashing: &HashingLimiter,
+        hashing: &HashingShare,
     ) -> Self {
         let file_name = match (&rules, &spec.destination) {
             (Some(rules), _) => rules.file_name.clone(),
@@ -88,7 +90,7 @@ impl ContentInspector {
     pub(in crate::app::uploads) fn resume(
         spec: &ResolvedSpec,
         limits: FileSizeLimits,
-        hashing: &HashingLimiter,
+        hashing: &HashingShare,
         persisted: &PersistedParts,
         sniffed: Option<&str>,
     ) -> Result<Self, Error> {
@@ -201,20 +203,38 @@ impl ContentInspector {
     }
 }
 
-/// Limits the number of chunks hashed in the background. Cheap to clone.
+/// Limits the number of chunks hashed in the background, and shares them fairly. A caller without a share
+/// hashes its chunks by itself, before it receives the next one.
 #[derive(Debug, Clone)]
-pub(in crate::app) struct HashingLimiter(Arc<Semaphore>);
+pub(in crate::app) struct HashingLimiter(Arc<Shares>);
+
+/// The share of a caller in the chunks hashed in the background.
+#[derive(Debug, Clone)]
+pub(in crate::app::uploads) struct HashingShare {
+    chunks: Arc<Shares>,
+    holder: Holder,
+}
 
 impl HashingLimiter {
     pub(in crate::app) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self(Arc::new(Semaphore::new((cores / 2).min(PARALLEL_CHUNKS_MAX))))
+        Self(Shares::new(ShareLimits::slots((cores / 2).min(PARALLEL_CHUNKS_MAX))))
+    }
+
+    /// Returns the share of a caller.
+    pub(in crate::app::uploads) fn share_of(&self, caller: &Caller) -> HashingShare {
+        HashingShare { chunks: Arc::clone(&self.0), holder: Holder::of_caller(caller) }
+    }
+
+    /// Returns the use of the chunks.
+    pub(in crate::app) fn status(&self) -> ShareStatus {
+        self.0.status()
     }
 }
 
 /// The digest of the bytes received so far.
 struct StreamHasher {
-    hashing: HashingLimiter,
+    hashing: HashingShare,
     state: State,
 }
 
@@ -226,12 +246,12 @@ enum State {
 }
 
 impl StreamHasher {
-    fn new(hashing: &HashingLimiter) -> Self {
+    fn new(hashing: &HashingShare) -> Self {
         Self::resume(hashing, Hasher::default())
     }
 
     /// Continues after bytes that were hashed before.
-    fn resume(hashing: &HashingLimiter, hasher: Hasher) -> Self {
+    fn resume(hashing: &HashingShare, hasher: Hasher) -> Self {
         Self { hashing: hashing.clone(), state: State::Idle(Box::new(hasher)) }
     }
 
@@ -247,7 +267,7 @@ impl StreamHasher {
     async fn update(&mut self, data: &Bytes) -> Result<(), Error> {
         let mut hasher = self.hasher().await?;
         let permit = match data.len() >= PARALLEL_BYTES_MIN {
-            true => Arc::clone(&self.hashing.0).try_acquire_owned().ok(),
+            true => self.hashing.chunks.try_acquire(self.hashing.holder, 1).ok(),
             false => None,
         };
         self.state = match permit {
@@ -293,8 +313,8 @@ impl StreamHasher {
 mod tests {
     use super::*;
 
-    fn hashing(permits: usize) -> HashingLimiter {
-        HashingLimiter(Arc::new(Semaphore::new(permits)))
+    fn hashing(chunks: usize) -> HashingShare {
+        HashingShare { chunks: Shares::new(ShareLimits::slots(chunks)), holder: Holder::PLATFORM }
     }
 
     #[tokio::test]
@@ -314,7 +334,7 @@ mod tests {
     #[tokio::test]
     async fn hashes_large_chunk_in_background_if_core_is_free() {
         let hashing = hashing(1);
-        let permit = Arc::clone(&hashing.0).acquire_owned().await.unwrap();
+        let permit = hashing.chunks.try_acquire(Holder::PLATFORM, 1).unwrap();
         let mut hasher = StreamHasher::new(&hashing);
         let chunk = Bytes::from(vec![7; PARALLEL_BYTES_MIN]);
         hasher.update(&chunk).await.unwrap();
@@ -325,6 +345,6 @@ mod tests {
         hasher.update(&chunk).await.unwrap();
         assert!(matches!(hasher.state, State::Running(_)));
         hasher.finish().await.unwrap();
-        assert_eq!(hashing.0.available_permits(), 1, "the core is free again");
+        assert_eq!(hashing.chunks.status().in_use, 0, "the core is free again");
     }
 }

@@ -33,6 +33,7 @@ use super::{
     open::OpenUpload,
 };
 use crate::{
+    admission::Holder,
     app::{
         App, Error, Workload,
         uploads::{UploadError, UploadStreamOrder},
@@ -108,7 +109,7 @@ where
         AdmissionBasis::CurrentQuota(limits) => (limits, Some(admitted.spec.rules.clone())),
         AdmissionBasis::CachedQuota(_) => (FileSizeLimits::NONE, None),
     };
-    let content = ContentInspector::new(&admitted.spec.checked, limits, rules, &app.hashing);
+    let content = ContentInspector::new(&admitted.spec.checked, limits, rules, &app.hashing.share_of(caller));
     receive_stream(app, caller, content, sink, PersistedParts::default(), messages).await
 }
 
@@ -209,7 +210,7 @@ impl<'a> Receiver<'a> {
             sink,
             part_size_bytes,
             chunk_size_max_bytes: app.limits.uploads.chunk_size_max_bytes,
-            part: Part::new(app.budget.new_permit(caller.tenant_id(), part_size_bytes)),
+            part: Part::new(app.budget.new_permit(Holder::of_caller(caller), part_size_bytes)),
             next_number: persisted.next_number(),
             writes: JoinSet::new(),
             written: Vec::new(),
@@ -337,7 +338,7 @@ impl<'a> Receiver<'a> {
         let is_recorded = checkpoint.is_some();
         let write = PartWrite::new(app, caller.tenant_id(), open, self.next_number, checkpoint);
         self.next_number += 1;
-        let next = Part::new(app.budget.new_permit(caller.tenant_id(), self.part_size_bytes));
+        let next = Part::new(app.budget.new_permit(Holder::of_caller(caller), self.part_size_bytes));
         let (body, permit) = std::mem::replace(&mut self.part, next).into_body();
         let write = write.write_and_record(body, permit).in_current_span();
         if is_recorded {

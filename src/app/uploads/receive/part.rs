@@ -181,13 +181,14 @@ impl PartWrite {
 #[cfg(test)]
 mod tests {
     use super::{super::budget::ByteBudget, *};
+    use crate::admission::Holder;
 
     #[tokio::test]
     async fn single_byte_chunks_do_not_keep_network_buffer_alive() {
         const BYTES: usize = 300_000;
         let network = Bytes::from(vec![7; BYTES]);
         let budget = ByteBudget::new(8 * BYTES, BYTES, BYTES);
-        let mut part = Part::new(budget.new_permit(TenantId::from_uuid(uuid::Uuid::nil()), BYTES));
+        let mut part = Part::new(budget.new_permit(Holder::PLATFORM, BYTES));
         for at in 0..BYTES {
             part.push(network.slice(at..=at)).await.unwrap();
         }

@@ -75,7 +75,8 @@ where
     };
     let open = OpenUpload::from_stored(app, caller, &stored)?;
     let sniffed = stored.sniffed_mime_type.as_deref();
-    let content = ContentInspector::resume(&stored.spec, limits, &app.hashing, &persisted, sniffed)?;
+    let content =
+        ContentInspector::resume(&stored.spec, limits, &app.hashing.share_of(caller), &persisted, sniffed)?;
     // Commit under the upload's own request id, so that completing the upload again returns the same
     // response.
     let mut spec = stored.spec;

@@ -55,7 +55,8 @@ async fn store_part(
     }
     let open = OpenUpload::from_stored(app, caller, &stored)?;
     let sniffed = stored.sniffed_mime_type.as_deref();
-    let content = ContentInspector::resume(&stored.spec, limits, &app.hashing, &persisted, sniffed)?;
+    let content =
+        ContentInspector::resume(&stored.spec, limits, &app.hashing.share_of(caller), &persisted, sniffed)?;
     let persisted_size_bytes = receive_part(app, caller, content, open, persisted, part).await?;
     Ok(Upload { persisted_size_bytes, ..stored.upload })
 }

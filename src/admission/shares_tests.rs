@@ -1,0 +1,185 @@
+//! Tests of fair shares: the rule, the reserve, waiting and turns.
+
+use std::iter::from_fn;
+
+use futures::FutureExt;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::ids::TenantId;
+
+fn tenant(number: u128) -> TenantId {
+    TenantId::from_uuid(Uuid::from_u128(number))
+}
+
+fn caller(of_tenant: u128, name: &str) -> Holder {
+    Holder::new(tenant(of_tenant), CallerKey::of_user(name))
+}
+
+/// Takes as many single units as the holder can get.
+fn take_all(shares: &Arc<Shares>, holder: Holder) -> Vec<Slot> {
+    from_fn(|| shares.try_acquire(holder, 1).ok()).collect()
+}
+
+fn queue(shares: &Arc<Shares>, holder: Holder, units: usize) -> Waiter {
+    match shares.acquire_or_queue(holder, units) {
+        Acquisition::Waiting(waiter) => waiter,
+        Acquisition::Granted(_) => panic!("granted at once"),
+    }
+}
+
+fn is_granted(waiter: &mut Waiter) -> Option<Slot> {
+    waiter.granted().now_or_never()
+}
+
+#[test]
+fn new_tenant_and_new_caller_always_find_free_units() {
+    let shares = Shares::new(ShareLimits::slots(256));
+    let first = take_all(&shares, caller(1, "mallory"));
+    assert_eq!(first.len(), 144, "three quarters of three quarters");
+    assert_eq!(shares.try_acquire(caller(1, "mallory"), 1).unwrap_err(), Exhausted::Caller);
+    assert_eq!(take_all(&shares, caller(1, "alice")).len(), 36, "a colleague");
+    let second = take_all(&shares, caller(2, "zoe"));
+    assert_eq!(second.len(), 63, "another tenant");
+    drop(first);
+    assert!(take_all(&shares, caller(2, "yan")).len() > 40, "the share grows again");
+}
+
+#[test]
+fn callers_of_one_tenant_cannot_exceed_its_share() {
+    let shares = Shares::new(ShareLimits::slots(100));
+    let held: Vec<Vec<Slot>> =
+        (0..50).map(|number| take_all(&shares, caller(1, &number.to_string()))).collect();
+    let in_use: usize = held.iter().map(Vec::len).sum();
+    assert_eq!(in_use, 75);
+    assert_eq!(shares.try_acquire(caller(1, "one more"), 1).unwrap_err(), Exhausted::Tenant);
+    assert!(shares.try_acquire(caller(2, "zoe"), 1).is_ok());
+}
+
+#[test]
+fn reserve_is_for_operators_only() {
+    let shares = Shares::new(ShareLimits::slots(10).with_reserve(3));
+    let members: Vec<Vec<Slot>> = (1..20).map(|number| take_all(&shares, caller(number, "member"))).collect();
+    assert_eq!(members.iter().map(Vec::len).sum::<usize>(), 7);
+    assert_eq!(shares.try_acquire(caller(99, "member"), 1).unwrap_err(), Exhausted::Process);
+    assert_eq!(take_all(&shares, Holder::PLATFORM).len(), 3);
+}
+
+#[test]
+fn few_units_can_be_used_by_one_caller() {
+    for capacity in 1..=3 {
+        let shares = Shares::new(ShareLimits::slots(capacity));
+        assert_eq!(take_all(&shares, caller(1, "alice")).len(), capacity);
+    }
+    assert_eq!(
+        Shares::new(ShareLimits::slots(0)).try_acquire(Holder::PLATFORM, 1).unwrap_err(),
+        Exhausted::Process
+    );
+}
+
+#[test]
+fn tenant_maximum_is_shared_by_its_callers() {
+    let shares = Shares::new(ShareLimits { tenant_max: 64, ..ShareLimits::slots(256) });
+    let alice = take_all(&shares, caller(1, "alice"));
+    assert_eq!(alice.len(), 48);
+    let others: Vec<Vec<Slot>> =
+        (0..20).map(|number| take_all(&shares, caller(1, &number.to_string()))).collect();
+    assert_eq!(alice.len() + others.iter().map(Vec::len).sum::<usize>(), 64);
+    assert_eq!(shares.try_acquire(caller(1, "bob"), 1).unwrap_err(), Exhausted::TenantMax);
+}
+
+#[test]
+fn unauthenticated_request_becomes_one_of_its_caller() {
+    let shares = Shares::new(ShareLimits::slots(8).with_reserve(2));
+    let address = Holder::of_address("192.0.2.1".parse().unwrap());
+    let members: Vec<Vec<Slot>> = (1..9).map(|number| take_all(&shares, caller(number, "member"))).collect();
+    assert_eq!(shares.status().in_use, 6);
+    let mut slot = shares.try_acquire(address, 1).expect("it may be an operator");
+    assert_eq!(slot.reassign(caller(9, "member")).unwrap_err(), Exhausted::Process);
+    slot.reassign(Holder::PLATFORM).unwrap();
+    assert_eq!(shares.status().in_use, 7);
+    drop((slot, members));
+    assert_eq!(shares.status().in_use, 0);
+    assert!(shares.state().owners.is_empty());
+}
+
+#[test]
+fn waiting_tenants_are_served_in_turn() {
+    let shares = Shares::new(ShareLimits::slots(4));
+    let held = take_all(&shares, Holder::PLATFORM);
+    let mut many: Vec<Waiter> = (0..10).map(|_| queue(&shares, caller(1, "flood"), 1)).collect();
+    let mut one = queue(&shares, caller(2, "zoe"), 1);
+    let mut held = held.into_iter();
+    drop(held.next());
+    let first = is_granted(&mut many[0]).expect("in order of arrival");
+    drop(held.next());
+    let second = is_granted(&mut one).expect("the next turn is the other tenant's");
+    assert!(is_granted(&mut many[1]).is_none());
+    assert_eq!(shares.status().waiting, 9);
+    drop((many, first, second, held));
+    assert_eq!((shares.status().in_use, shares.status().waiting), (0, 0));
+    assert!(shares.state().turns.is_empty() && shares.state().owners.is_empty());
+}
+
+#[test]
+fn caller_at_its_share_does_not_block_its_colleagues() {
+    let shares = Shares::new(ShareLimits::slots(16));
+    let flood = take_all(&shares, caller(1, "flood"));
+    let mut blocked = queue(&shares, caller(1, "flood"), 1);
+    let others = take_all(&shares, Holder::PLATFORM);
+    let mut colleague = queue(&shares, caller(1, "alice"), 1);
+    drop(others);
+    assert!(is_granted(&mut colleague).is_some());
+    assert!(is_granted(&mut blocked).is_none());
+    drop(flood);
+    assert!(is_granted(&mut blocked).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn wait_ends_after_its_time() {
+    let shares = Shares::new(ShareLimits::slots(1));
+    let held = shares.try_acquire(caller(1, "alice"), 1).unwrap();
+    let wait = Duration::from_secs(5);
+    assert_eq!(shares.acquire(caller(2, "zoe"), 1, wait).await.unwrap_err(), Exhausted::Process);
+    assert_eq!((shares.status().waiting, shares.status().refused_process), (0, 1));
+    let (granted, ()) = tokio::join!(shares.acquire(caller(2, "zoe"), 1, wait), async { drop(held) });
+    assert!(granted.is_ok());
+}
+
+proptest! {
+    #[test]
+    fn sums_are_right_after_any_operations(
+        operations in proptest::collection::vec((0u8..4, 0u128..3, 0usize..3, 1usize..4), 1..60),
+    ) {
+        let shares = Shares::new(ShareLimits { rounding: 3, ..ShareLimits::weighted(12) }.with_reserve(2));
+        let (mut slots, mut waiters): (Vec<Slot>, Vec<Waiter>) = (Vec::new(), Vec::new());
+        for (operation, of_tenant, which, units) in operations {
+            let holder = caller(of_tenant, &which.to_string());
+            match operation {
+                0 => slots.extend(shares.try_acquire(holder, units).ok()),
+                1 => match shares.acquire_or_queue(holder, units) {
+                    Acquisition::Granted(slot) => slots.push(slot),
+                    Acquisition::Waiting(waiter) => waiters.push(waiter),
+                },
+                2 if !slots.is_empty() => drop(slots.swap_remove(which % slots.len())),
+                3 if !waiters.is_empty() => drop(waiters.swap_remove(which % waiters.len())),
+                _ => {}
+            }
+            let mut still_waiting = Vec::new();
+            for mut waiter in waiters {
+                match is_granted(&mut waiter) {
+                    Some(slot) => slots.push(slot),
+                    None => still_waiting.push(waiter),
+                }
+            }
+            waiters = still_waiting;
+            let held: usize = slots.iter().map(|slot| slot.units).sum();
+            prop_assert_eq!(shares.status().in_use, held);
+            prop_assert_eq!(shares.status().waiting, waiters.len());
+            prop_assert!(held <= 10, "the reserve is free");
+        }
+        drop((slots, waiters));
+        prop_assert!(shares.state().owners.is_empty() && shares.state().turns.is_empty());
+    }
+}

@@ -1,0 +1,42 @@
+//! Admits the requests of verified callers: limits the calls per second of a caller and its tenant, and makes a
+//! request one of its caller, within the caller's share of concurrent requests.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use tonic::body::Body;
+
+use super::{Around, Inner, Next, in_flight::RequestSlot};
+use crate::{
+    admission::Holder,
+    app::{App, Error, Principal, Workload},
+    grpc::{call::request_origin, connections::PeerInfo, status},
+};
+
+/// Admits the requests of verified callers, and adds their [`Holder`] to the extensions of each.
+#[derive(Clone)]
+pub(in crate::grpc) struct Admit(pub(in crate::grpc) Arc<App>);
+
+impl Around for Admit {
+    async fn around<S: Inner>(&self, mut request: Request<Body>, next: Next<S>) -> Response<Body> {
+        let extensions = request.extensions();
+        // Anonymous requests have no principal.
+        let Some(principal) = extensions.get::<Principal>() else { return next.run(request).await };
+        if let Some(info) = extensions.get::<PeerInfo>() {
+            info.peer.mark_known();
+        }
+        let (holder, rate) = match principal {
+            Principal::Caller(caller) => (Holder::of_caller(caller), self.0.rates().count_request(caller)),
+            Principal::Operator(_) => (Holder::PLATFORM, Ok(())),
+        };
+        let admitted = rate.and_then(|()| match extensions.get::<RequestSlot>() {
+            Some(slot) => slot.reassign(holder).map_err(|_| Error::Overloaded(Workload::Requests)),
+            None => Ok(()),
+        });
+        if let Err(error) = admitted {
+            return status::status(&error, &request_origin(extensions).call_id).into_http();
+        }
+        request.extensions_mut().insert(holder);
+        next.run(request).await
+    }
+}

@@ -1,0 +1,107 @@
+//! Tests of the limit of concurrent requests.
+
+use http_body_util::StreamBody;
+use tonic_types::StatusExt;
+
+use super::*;
+use crate::grpc::{
+    auth::access::TABLE,
+    layers::testing::{call, request, status},
+};
+
+fn in_flight(change: impl FnOnce(&mut Config)) -> InFlight {
+    let mut config = Config::defaults().unwrap();
+    change(&mut config);
+    InFlight::new(&config)
+}
+
+async fn endless(_: Request<Body>) -> Response<Body> {
+    let frames = futures::stream::pending::<Result<Frame<Bytes>, Status>>();
+    Response::new(Body::new(StreamBody::new(frames)))
+}
+
+#[tokio::test]
+async fn request_beyond_the_limit_is_refused_at_once() {
+    let layer = in_flight(|config| config.server.requests_max = 1);
+    let streaming = call(&layer, request("/any"), endless).await;
+    let refused = call(&layer, request("/any"), endless).await;
+    let status_of_refused = status(&refused).unwrap();
+    assert_eq!(status_of_refused.code(), Code::ResourceExhausted);
+    assert!(status_of_refused.get_details_retry_info().is_some());
+    assert!(status(&call(&layer, request(CHECK), endless).await).is_none());
+
+    drop(streaming);
+    assert!(status(&call(&layer, request("/any"), endless).await).is_none());
+}
+
+#[tokio::test]
+async fn every_rpc_with_credentials_takes_a_slot() {
+    let layer = in_flight(|_| {});
+    for (path, access) in TABLE {
+        let response = call(&layer, request(path), endless).await;
+        let slots = usize::from(*access != Access::Anonymous);
+        assert_eq!(layer.status().in_use, slots, "{path}");
+        drop(response);
+        assert_eq!(layer.status().in_use, 0, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn silent_health_checks_do_not_refuse_others() {
+    let layer = in_flight(|config| config.server.anonymous_requests_max = 8);
+    let silent = |_| std::future::pending();
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        let layer = layer.clone();
+        waiting.push(tokio::spawn(async move { call(&layer, request(CHECK), silent).await }));
+        tokio::task::yield_now().await;
+    }
+    let answered = call(&layer, request(CHECK), |_| async { Response::new(Body::empty()) }).await;
+    assert!(status(&answered).is_none());
+    let ended = waiting.remove(0).await.unwrap();
+    assert_eq!(status(&ended).unwrap().code(), Code::ResourceExhausted);
+    waiting.iter().for_each(|call| call.abort());
+}
+
+#[tokio::test(start_paused = true)]
+async fn invalid_credentials_are_limited_per_address() {
+    let layer = in_flight(|config| {
+        config.rate_limits.address_refusals_per_second = 5;
+        config.rate_limits.burst_seconds = 1;
+    });
+    let refuse = |_| async { Status::unauthenticated("").into_http() };
+    for _ in 0..5 {
+        assert_eq!(
+            status(&call(&layer, request("/any"), refuse).await).unwrap().code(),
+            Code::Unauthenticated
+        );
+    }
+    let limited = status(&call(&layer, request("/any"), refuse).await).unwrap();
+    assert_eq!(limited.code(), Code::ResourceExhausted);
+    let info = limited.get_details_error_info().unwrap();
+    assert_eq!((info.reason.as_str(), info.metadata["scope"].as_str()), ("RATE_LIMITED", "address"));
+    assert!(limited.get_details_retry_info().is_some());
+    // A call with valid credentials from the same address is served.
+    assert!(status(&call(&layer, request("/any"), endless).await).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_limited_per_address_except_of_proxies() {
+    let limited = |config: &mut Config| {
+        config.rate_limits.address_requests_per_second = 5;
+        config.rate_limits.burst_seconds = 1;
+    };
+    let served = |layer: InFlight| async move {
+        let mut count = 0;
+        for _ in 0..20 {
+            count += usize::from(status(&call(&layer, request("/any"), endless).await).is_none());
+        }
+        count
+    };
+    assert_eq!(served(in_flight(limited)).await, 5);
+    let proxy = |config: &mut Config| {
+        limited(config);
+        config.server.trusted_proxies = vec!["0.0.0.0".parse().unwrap()];
+    };
+    assert_eq!(served(in_flight(proxy)).await, 20);
+}

@@ -1,0 +1,363 @@
+//! Nobody can take what others need: each test holds as much of a resource as one caller, one tenant or one
+//! stranger can get, and checks that the others are served.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use strongroom::{
+    app::refusals::write_refusals,
+    proto::v1::{DownloadFileRequest, GetQuotaRequest, ListWebhooksRequest},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+};
+use tonic::{
+    Code, Status,
+    body::Body,
+    transport::{Channel, Endpoint},
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_types::StatusExt;
+use tower::Service as _;
+
+use crate::harness::{
+    Caller, Service, file_id, pattern, reason, service_test, service_test_with, spec, spec_message,
+};
+
+const UPLOAD: &str = "/strongroom.v1.FileService/UploadFile";
+const DOWNLOAD: &str = "/strongroom.v1.FileService/DownloadFile";
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+
+/// The message size that a chunk of the largest size announces.
+const CHUNK_BYTES: u32 = 2 << 20;
+
+/// A connection of an attacker, so that its flow-control window is not that of the others.
+async fn connect(s: &Service) -> Channel {
+    Endpoint::from_shared(s.address.clone()).unwrap().connect().await.unwrap()
+}
+
+/// Sends some bytes of a call and then nothing. Returns the response when there is one.
+fn stall(
+    channel: &Channel,
+    caller: Option<&Caller>,
+    path: &'static str,
+    sent: Vec<u8>,
+) -> JoinHandle<http::Response<Body>> {
+    let mut request =
+        http::Request::post(path).header("content-type", "application/grpc").header("te", "trailers");
+    if let Some(caller) = caller {
+        request = request.header("authorization", format!("Bearer {}", caller.token));
+    }
+    let first = stream::iter([Ok::<_, Status>(Frame::data(Bytes::from(sent)))]);
+    let body = Body::new(StreamBody::new(first.chain(stream::pending())));
+    let request = request.body(body).unwrap();
+    let mut channel = channel.clone();
+    tokio::spawn(async move {
+        std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
+        channel.call(request).await.unwrap()
+    })
+}
+
+/// A message, without its last bytes if `length` is larger.
+fn frame(length: u32, bytes: &[u8]) -> Vec<u8> {
+    [&[0], length.to_be_bytes().as_slice(), bytes].concat()
+}
+
+fn whole_frame(message: &impl prost::Message) -> Vec<u8> {
+    let bytes = message.encode_to_vec();
+    frame(bytes.len() as u32, &bytes)
+}
+
+fn in_use(s: &Service, resource: &str) -> u64 {
+    s.read_metric(&format!("strongroom_shares_in_use{{resource=\"{resource}\"}}"))
+}
+
+fn assert_overloaded(error: &Status, resource: &str) {
+    assert_eq!((error.code(), reason(error)), (Code::ResourceExhausted, "OVERLOADED".to_owned()));
+    assert_eq!(error.get_details_error_info().unwrap().metadata["resource"], resource);
+    assert!(error.get_details_retry_info().is_some());
+}
+
+/// Checks that a caller can upload, list and download.
+async fn assert_served(caller: &Caller) {
+    let data = pattern(300_000);
+    let id = file_id(&caller.upload(spec("report.txt"), &data).await.unwrap());
+    assert!(!caller.list(Default::default()).await.unwrap().files.is_empty());
+    assert!(caller.read(&id).await.unwrap() == data);
+}
+
+#[test]
+fn stalled_downloads_leave_room_for_others() {
+    service_test_with(
+        |config| config.downloads.streams_max = 16,
+        |s| async move {
+            let mallory = s.mallory();
+            let id = file_id(&mallory.upload(spec("large.bin"), &pattern(9 << 20)).await.unwrap());
+            let request = whole_frame(&DownloadFileRequest { file_id: id, ..Default::default() });
+            let channel = connect(&s).await;
+            let (mut stalled, mut refused) = (Vec::new(), 0);
+            for _ in 0..32 {
+                let response = stall(&channel, Some(&mallory), DOWNLOAD, request.clone()).await.unwrap();
+                match Status::from_header_map(response.headers()) {
+                    Some(status) => {
+                        assert_overloaded(&status, "downloads");
+                        refused += 1;
+                    }
+                    None => stalled.push(response),
+                }
+            }
+            assert!(stalled.len() < 16 && refused > 0, "{} downloads", stalled.len());
+            assert_served(&s.gus()).await;
+            assert_served(&s.alice()).await;
+        },
+    );
+}
+
+#[test]
+fn silent_uploads_cannot_stop_the_operator() {
+    service_test_with(
+        |config| {
+            (config.server.requests_max, config.server.operator_requests_reserved) = (32, 4);
+            config.uploads.first_message_seconds = 600;
+        },
+        |s| async move {
+            let globex = s.mallory().tenant_id().await;
+            let channel = connect(&s).await;
+            let silent = |caller: &Caller| stall(&channel, Some(caller), UPLOAD, Vec::new());
+            let mallory = s.mallory();
+            let mut streams: Vec<_> = (0..60).map(|_| silent(&mallory)).collect();
+            s.wait_until("the share of the caller is used up", || async { in_use(&s, "requests") == 16 })
+                .await;
+            for caller in [s.gus(), s.alice()] {
+                assert_served(&caller).await;
+            }
+            // Now with accomplices in many tenants, who use up everything that members may have.
+            for number in 0.. {
+                assert!(number < 5_000, "{} requests", in_use(&s, "requests"));
+                if let Err(error) = s.alice().quota().await
+                    && in_use(&s, "requests") == 28
+                {
+                    assert_overloaded(&error, "requests");
+                    break;
+                }
+                let crew = format!("crew-{}", number % 14);
+                streams.push(silent(&s.member("eve", &crew, "member", &[])));
+            }
+            s.operator().suspend_tenant(&globex).await.unwrap();
+            s.operator().resume_tenant(&globex).await.unwrap();
+            streams.iter().for_each(|stream| stream.abort());
+        },
+    );
+}
+
+#[test]
+fn silent_upload_ends_at_the_time_for_its_first_message() {
+    service_test_with(
+        |config| config.uploads.first_message_seconds = 1,
+        |s| async move {
+            let channel = connect(&s).await;
+            let response = stall(&channel, Some(&s.alice()), UPLOAD, Vec::new()).await.unwrap();
+            let status = Status::from_header_map(response.headers()).unwrap();
+            assert_eq!(reason(&status), "UPLOAD_STALLED");
+        },
+    );
+}
+
+#[test]
+fn chunk_headers_do_not_refuse_uploads_of_others() {
+    service_test_with(
+        |config| config.uploads.decode_permits = 16,
+        |s| async move {
+            let mallory = s.mallory();
+            let channel = connect(&s).await;
+            let half_a_chunk = [whole_frame(&spec_message(spec("a"))), frame(CHUNK_BYTES, b"12345")].concat();
+            let stalled: Vec<_> =
+                (0..64).map(|_| stall(&channel, Some(&mallory), UPLOAD, half_a_chunk.clone())).collect();
+            s.wait_until("the room of the caller is used up", || async {
+                s.read_metric("strongroom_shares_waiting{resource=\"messages\"}") > 0
+            })
+            .await;
+            for other in [s.gus(), s.alice()] {
+                let data = pattern(CHUNK_BYTES as usize);
+                let messages = crate::harness::upload_messages(spec("b"), &data, data.len());
+                other.send_messages(messages).await.unwrap();
+            }
+            stalled.iter().for_each(|stream| stream.abort());
+        },
+    );
+}
+
+#[test]
+fn anonymous_calls_take_nothing_from_others() {
+    service_test_with(
+        |config| {
+            config.server.anonymous_requests_max = 16;
+            config.uploads.decode_permits = 1;
+        },
+        |s| async move {
+            let channel = connect(&s).await;
+            let announced = stall(&channel, None, CHECK, frame(64 << 10, b"")).await.unwrap();
+            let status = Status::from_header_map(announced.headers()).unwrap();
+            assert_eq!(reason(&status), "MESSAGE_TOO_LARGE");
+            assert_eq!(status.get_details_error_info().unwrap().metadata["limit_bytes"], "1024");
+
+            let silent: Vec<_> = (0..100).map(|_| stall(&channel, None, CHECK, frame(1_000, b""))).collect();
+            let mut health = HealthClient::new(s.channel.clone());
+            for _ in 0..20 {
+                health.check(HealthCheckRequest::default()).await.unwrap();
+            }
+            assert_eq!((in_use(&s, "messages"), in_use(&s, "requests")), (0, 0));
+            assert_served(&s.alice()).await;
+            silent.iter().for_each(|call| call.abort());
+        },
+    );
+}
+
+#[test]
+fn idle_connections_make_room_for_new_clients() {
+    service_test_with(
+        |config| (config.server.connections_max, config.server.connections_per_address_max) = (16, 16),
+        |s| async move {
+            // The connection of the test has an authenticated request.
+            s.alice().quota().await.unwrap();
+            let mut idle = Vec::new();
+            for _ in 0..64 {
+                idle.push(TcpStream::connect(s.address.strip_prefix("http://").unwrap()).await.unwrap());
+            }
+            let client = s.alice().connect_client().await;
+            assert!(client.get_quota(GetQuotaRequest::default()).await.is_ok());
+            s.alice().quota().await.unwrap();
+            assert!(
+                s.read_metric("strongroom_connections_closed_total{port=\"grpc\",reason=\"room\"}") >= 48
+            );
+        },
+    );
+}
+
+#[test]
+fn connection_without_credentials_is_closed() {
+    service_test_with(
+        |config| config.server.unauthenticated_seconds = 1,
+        |s| async move {
+            let mut stranger = TcpStream::connect(s.address.strip_prefix("http://").unwrap()).await.unwrap();
+            stranger.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+            let mut received = Vec::new();
+            let closed = tokio::time::timeout(Duration::from_secs(60), stranger.read_to_end(&mut received));
+            // Either the end of the stream or a reset.
+            let _closed = closed.await.expect("the connection is still open");
+        },
+    );
+}
+
+#[test]
+fn refusals_above_the_rate_are_audited_together() {
+    service_test_with(
+        |config| {
+            config.rate_limits.caller_refusals_per_second = 1;
+            config.rate_limits.burst_seconds = 5;
+        },
+        |s| async move {
+            let (mallory, denied) = (s.mallory(), "SELECT count(*) FROM audit_entries WHERE NOT is_allowed");
+            let mut limited = 0;
+            for _ in 0..200 {
+                let error =
+                    mallory.webhooks.clone().list_webhooks(ListWebhooksRequest::default()).await.unwrap_err();
+                match error.code() {
+                    Code::PermissionDenied => assert_eq!(reason(&error), "NOT_ALLOWED"),
+                    _ => {
+                        assert_eq!(reason(&error), "RATE_LIMITED");
+                        let metadata = error.get_details_error_info().unwrap().metadata;
+                        assert_eq!((&*metadata["scope"], &*metadata["event"]), ("caller", "refusals"));
+                        assert!(error.get_details_retry_info().is_some());
+                        limited += 1;
+                    }
+                }
+            }
+            let alone = 200 - limited;
+            assert!(limited > 100, "{limited}");
+            assert_eq!(s.superuser.query_number(denied).await, alone);
+            // Its calls that are allowed are served.
+            mallory.quota().await.unwrap();
+
+            write_refusals(&s.app).await;
+            assert_eq!(s.superuser.query_number(denied).await, alone + 1, "one entry for all others");
+            let counted = "SELECT sum((details->>'count')::bigint)::bigint FROM audit_entries
+                WHERE NOT is_allowed AND actor_id = 'mallory'";
+            assert_eq!(s.superuser.query_number(counted).await, limited);
+        },
+    );
+}
+
+#[test]
+fn requests_are_limited_per_caller() {
+    service_test_with(
+        |config| {
+            config.rate_limits.caller_requests_per_second = 1;
+            config.rate_limits.burst_seconds = 5;
+        },
+        |s| async move {
+            let mut limited = None;
+            for _ in 0..100 {
+                limited = s.mallory().quota().await.err().or(limited);
+            }
+            let limited = limited.expect("none of 100 requests was refused");
+            assert_eq!(
+                (limited.code(), reason(&limited)),
+                (Code::ResourceExhausted, "RATE_LIMITED".to_owned())
+            );
+            assert!(limited.get_details_retry_info().is_some());
+            assert!(s.gus().quota().await.is_ok(), "a colleague has its own rate");
+        },
+    );
+}
+
+#[test]
+fn watches_of_one_caller_leave_some_to_its_colleagues() {
+    service_test(|s| async move {
+        let mut watchers = Vec::new();
+        let refused = loop {
+            match s.alice().watch_files_after("").await {
+                Ok(watcher) => watchers.push(watcher),
+                Err(error) => break error,
+            }
+        };
+        assert_overloaded(&refused, "watches");
+        assert_eq!(watchers.len(), 48, "three quarters of the tenant's");
+        s.bob().watch_files().await;
+    });
+}
+
+#[test]
+fn flood_of_one_tenant_does_not_take_all_connections() {
+    service_test_with(
+        |config| config.database.pool_size_max = 4,
+        |s| async move {
+            // Each commit holds its connection until the lock is free.
+            let globex = s.gus().tenant_id().await;
+            let locking = s.database.connect_as_superuser().await;
+            locking
+                .execute(&format!("BEGIN; SELECT FROM quotas WHERE tenant_id = '{globex}' FOR UPDATE"))
+                .await;
+            let blocked: Vec<_> = (0..20)
+                .map(|number| {
+                    let gus = s.gus();
+                    tokio::spawn(async move { gus.upload(spec(&format!("{number}")), b"x").await })
+                })
+                .collect();
+            s.wait_until("the share of the tenant is used up", || async {
+                s.app.db().pool_status().in_use >= 3
+            })
+            .await;
+            assert_served(&s.alice()).await;
+            locking.execute("COMMIT").await;
+            for upload in blocked {
+                upload.await.unwrap().unwrap();
+            }
+        },
+    );
+}
