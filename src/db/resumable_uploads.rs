@@ -102,7 +102,7 @@ impl Row {
         let corrupt = |what: &str| DbError::corrupt("read upload", what);
         let spec = self.take_spec().map_err(|error| corrupt(&error))?;
         Ok(StoredUpload {
-            upload: self.upload(Some(&spec)),
+            upload: self.upload(&spec),
             spec,
             lease: self.lease,
             reserved_bytes: u64::try_from(self.reserved_bytes).map_err(|_| corrupt("size"))?,
@@ -119,16 +119,6 @@ impl Row {
         })
     }
 
-    /// Returns the part that callers see. It lacks the name and the size if the spec cannot be read, so that
-    /// one unreadable upload does not fail the list.
-    fn into_listed(mut self) -> Upload {
-        let spec = self.take_spec();
-        if let Err(error) = &spec {
-            tracing::error!(upload = %self.lease.id, error, "failed to read the spec of an upload");
-        }
-        self.upload(spec.ok().as_ref())
-    }
-
     /// Reads the spec, or returns the reason that it cannot be read.
     fn take_spec(&mut self) -> Result<ResolvedSpec, String> {
         let mut damage = Damage::default();
@@ -141,16 +131,16 @@ impl Row {
         }
     }
 
-    fn upload(&self, spec: Option<&ResolvedSpec>) -> Upload {
+    fn upload(&self, spec: &ResolvedSpec) -> Upload {
         let bytes = |count: i64| u64::try_from(count).unwrap_or_default();
         Upload {
             id: self.lease.id,
             state: self.state,
-            name: spec.and_then(|spec| match &spec.checked.destination {
+            name: match &spec.checked.destination {
                 Destination::NewFile(file) => Some(file.name.clone()),
                 Destination::NewVersion(_) => None,
-            }),
-            size_bytes: spec.and_then(|spec| spec.checked.size_bytes),
+            },
+            size_bytes: spec.checked.size_bytes,
             part_size_bytes: bytes(self.part_size_bytes),
             persisted_size_bytes: bytes(self.persisted_size_bytes),
             created_by: self.created_by.clone(),

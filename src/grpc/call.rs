@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::status::status;
 use crate::{
+    admission::Holder,
     app::{App, Denial, Error, Principal, tenants::resolve::Newcomer},
     domain::{
         caller::{Caller, Operator, Origin},
@@ -40,6 +41,15 @@ pub(super) struct StreamSender {
 }
 
 impl StreamSender {
+    /// Returns who holds what the stream takes of shared resources.
+    ///
+    /// # Errors
+    /// Returns `Internal` if no layer has admitted the request.
+    pub(super) fn holder(&self) -> Result<Holder, Error> {
+        let holder = self.extensions.get::<Holder>().copied();
+        holder.ok_or_else(|| Error::internal("request has no holder"))
+    }
+
     /// Returns the caller, and creates its tenant if this is its first call.
     ///
     /// # Errors

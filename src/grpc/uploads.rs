@@ -17,7 +17,7 @@ use super::{
     convert, status,
 };
 use crate::{
-    admission::{Holder, ShareLimits, ShareStatus, Shares},
+    admission::{ShareLimits, ShareStatus, Shares},
     app::{
         App, Error, Workload,
         uploads::{self, Stall, UploadError, UploadMessage, UploadStreamOrder},
@@ -173,9 +173,10 @@ impl UploadStreams {
         S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
     {
         // Held until the rest of the stream is drained.
-        let slot = self.slots.try_acquire(Holder::of_caller(caller), 1);
-        let _slot =
-            slot.map_err(|_| status::status(&Error::Overloaded(Workload::Uploads), &caller.origin.call_id))?;
+        let slot = sender.holder().and_then(|holder| {
+            self.slots.try_acquire(holder, 1).map_err(|_| Error::Overloaded(Workload::Uploads))
+        });
+        let _slot = slot.map_err(|error| status::status(&error, &sender.origin.call_id))?;
         let limits = StreamLimits {
             chunk_size_max_bytes: self.config.chunk_size_max_bytes,
             message_bytes_max: self.message_bytes_max,

@@ -102,7 +102,7 @@ impl TenantDirectory {
             return Ok(Some(tenant));
         }
         let invalidation_count = self.invalidation_count.load(Ordering::SeqCst);
-        let mut tx = app.db.system_tx().await?;
+        let mut tx = app.db.system_tx_for(Holder::of_name(name)).await?;
         let found = tenants::find_by_name(&mut tx, name).await?;
         tx.commit().await?;
         let Some(tenant) = found else { return Ok(None) };

@@ -99,6 +99,11 @@ pub async fn resolve_sender(app: &App, identity: Identity, origin: Origin) -> Re
 }
 
 impl Newcomer {
+    /// Returns the name of the tenant, which has no id yet.
+    pub fn tenant_name(&self) -> &TenantName {
+        &self.name
+    }
+
     /// Returns the origin of the request.
     pub fn origin(&self) -> &Origin {
         &self.origin

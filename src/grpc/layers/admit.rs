@@ -10,7 +10,11 @@ use super::{Around, Inner, Next, in_flight::RequestSlot};
 use crate::{
     admission::Holder,
     app::{App, Error, Principal, Workload},
-    grpc::{call::request_origin, connections::PeerInfo, status},
+    grpc::{
+        call::{FirstCall, request_origin},
+        connections::PeerInfo,
+        status,
+    },
 };
 
 /// Admits the requests of verified callers, and adds their [`Holder`] to the extensions of each.
@@ -20,15 +24,19 @@ pub(in crate::grpc) struct Admit(pub(in crate::grpc) Arc<App>);
 impl Around for Admit {
     async fn around<S: Inner>(&self, mut request: Request<Body>, next: Next<S>) -> Response<Body> {
         let extensions = request.extensions();
-        // Anonymous requests have no principal.
-        let Some(principal) = extensions.get::<Principal>() else { return next.run(request).await };
+        let (holder, rate) = match (extensions.get::<Principal>(), extensions.get::<FirstCall>()) {
+            (Some(Principal::Caller(caller)), _) => {
+                (Holder::of_caller(caller), self.0.rates().count_request(caller))
+            }
+            (Some(Principal::Operator(_)), _) => (Holder::PLATFORM, Ok(())),
+            // The rate of new tenants has a limit of its own.
+            (None, Some(first)) => (Holder::of_name(first.newcomer.tenant_name()), Ok(())),
+            // Anonymous requests belong to nobody.
+            (None, None) => return next.run(request).await,
+        };
         if let Some(info) = extensions.get::<PeerInfo>() {
             info.peer.mark_known();
         }
-        let (holder, rate) = match principal {
-            Principal::Caller(caller) => (Holder::of_caller(caller), self.0.rates().count_request(caller)),
-            Principal::Operator(_) => (Holder::PLATFORM, Ok(())),
-        };
         let admitted = rate.and_then(|()| match extensions.get::<RequestSlot>() {
             Some(slot) => slot.reassign(holder).map_err(|_| Error::Overloaded(Workload::Requests)),
             None => Ok(()),
