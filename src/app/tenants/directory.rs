@@ -141,11 +141,14 @@ impl TenantDirectory {
             creations_per_minute_max: per_minute_max,
             retry_after,
         })?;
+        // Counted first, so that a call that is cancelled after its COMMIT is counted too.
+        rate.record(now, per_minute_max);
         let invalidation_count = self.invalidation_count.load(Ordering::SeqCst);
-        let (tenant, is_new) = self.create_tenant(app, &name).await?;
-        if is_new {
-            rate.record(now, per_minute_max);
+        let created = self.create_tenant(app, &name).await;
+        if !matches!(created, Ok((_, true))) {
+            rate.release(per_minute_max);
         }
+        let (tenant, _) = created?;
         Ok(self.cache_tenant(&name, tenant, now, invalidation_count).await)
     }
 

@@ -9,7 +9,7 @@ use crate::proto::v1::TransferOwnershipRequest;
 #[derive(Debug, Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct TransferArgs {
-    /// The id of the current owner, as in the subject of their token.
+    /// The id of the current owner: the subject of a user's token, or `service:` and that of a service's.
     #[arg(long, value_name = "USER")]
     pub from: String,
     /// The id of the new owner.
