@@ -38,7 +38,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // The leading dot is required. Without it, the path matches nothing, and every chunk is copied an
     // additional time.
-    tonic_prost_build::configure().bytes(".strongroom").compile_fds(compiler.file_descriptor_set())?;
+    let mut config = tonic_prost_build::Config::new();
+    // The codec finds the descriptor of a message by its name.
+    config.enable_type_names();
+    tonic_prost_build::configure()
+        .bytes(".strongroom")
+        .codec_path("crate::proto::codec::GuardedCodec")
+        .compile_fds_with_config(compiler.file_descriptor_set(), config)?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The generated code of `proto/`, and the descriptor set that reflection serves.
+//! The generated code of `proto/`, its codec, and the descriptor set that reflection serves.
 
 #![allow(
     missing_docs,
@@ -7,6 +7,9 @@
     clippy::allow_attributes_without_reason,
     reason = "generated code keeps its own style"
 )]
+
+pub mod codec;
+pub mod wire;
 
 /// `strongroom.v1`, the data plane.
 pub mod v1 {

@@ -14,6 +14,11 @@ const BASE_BYTES: u64 = 64 * MIB;
 /// chunks need most: 110 KiB, measured with a thousand of them.
 const REQUEST_BYTES: u64 = 160 * 1024;
 
+/// The memory of a page of records while it is read: each connection to the database reads one at a time. A
+/// page ends at 3 MiB of encoded records or 12 MiB of decoded ones. Records are read in batches of 64
+/// (`app::pages`), each of which takes at most 30 MiB.
+const PAGE_BYTES: u64 = 40 * MIB;
+
 /// The maximum memory of the process by component, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryBound {
@@ -26,8 +31,10 @@ pub struct MemoryBound {
     pub requests_bytes: u64,
     /// Buffers of uploads, and chunks that wait for a buffer.
     pub upload_budget_bytes: u64,
-    /// Messages being decoded.
+    /// Messages being received, and decoded messages whose requests are not validated yet.
     pub decoding_bytes: u64,
+    /// Responses that clients have not read, and the pages of records that are being read from the database.
+    pub responses_bytes: u64,
     /// Chunks of downloads that are read ahead.
     pub downloads_bytes: u64,
 }
@@ -49,7 +56,10 @@ impl MemoryBound {
             upload_budget_bytes: (uploads.byte_budget_bytes as u64)
                 .saturating_add(uploads.waiting_bytes_max() as u64),
             decoding_bytes: product(&[uploads.decode_permits as u64, server.message_size_max_bytes as u64])
-                .max(uploads.part_message_bytes_max() as u64),
+                .max(uploads.part_message_bytes_max() as u64)
+                .saturating_add(config.decoded_bytes_max() as u64),
+            responses_bytes: product(&[config.database.pool_size_max as u64, PAGE_BYTES])
+                .saturating_add(server.unread_responses_max_bytes as u64),
             downloads_bytes: product(&[
                 downloads.streams_max as u64,
                 downloads.chunks_in_flight_max as u64,
@@ -66,6 +76,7 @@ impl MemoryBound {
             self.requests_bytes,
             self.upload_budget_bytes,
             self.decoding_bytes,
+            self.responses_bytes,
             self.downloads_bytes,
         ]
         .into_iter()
@@ -79,13 +90,14 @@ impl fmt::Display for MemoryBound {
         write!(
             f,
             "at most {} MiB = {} base + {} windows + {} requests + {} upload buffers + {} decoding + \
-             {} downloads",
+             {} responses + {} downloads",
             mib(self.total_bytes()),
             mib(self.base_bytes),
             mib(self.windows_bytes),
             mib(self.requests_bytes),
             mib(self.upload_budget_bytes),
             mib(self.decoding_bytes),
+            mib(self.responses_bytes),
             mib(self.downloads_bytes),
         )
     }

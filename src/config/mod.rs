@@ -198,6 +198,13 @@ impl Config {
         MemoryBound::compute(self)
     }
 
+    /// Returns the maximum memory of decoded messages whose requests are not validated yet, in bytes: the
+    /// messages that may be received at the same time, and the parts that wait for a buffer of uploads.
+    pub fn decoded_bytes_max(&self) -> usize {
+        let messages = self.uploads.decode_permits.saturating_mul(self.server.message_size_max_bytes);
+        messages.saturating_add(self.uploads.waiting_bytes_max()).max(self.uploads.part_message_bytes_max())
+    }
+
     /// Returns the total of [`Self::memory_bound`] in bytes.
     pub fn memory_bound_bytes(&self) -> u64 {
         self.memory_bound().total_bytes()

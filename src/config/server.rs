@@ -22,6 +22,12 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// Maximum size of a request message, in bytes.
     pub message_size_max_bytes: usize,
+    /// Maximum memory of responses that clients have not read, in bytes.
+    pub unread_responses_max_bytes: usize,
+    /// Time without progress of the client after which a response is dropped, in seconds.
+    pub response_idle_seconds: u64,
+    /// Time after which a response is dropped, in seconds.
+    pub response_write_seconds: u64,
     /// Age at which a client is asked to reconnect, in seconds; 0 disables it.
     pub connection_age_max_seconds: u64,
     /// Time that requests on such a connection may still take, in seconds.
@@ -81,6 +87,16 @@ impl ServerConfig {
         Duration::from_secs(self.connection_age_grace_seconds)
     }
 
+    /// Returns the time without progress of the client after which a response is dropped.
+    pub fn response_idle_timeout(&self) -> Duration {
+        Duration::from_secs(self.response_idle_seconds)
+    }
+
+    /// Returns the time after which a response is dropped.
+    pub fn response_write_timeout(&self) -> Duration {
+        Duration::from_secs(self.response_write_seconds)
+    }
+
     /// Returns the time to wait for requests in progress after SIGTERM.
     pub fn drain_timeout(&self) -> Duration {
         Duration::from_secs(self.drain_seconds)
@@ -94,6 +110,10 @@ impl ServerConfig {
             self.message_size_max_bytes,
             65_536..=16_777_216,
         );
+        let unread = self.unread_responses_max_bytes;
+        violations.check_range("server.unread_responses_max_bytes", unread, 8_388_608..=17_179_869_184);
+        violations.check_range("server.response_idle_seconds", self.response_idle_seconds, 1..=3_600);
+        violations.check_range("server.response_write_seconds", self.response_write_seconds, 1..=3_600);
         violations.check_range(
             "server.connection_age_max_seconds",
             self.connection_age_max_seconds,

@@ -306,10 +306,14 @@ fn memory_bound_is_the_sum_of_its_components() {
     // memory.
     config.uploads.part_size_bytes = 5 * mib;
     let bound = config.memory_bound();
-    // Four of the largest chunks may wait for a buffer.
-    assert_eq!(config.memory_bound_bytes(), (64 + 64 + 10 + 32 + 4 * 2 + 8 + 10) * mib as u64);
-    let expected = "at most 196 MiB = 64 base + 64 windows + 10 requests + 40 upload buffers + 8 decoding + \
-                    10 downloads";
+    // Four of the largest chunks may wait for a buffer. Messages take space while they are received, and decoded
+    // messages until they are validated.
+    let (uploads, decoding) = (32 + 4 * 2, 4 * 2 + (4 * 2 + 4 * 2));
+    let responses = 128 + 16 * 40;
+    let total = 64 + 64 + 10 + uploads + decoding + responses + 10;
+    assert_eq!(config.memory_bound_bytes(), total * mib as u64);
+    let expected = "at most 980 MiB = 64 base + 64 windows + 10 requests + 40 upload buffers + 24 decoding + \
+                    768 responses + 10 downloads";
     assert_eq!(bound.to_string(), expected);
     // A few connections cannot fill the windows of all requests.
     config.server.http2.connection_window_bytes = 4 << 20;

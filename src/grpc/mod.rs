@@ -15,6 +15,7 @@ mod health;
 mod imports;
 mod layers;
 mod message_limits;
+mod methods;
 mod policies;
 mod quotas;
 mod server;

@@ -23,8 +23,8 @@ use super::{
     health,
     imports::Imports,
     layers::{
-        AroundLayer, CallId, Deadline, DetailedErrors, Drain, InFlight, Measure, MessageBudget, PanicBarrier,
-        Trace,
+        AroundLayer, CallId, Deadline, DecodedMessages, DetailedErrors, Drain, HeaderLimit, InFlight,
+        Measure, MessageBudget, PanicBarrier, Trace, UnreadResponses,
     },
     message_limits::MessageLimits,
     policies::Policies,
@@ -128,10 +128,14 @@ impl GrpcServer {
                 .layer(AroundLayer(Measure(self.metrics.clone())))
                 // Inside the metrics, so that an error is counted under its final code.
                 .layer(AroundLayer(DetailedErrors(limits)))
+                // Before authentication, whose token may be what is too large.
+                .layer(AroundLayer(header_limit(&config.server)))
                 // Inside id, span and metrics, so that a panic is logged and counted.
                 .layer(AroundLayer(PanicBarrier))
                 // Before anything expensive: a token is verified only if its request may run.
                 .layer(AroundLayer(InFlight::new(config.server.requests_max)))
+                // Outside the deadline, which ends when the response is known: a client may read slowly.
+                .layer(AroundLayer(UnreadResponses::new(&config.server)))
                 // Around authentication, which may read the tenant from the database.
                 .layer(AroundLayer(Deadline { deadlines: config.deadlines.clone(), drain: drain.clone() }))
                 // The last check of the caller: the layers below see verified principals and anonymous
@@ -140,8 +144,10 @@ impl GrpcServer {
                     app: Arc::clone(&self.app),
                     authenticator: Arc::clone(&self.authenticator),
                 }))
-                // Innermost: only verified callers take memory for their messages.
+                // Only verified callers take memory for their messages.
                 .layer(AroundLayer(MessageBudget::new(config.uploads.decode_permits, limits)))
+                // Innermost: around the code that decodes messages.
+                .layer(AroundLayer(DecodedMessages::new(config.decoded_bytes_max())))
                 .add_routes(routes)
                 .serve_with_incoming_shutdown(incoming, signal)
                 .await
@@ -229,6 +235,10 @@ fn transport_limits(config: &Config) -> TransportLimits {
     }
 }
 
+fn header_limit(config: &ServerConfig) -> HeaderLimit {
+    HeaderLimit(config.http2.header_list_size_max_bytes)
+}
+
 /// Ends the calls that are still in flight when the time for a drain has passed, then closes all connections.
 async fn end_drain(drain: &Drain, close: &CancellationToken, limit: Duration) {
     drain.started.cancelled().await;
@@ -258,7 +268,7 @@ fn transport(config: &ServerConfig) -> Result<Server, ServeError> {
         .http2_adaptive_window(Some(false))
         .http2_keepalive_interval(Some(http2.keepalive_interval()))
         .http2_keepalive_timeout(Some(http2.keepalive_timeout()))
-        .http2_max_header_list_size(http2.header_list_size_max_bytes)
+        .http2_max_header_list_size(header_limit(config).transport_bytes_max())
         .http2_max_pending_accept_reset_streams(Some(http2.pending_accept_reset_streams_max))
         .http2_max_local_error_reset_streams(Some(http2.local_error_reset_streams_max));
     if let Some(age) = config.connection_age_max() {

@@ -73,8 +73,8 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("diesel", &["src/db/"]),
     ("tokio_postgres", &["src/db/"]),
     // The trace exporter uses gRPC, and its TLS settings are a type of tonic.
-    ("tonic", &["src/grpc/", "src/client/", "src/proto.rs", "src/telemetry/traces.rs"]),
-    ("prost", &["src/grpc/", "src/client/", "src/cli/client/", "src/proto.rs"]),
+    ("tonic", &["src/grpc/", "src/client/", "src/proto", "src/telemetry/traces.rs"]),
+    ("prost", &["src/grpc/", "src/client/", "src/cli/client/", "src/proto"]),
     ("axum", &["src/edge/"]),
     ("aws_sdk", &["src/storage/s3"]),
     ("aws_config", &["src/storage/s3"]),

@@ -48,13 +48,13 @@ fn small_server_command(site: &Site) -> tokio::process::Command {
 }
 
 /// An upload that sends one chunk per call of [`Self::send_chunk`].
-struct SlowUpload {
+pub(crate) struct SlowUpload {
     sender: mpsc::UnboundedSender<UploadFileRequest>,
     sent_bytes: usize,
 }
 
 impl SlowUpload {
-    fn start(
+    pub(crate) fn start(
         mut files: FileServiceClient<Channel>,
         token: &SecretString,
         name: String,
@@ -74,7 +74,7 @@ impl SlowUpload {
         let _ = self.sender.unbounded_send(UploadFileRequest { message: Some(message) });
     }
 
-    fn send_chunk(&mut self) {
+    pub(crate) fn send_chunk(&mut self) {
         let data = vec![7; CHUNK_BYTES].into();
         let offset = i64::try_from(self.sent_bytes).unwrap();
         self.send(Message::Chunk(UploadChunk { offset, data, crc32c: None }));
@@ -88,7 +88,7 @@ impl SlowUpload {
 }
 
 /// Makes small calls one after the other until `stop` is set, and returns their number.
-async fn run_small_calls(client: Client, file_id: String, stop: watch::Receiver<bool>) -> usize {
+pub(crate) async fn run_small_calls(client: Client, file_id: String, stop: watch::Receiver<bool>) -> usize {
     let mut count = 0;
     while !*stop.borrow() {
         client.get_quota(GetQuotaRequest::default()).await.unwrap();

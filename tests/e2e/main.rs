@@ -7,6 +7,7 @@
 mod archive;
 mod concurrent_uploads;
 mod crash;
+mod crowd;
 mod database;
 mod dev;
 mod direct;

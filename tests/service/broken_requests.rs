@@ -8,7 +8,8 @@ use flate2::{Compression, write::GzEncoder};
 use http_body_util::{BodyExt, Full};
 use prost::Message as _;
 use strongroom::proto::v1::{
-    GetFileRequest, ListFilesRequest, UploadChunk, UploadFileRequest, upload_file_request::Message,
+    EntityRef, GetFileRequest, ListFilesRequest, UploadChunk, UploadFileRequest, UploadSpec,
+    upload_file_request::Message,
 };
 use tonic::{Code, Status, body::Body, transport::Channel};
 use tonic_types::StatusExt;
@@ -141,6 +142,24 @@ fn malformed_message_is_an_invalid_argument() {
         refused(&s, UPLOAD, None, frame(0, &deep), expected).await;
         // A unary call without a message.
         refused(&s, UNARY, None, Vec::new(), expected).await;
+        s.assert_nothing_is_left().await;
+    });
+}
+
+#[test]
+fn too_many_values_are_refused_before_they_are_decoded() {
+    service_test(|s| async move {
+        let expected = (Code::InvalidArgument, "INVALID_FIELD");
+        let spec = UploadSpec { attachments: vec![EntityRef::default()], ..UploadSpec::default() };
+        let spec = spec.encode_to_vec().repeat(1_000_000);
+        let message = [vec![0x0A], length_prefixed(&spec)].concat();
+        let create = "/strongroom.v1.UploadService/CreateUpload";
+        for (path, body) in [(UPLOAD, frame(0, &message)), (create, frame(0, &message))] {
+            let status = refused(&s, path, None, body, expected).await;
+            let violation = status.get_details_bad_request().unwrap().field_violations.remove(0);
+            assert_eq!(violation.field, "spec.attachments");
+            assert!(violation.description.contains("at most 12000 values"), "{violation:?}");
+        }
         s.assert_nothing_is_left().await;
     });
 }

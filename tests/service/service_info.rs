@@ -6,6 +6,7 @@ use strongroom::proto::v1::{
     GetServiceInfoRequest, ListFilesRequest, ServiceInfo, ServiceLimits, UploadPartRequest, UploadSpec,
 };
 use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
 
 use crate::harness::{
     Caller, direct_test, service_test, service_test_with, spec, upload_messages, violated_fields,
@@ -167,7 +168,15 @@ fn headers_beyond_their_limit_are_refused() {
             let mut request = Request::new(GetServiceInfoRequest {});
             request.metadata_mut().insert("x-padding", "x".repeat(size).parse().unwrap());
             let response = alice.service_info.clone().get_service_info(request).await;
-            assert_eq!(response.is_ok(), is_accepted, "{size} bytes: {response:?}");
+            match response {
+                Ok(_) => assert!(is_accepted, "{size} bytes"),
+                Err(status) => {
+                    assert!(!is_accepted, "{size} bytes: {status:?}");
+                    assert_too_large(&status);
+                    let info = status.get_details_error_info().unwrap();
+                    assert_eq!(info.metadata["limit_bytes"], max.to_string());
+                }
+            }
         }
     });
 }

@@ -44,6 +44,9 @@ pub enum Workload {
     /// The bytes of received messages.
     #[error("messages")]
     Messages,
+    /// The bytes of responses that clients have not read.
+    #[error("responses")]
+    Responses,
     /// The buffered bytes of uploads.
     #[error("uploads")]
     Uploads,
@@ -89,6 +92,7 @@ mod tests {
         for (workload, text) in [
             (Workload::Requests, "requests"),
             (Workload::Messages, "messages"),
+            (Workload::Responses, "responses"),
             (Workload::Uploads, "uploads"),
             (Workload::Downloads, "downloads"),
             (Workload::Watches, "watches"),

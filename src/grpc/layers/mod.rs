@@ -5,12 +5,15 @@
 
 mod call_id;
 mod deadline;
+mod decoded_messages;
 mod detailed_errors;
+mod header_limit;
 mod in_flight;
 mod measure;
 mod message_budget;
 mod panic_barrier;
 mod trace;
+mod unread_responses;
 
 use std::{
     convert::Infallible,
@@ -26,12 +29,15 @@ use tower::{Layer, Service};
 pub(super) use self::{
     call_id::CallId,
     deadline::{Deadline, Drain},
+    decoded_messages::DecodedMessages,
     detailed_errors::DetailedErrors,
+    header_limit::HeaderLimit,
     in_flight::InFlight,
     measure::Measure,
     message_budget::MessageBudget,
     panic_barrier::PanicBarrier,
     trace::Trace,
+    unread_responses::UnreadResponses,
 };
 
 /// A service that a layer can wrap. Its errors are responses too.

@@ -21,6 +21,14 @@ pub(in crate::grpc) enum TransportError {
         /// The limit of the method.
         limit_bytes: usize,
     },
+    /// The headers are larger than the server accepts.
+    #[error("headers have {size_bytes} bytes; the limit is {limit_bytes} bytes")]
+    HeadersTooLarge {
+        /// The size of all headers, as RFC 9113 defines it.
+        size_bytes: usize,
+        /// The limit for all methods.
+        limit_bytes: usize,
+    },
     /// The message cannot be decoded, for this cause.
     #[error("message cannot be decoded ({0}); check it against the proto files")]
     Malformed(String),
@@ -53,7 +61,12 @@ impl TransportError {
             Code::OutOfRange | Code::ResourceExhausted => {
                 Some(Self::MessageTooLarge { size_bytes: None, limit_bytes })
             }
-            Code::Internal => Some(Self::Malformed(status.message().to_owned())),
+            Code::Internal => {
+                // The error says itself that a message cannot be decoded.
+                let cause = status.message();
+                let cause = cause.strip_prefix("failed to decode Protobuf message: ").unwrap_or(cause);
+                Some(Self::Malformed(cause.to_owned()))
+            }
             Code::NotFound => Some(Self::ServiceUnknown),
             _ => None,
         }
@@ -61,7 +74,7 @@ impl TransportError {
 
     pub(super) fn reason(&self) -> ErrorReason {
         match self {
-            Self::MessageTooLarge { .. } => ErrorReason::MessageTooLarge,
+            Self::MessageTooLarge { .. } | Self::HeadersTooLarge { .. } => ErrorReason::MessageTooLarge,
             Self::Malformed(_) => ErrorReason::MalformedMessage,
             Self::EncodingUnsupported { .. } => ErrorReason::EncodingUnsupported,
             Self::MethodUnknown => ErrorReason::MethodUnknown,
@@ -74,6 +87,9 @@ impl TransportError {
             Self::MessageTooLarge { size_bytes, limit_bytes } => {
                 let size = size_bytes.map(|size| ("size_bytes", size.to_string()));
                 size.into_iter().chain([("limit_bytes", limit_bytes.to_string())]).collect()
+            }
+            Self::HeadersTooLarge { size_bytes, limit_bytes } => {
+                vec![("size_bytes", size_bytes.to_string()), ("limit_bytes", limit_bytes.to_string())]
             }
             Self::EncodingUnsupported { supported } => vec![("supported_encodings", supported.clone())],
             Self::Malformed(_) | Self::MethodUnknown | Self::ServiceUnknown => Vec::new(),
