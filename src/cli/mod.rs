@@ -129,16 +129,7 @@ fn print_text(text: &str) -> Result<(), Failure> {
 
 /// Prints an error and its causes to standard error.
 fn report_error(error: &dyn std::error::Error) -> ExitCode {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let text = source.to_string();
-        if !message.contains(&text) {
-            message.push_str(": ");
-            message.push_str(&text);
-        }
-        cause = source.source();
-    }
+    let message = crate::domain::error_text::with_causes(error);
     // If standard error is closed, there is nowhere left to report to.
     let _ = writeln!(std::io::stderr(), "error: {message}");
     ExitCode::FAILURE

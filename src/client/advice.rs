@@ -7,12 +7,29 @@ use crate::proto::v1::ErrorReason;
 pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
     use ErrorReason as R;
     Some(match reason {
-        R::Unspecified | R::InvalidField | R::DeadlineExceeded | R::VersionIsCurrent => return None,
-        R::PageTokenInvalid => "list again from the first page",
-        R::CursorInvalid => "watch without a cursor",
-        R::CursorTooOld => "watch without a cursor, list the files, then apply the events of the watch",
-        R::WatchesExhausted => "end another watch first",
-        R::WebhookLimit => "delete a webhook first",
+        R::Unspecified
+        | R::InvalidField
+        | R::DeadlineExceeded
+        | R::VersionIsCurrent
+        | R::PageTokenInvalid
+        | R::CursorInvalid
+        | R::CursorTooOld
+        | R::WatchesExhausted
+        | R::WebhookLimit
+        | R::StorageNotConfigured
+        | R::RequestIdReused
+        | R::EtagMismatch
+        | R::FileDeleted
+        | R::RequestInProgress
+        | R::ScanRequired
+        | R::TenantSuspended
+        | R::OutcomeUnknown
+        | R::CategoryInUse
+        // The server states when to try again.
+        | R::Overloaded
+        | R::StorageUnavailable
+        | R::DatabaseUnavailable
+        | R::ShuttingDown => return None,
         R::ImportRefused => {
             "check the response of the URL, and whether its host serves it without credentials"
         }
@@ -23,9 +40,7 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::MalformedMessage => "client and server use different protocols: update the older one",
         R::EncodingUnsupported => "send without this compression",
         R::MethodUnknown => "update the server: it does not have this method",
-        R::StorageNotConfigured => "ask the operator to configure the storage provider",
         R::SizeMismatch => "the source changed while it was read: upload it again",
-        R::RequestIdReused => "use a new request id for a new request",
         R::UploadOffsetGap => "resume at the persisted size of the upload, or upload the file again",
         R::ReadOffsetOutOfRange => "read from an offset inside the file",
         R::CredentialsMissing => "send a token",
@@ -34,7 +49,6 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::NotFound => "check the id and the token: what the caller may not read is reported as not found",
         R::QuotaBytesExceeded | R::QuotaFilesExceeded => "delete files, or ask for a higher limit",
         R::FileTooLarge => "upload a smaller file, or ask for a higher limit",
-        R::Overloaded | R::StorageUnavailable | R::DatabaseUnavailable | R::ShuttingDown => "try again later",
         R::UploadNotFinished => "no file was stored: resume the upload, or send the file again",
         R::UploadFenced => {
             "no file was stored: check whether another client resumed the upload, or send the file again"
@@ -45,20 +59,13 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::UploadIsDirect => "send the bytes to the upload's URLs",
         R::UploadNotDirect => "send the bytes through the service",
         R::UploadStalled => "no file was stored: send the file again at a higher rate",
-        R::EtagMismatch => "read the resource again, then retry with its new etag",
-        R::OutcomeUnknown => "check whether the change took effect before you retry",
-        R::RequestInProgress => "the first request is still running: try again later",
-        R::FileDeleted => "undelete the file first",
         R::FileNotAvailable => "wait until the file is available",
         R::FileRetained => "wait until its retention ends",
-        R::ScanRequired => "ask the operator to configure a scanner",
         R::QuotaBelowUsage => "delete files first or choose a higher limit",
-        R::TenantSuspended => "ask the operator to resume the tenant",
         R::TenantDeleted => "ask the operator: a deleted tenant cannot be restored",
         R::TenantExists => "use the existing tenant",
         R::TenantRetained => "wait until the retention of its files ends",
         R::CategoryExists => "choose another name or update the category",
-        R::CategoryInUse => "purge its files first, or make another category the default",
         R::ObjectMissing | R::ObjectDamaged => {
             "report it to the operator: the stored bytes are missing or damaged"
         }

@@ -128,23 +128,29 @@ impl Rejection {
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.message.is_empty() {
-            write!(f, "server refused the call: {}", self.code.description())?;
-        } else {
-            f.write_str(self.message.trim_end_matches('.'))?;
-        }
-        for violation in &self.field_violations {
-            write!(f, "; {}: {}", violation.field, violation.description.trim_end_matches('.'))?;
-        }
-        if let Some(advice) = advice::find_advice(self.reason) {
-            write!(f, "; {advice}")?;
-        }
+        let mut text = match self.message.is_empty() {
+            true => format!("server refused the call: {}", self.code.description()),
+            false => self.message.trim_end_matches('.').to_owned(),
+        };
         if let Some(wait) = self.retry_after {
-            write!(f, "; try again in {:.1} s", wait.as_secs_f64())?;
+            // The delay is more precise than these words of the server.
+            let fact = text.strip_suffix("; retry in a moment").unwrap_or(&text);
+            text = format!("{fact}; try again in {:.1} s", wait.as_secs_f64());
+        }
+        // The message of the server may contain the violations and the advice already.
+        for violation in &self.field_violations {
+            let description = violation.description.trim_end_matches('.');
+            let statement = format!("{}: {description}", violation.field);
+            if !text.contains(&statement) && self.message != violation.description {
+                text = format!("{text}; {statement}");
+            }
+        }
+        if let Some(advice) = advice::find_advice(self.reason).filter(|advice| !text.contains(advice)) {
+            text = format!("{text}; {advice}");
         }
         match &self.call_id {
-            Some(id) if !self.message.contains(id.as_str()) => write!(f, " (call id {id})"),
-            _ => Ok(()),
+            Some(id) if !self.message.contains(id.as_str()) => write!(f, "{text} (call id {id})"),
+            _ => f.write_str(&text),
         }
     }
 }
@@ -158,4 +164,53 @@ fn describe_root_cause(error: &(dyn Error + Send + Sync + 'static)) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rejection(reason: ErrorReason, message: &str, violations: &[(&str, &str)]) -> Rejection {
+        let field_violations = violations
+            .iter()
+            .map(|(field, description)| FieldViolation {
+                field: (*field).to_owned(),
+                description: (*description).to_owned(),
+            })
+            .collect();
+        Rejection {
+            code: Code::InvalidArgument,
+            reason,
+            reason_name: String::new(),
+            message: message.to_owned(),
+            field_violations,
+            retry_after: None,
+            metadata: BTreeMap::new(),
+            call_id: None,
+        }
+    }
+
+    #[test]
+    fn message_says_nothing_twice() {
+        let message = "invalid request: spec.name: must be set; spec.title: must be set";
+        let violations = [("spec.name", "must be set"), ("spec.title", "must be set")];
+        let invalid = rejection(ErrorReason::InvalidField, message, &violations);
+        assert_eq!(invalid.to_string(), message);
+        // The server shortens long messages, but not their violations.
+        let short =
+            rejection(ErrorReason::InvalidField, "invalid request: spec.name: must be set…", &violations);
+        assert_eq!(short.to_string(), "invalid request: spec.name: must be set…; spec.title: must be set");
+
+        let message = "page token is damaged; list again from the start";
+        let token = rejection(ErrorReason::PageTokenInvalid, message, &[("page_token", message)]);
+        assert_eq!(token.to_string(), message);
+
+        let deleted = rejection(ErrorReason::FileDeleted, "file is in the trash; undelete it first", &[]);
+        assert_eq!(deleted.to_string(), "file is in the trash; undelete it first");
+
+        let mut overloaded =
+            rejection(ErrorReason::Overloaded, "too many uploads at once; retry in a moment", &[]);
+        overloaded.retry_after = Some(Duration::from_secs(1));
+        assert_eq!(overloaded.to_string(), "too many uploads at once; try again in 1.0 s");
+    }
 }

@@ -7,6 +7,7 @@ pub mod checksum;
 pub mod clock;
 pub mod digest;
 pub mod encoded_size;
+pub mod error_text;
 pub mod event_position;
 pub mod file;
 pub mod file_fields;

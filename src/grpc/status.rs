@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 
 use self::details::StatusBuilder;
 pub(super) use self::{reasons::reason, transport::TransportError};
-use crate::{app::Error, proto::v1::ErrorReason};
+use crate::{app::Error, domain::error_text::with_causes, proto::v1::ErrorReason};
 
 /// The largest size of the details of one status, in bytes.
 pub(super) const DETAILS_BYTES_MAX: usize = 4096;
@@ -98,16 +98,4 @@ fn log(error: &Error) {
         }
         error => tracing::debug!(%error, "rejected request"),
     }
-}
-
-/// The text of an error followed by its causes, the outermost first.
-fn with_causes(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

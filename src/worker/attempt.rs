@@ -15,6 +15,7 @@ use crate::{
         DbError,
         jobs::{self as queue, ClaimedJob, JobLease, LeaseState, NextAttempt},
     },
+    domain::error_text::with_causes,
     jobs,
     telemetry::metrics::AttemptOutcome,
 };
@@ -65,18 +66,6 @@ async fn run_handler(app: &App, claimed: &ClaimedJob) -> Result<(), AttemptError
     let job = jobs::parse_job(&claimed.payload).map_err(AttemptError::Unreadable)?;
     let handled = catch_panic(dispatch_job(app, claimed.lease.tenant, job)).await;
     handled.map_err(AttemptError::Panicked)?.map_err(AttemptError::Failed)
-}
-
-/// Returns the text of an error followed by its causes, the outermost first.
-fn with_causes(error: &app::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source.source();
-    }
-    text
 }
 
 /// Sends heartbeats. Returns when the lease is lost: another worker holds it, or it expired before a

@@ -13,7 +13,6 @@ use futures::{StreamExt, stream};
 
 use super::{
     copy::BlobCopy,
-    format_error_chain,
     relocation::{Relocation, RelocationOutcome, TargetClass, verify_object},
 };
 use crate::{
@@ -25,6 +24,7 @@ use crate::{
     },
     domain::{
         clock::{Clock, IdSource},
+        error_text::with_causes,
         ids::TenantId,
         storage_class::StorageClass,
     },
@@ -247,7 +247,7 @@ impl MoveReport {
             Ok(RelocationOutcome::Superseded) => self.superseded += 1,
             Err(error) => {
                 let (tenant, key) = (owned.tenant, owned.blob.key.to_string());
-                self.failures.push(Failure { tenant, key, reason: format_error_chain(&error) });
+                self.failures.push(Failure { tenant, key, reason: with_causes(&error) });
             }
         }
     }

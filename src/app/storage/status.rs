@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::format_error_chain;
 use crate::{
     app::Error,
     db::{
         Database,
         blobs::{self, ProviderUsage},
     },
+    domain::error_text::with_causes,
     storage::{ObjectStorage, Stores, UnknownProvider},
 };
 
@@ -87,7 +87,7 @@ async fn check_provider(
     for _ in 0..CHECKS {
         let started = Instant::now();
         if let Err(error) = store.check().await {
-            status.problem = Some(format_error_chain(&error));
+            status.problem = Some(with_causes(&error));
             return status;
         }
         latencies.push(started.elapsed());
@@ -97,7 +97,7 @@ async fn check_provider(
     status.latency_milliseconds = latencies.get(CHECKS / 2).map(|median| median.as_secs_f64() * 1000.0);
     match store.space().await {
         Ok(space) => status.free_bytes = space.map(|space| space.free_bytes),
-        Err(error) => status.problem = Some(format_error_chain(&error)),
+        Err(error) => status.problem = Some(with_causes(&error)),
     }
     status
 }
