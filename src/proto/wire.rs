@@ -100,8 +100,10 @@ struct Field {
 enum FieldKind {
     /// A message with this index in the schema, and whether it is an entry of a map.
     Message { index: usize, is_entry: bool },
-    /// A string, or bytes.
+    /// A string, which is copied from the received bytes.
     Text,
+    /// Bytes, which share the memory of the received message.
+    Bytes,
     /// Data that is counted elsewhere.
     Uncounted,
     /// A number, a boolean or an enum value.
@@ -163,7 +165,8 @@ impl Field {
                 }
             }
             Type::Bytes if message == CHUNK_MESSAGE => FieldKind::Uncounted,
-            Type::String | Type::Bytes => FieldKind::Text,
+            Type::Bytes => FieldKind::Bytes,
+            Type::String => FieldKind::Text,
             _ => FieldKind::Scalar,
         };
         Self { name: field.name().to_owned(), is_repeated: field.label() == Label::Repeated, kind }
@@ -204,7 +207,9 @@ impl Scanner {
             };
             let bytes = match field.kind {
                 FieldKind::Message { is_entry: true, .. } => ENTRY_BYTES,
-                FieldKind::Message { .. } | FieldKind::Text | FieldKind::Uncounted => VALUE_BYTES,
+                FieldKind::Message { .. } | FieldKind::Text | FieldKind::Bytes | FieldKind::Uncounted => {
+                    VALUE_BYTES
+                }
                 FieldKind::Scalar => 8,
             };
             self.count(count, bytes)?;
@@ -213,7 +218,11 @@ impl Scanner {
             (FieldKind::Message { index, .. }, Value::Bytes(bytes)) => self.submessage(index, bytes),
             (FieldKind::Text, Value::Bytes(bytes)) => {
                 // The received bytes, and a copy of them.
-                self.weight.decoded_bytes = self.weight.decoded_bytes.saturating_add(2 * bytes.len());
+                self.add_bytes(2 * bytes.len());
+                Ok(())
+            }
+            (FieldKind::Bytes, Value::Bytes(bytes)) => {
+                self.add_bytes(bytes.len());
                 Ok(())
             }
             _ => Ok(()),
@@ -236,8 +245,7 @@ impl Scanner {
 
     fn count(&mut self, count: usize, bytes_each: usize) -> Result<(), Refusal> {
         self.weight.value_count = self.weight.value_count.saturating_add(count);
-        self.weight.decoded_bytes =
-            self.weight.decoded_bytes.saturating_add(count.saturating_mul(bytes_each));
+        self.add_bytes(count.saturating_mul(bytes_each));
         let (in_struct, total) = (self.struct_start, self.weight.value_count);
         if in_struct.is_some_and(|start| total - start > STRUCT_ELEMENTS_MAX) {
             let max = STRUCT_ELEMENTS_MAX / 4;
@@ -252,6 +260,10 @@ impl Scanner {
             return Err(self.too_much(description));
         }
         Ok(())
+    }
+
+    fn add_bytes(&mut self, bytes: usize) {
+        self.weight.decoded_bytes = self.weight.decoded_bytes.saturating_add(bytes);
     }
 
     /// Refuses the current field; inside a struct, the field of the struct.
