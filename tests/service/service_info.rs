@@ -6,6 +6,7 @@ use strongroom::proto::v1::{
     GetServiceInfoRequest, ListFilesRequest, ServiceInfo, ServiceLimits, UploadPartRequest, UploadSpec,
 };
 use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
 
 use crate::harness::{
     Caller, direct_test, service_test, service_test_with, spec, upload_messages, violated_fields,
