@@ -36,6 +36,7 @@ async fn suspend(s: &Service) {
 #[test]
 fn suspension_ends_uploads_of_other_replicas() {
     service_test_with(with_short_interval, |s| async move {
+        s.alice().tenant_id().await;
         let replica = s.start_replica(|_| {}).await;
         let (mut messages, receiver) = mpsc::channel(0);
         let mut files = replica.alice().files;
@@ -76,8 +77,8 @@ fn suspension_ends_downloads_of_other_replicas() {
 fn suspension_ends_watches_of_other_replicas() {
     service_test_with(with_short_interval, |s| async move {
         let replica = s.start_replica(|_| {}).await;
-        let watch = replica.alice().events.clone().watch_files(WatchFilesRequest::default());
-        let mut stream = watch.await.unwrap().into_inner();
+        let mut events = replica.alice().events;
+        let mut stream = events.watch_files(WatchFilesRequest::default()).await.unwrap().into_inner();
         stream.message().await.unwrap().unwrap();
         suspend(&s).await;
         let ended = async {

@@ -240,7 +240,10 @@ pub(super) async fn record_if_denied<T>(
     upload: UploadId,
     outcome: Result<T, Error>,
 ) -> Result<T, Error> {
-    let Err(error @ Error::NotAllowed(_)) = outcome else { return outcome };
+    let error = match outcome {
+        Err(error @ Error::NotAllowed(_)) => error,
+        outcome => return outcome,
+    };
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let stored = resumable_uploads::get(&mut tx, upload).await;
     let stored = tx.finish(stored).await?;
