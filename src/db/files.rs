@@ -123,7 +123,10 @@ impl FileRow {
             mime_type: self.mime_type,
             declared_mime_type: self.declared_mime_type,
             media_kind: self.media_kind.or_damaged("media_kind", d, MediaKind::Other),
-            size_bytes: u64::try_from(self.size_bytes).unwrap_or_default(),
+            size_bytes: u64::try_from(self.size_bytes).unwrap_or_else(|error| {
+                d.add("size_bytes", error);
+                0
+            }),
             sha256: self.sha256.or_damaged("sha256", d, None),
             revision: self.revision,
             create_time: self.create_time.or_damaged("create_time", d, TIMESTAMP_MAX),

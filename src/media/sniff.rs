@@ -256,7 +256,7 @@ mod tests {
         for data in [
             b"\xff\xfe\x01\0\x02\0".to_vec(),
             b"\xff\xfe\0\xd8\0\xd8".to_vec(),
-            b"abc\x01def".to_vec(),
+            b"abc\xe9\x01def".to_vec(),
             b"\xe4\xf6\xfc\xdf".to_vec(),
             vec![0; 64],
             b"a\0b\0\0\0c\0d\0".to_vec(),

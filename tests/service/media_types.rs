@@ -70,8 +70,11 @@ fn list_filter_finds_files_by_aliases() {
         };
         alice.upload(spec("photo"), HEIC).await.unwrap();
         alice.upload(spec("memo"), M4A).await.unwrap();
-        let old = "UPDATE files SET mime_type = 'audio/m4a' WHERE name = 'memo'";
-        s.superuser.execute(old).await;
+        // As an earlier release recorded it.
+        for table in ["files", "versions"] {
+            let rename = format!("UPDATE {table} SET mime_type = 'audio/m4a' WHERE mime_type = 'audio/mp4'");
+            s.superuser.execute(&rename).await;
+        }
         for mime_type in ["image/heic", "image/heif", "audio/mp4", "audio/x-m4a", "audio/*"] {
             assert_eq!(count(mime_type).await, 1, "{mime_type}");
         }

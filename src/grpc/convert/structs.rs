@@ -164,7 +164,7 @@ mod tests {
         }
         let zeros = usize::try_from(1 - point).unwrap_or_default();
         let digits = format!("{}{digits}", "0".repeat(zeros));
-        let (whole, fraction) = digits.split_at(usize::try_from(point).unwrap_or_default() + zeros);
+        let (whole, fraction) = digits.split_at(usize::try_from(point.max(1)).unwrap());
         let sign = if digits.contains(|digit| digit != '0') { sign } else { "" };
         if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
     }
