@@ -12,7 +12,7 @@ use strongroom::proto;
 const SERVICE_CONFIG: &str = include_str!("../../proto/strongroom_service_config.json");
 
 /// Mutations that have the same effect however often they are sent.
-const IDEMPOTENT: [&str; 17] = [
+const IDEMPOTENT: [&str; 19] = [
     "UploadPart",
     "CompleteUpload",
     "CancelUpload",
@@ -30,10 +30,12 @@ const IDEMPOTENT: [&str; 17] = [
     "SuspendTenant",
     "ResumeTenant",
     "DeleteTenant",
+    "ReclaimTenant",
+    "ApproveErasure",
 ];
 
 /// Mutations without an idempotency level.
-const NO_LEVEL: [&str; 17] = [
+const NO_LEVEL: [&str; 18] = [
     "UploadFile",
     "UpdateFile",
     "CopyFile",
@@ -50,6 +52,7 @@ const NO_LEVEL: [&str; 17] = [
     "RedeliverWebhook",
     "CreateTenant",
     "UpdateTenant",
+    "RequestErasure",
     "ExportTenant",
 ];
 

@@ -12,7 +12,12 @@ use tonic::{Code, Status};
 use crate::harness::{Caller, Identity, Service, file_id, reason, service_test, spec, violated_fields};
 
 impl Caller {
-    async fn request_erasure(&self, tenant: &str, file: &str, reason: &str) -> Result<Erasure, Status> {
+    pub(crate) async fn request_erasure(
+        &self,
+        tenant: &str,
+        file: &str,
+        reason: &str,
+    ) -> Result<Erasure, Status> {
         let request = RequestErasureRequest {
             tenant_id: tenant.to_owned(),
             file_id: file.to_owned(),
@@ -22,7 +27,7 @@ impl Caller {
         Ok(self.tenants.clone().request_erasure(request).await?.into_inner().erasure.unwrap())
     }
 
-    async fn approve_erasure(&self, erasure: &Erasure) -> Result<Erasure, Status> {
+    pub(crate) async fn approve_erasure(&self, erasure: &Erasure) -> Result<Erasure, Status> {
         let request = ApproveErasureRequest {
             tenant_id: erasure.tenant_id.clone(),
             erasure_id: erasure.id.clone(),
@@ -31,9 +36,9 @@ impl Caller {
         Ok(self.tenants.clone().approve_erasure(request).await?.into_inner().erasure.unwrap())
     }
 
-    async fn list_erasures(&self, tenant: &str) -> Vec<Erasure> {
+    pub(crate) async fn list_erasures(&self, tenant: &str) -> Result<Vec<Erasure>, Status> {
         let request = ListErasuresRequest { tenant_id: tenant.to_owned() };
-        self.tenants.clone().list_erasures(request).await.unwrap().into_inner().erasures
+        Ok(self.tenants.clone().list_erasures(request).await?.into_inner().erasures)
     }
 }
 
@@ -67,7 +72,7 @@ fn approved_erasure_lets_the_owner_purge_the_file() {
         assert_eq!(reason(&s.bob().purge(&other).await.unwrap_err()), "FILE_RETAINED", "another file");
         assert_eq!(reason(&root.delete_tenant(&acme, false).await.unwrap_err()), "TENANT_RETAINED");
         s.alice().purge(&id).await.unwrap();
-        assert!(root.list_erasures(&acme).await[0].use_time.is_some());
+        assert!(root.list_erasures(&acme).await.unwrap()[0].use_time.is_some());
 
         let audited = "SELECT count(*) FROM audit_entries WHERE details ->> 'erasure_id' IS NOT NULL
             AND action IN ({audit_action.erasure_request}, {audit_action.erasure_approve}, {audit_action.file_purge})";

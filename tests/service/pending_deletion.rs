@@ -16,7 +16,7 @@ use crate::harness::{Caller, Service, file_id, pattern, reason, service_test, sp
 const SIZE: usize = 1_000;
 
 impl Caller {
-    async fn reclaim(&self, tenant: &str) -> Result<ReclaimTenantResponse, Status> {
+    pub(crate) async fn reclaim(&self, tenant: &str) -> Result<ReclaimTenantResponse, Status> {
         let request =
             ReclaimTenantRequest { tenant_id: tenant.to_owned(), ..ReclaimTenantRequest::default() };
         Ok(self.tenants.clone().reclaim_tenant(request).await?.into_inner())
@@ -75,9 +75,9 @@ fn uploads_wait_while_too_many_bytes_are_pending() {
         let metadata = error.get_details_error_info().unwrap().metadata;
         assert_eq!(metadata["pending_deletion_bytes"], (4 * SIZE).to_string());
         assert_eq!(metadata["pending_deletion_bytes_max"], (2 * SIZE).to_string());
-        let reserved =
-            s.alice().create_upload(strongroom::proto::v1::UploadSpec { size_bytes: Some(1), ..spec("b") });
-        assert_eq!(reason(&reserved.await.unwrap_err()), "QUOTA_BYTES_EXCEEDED");
+        let one_byte = strongroom::proto::v1::UploadSpec { size_bytes: Some(1), ..spec("b") };
+        let error = s.alice().create_upload(one_byte).await.unwrap_err();
+        assert_eq!(reason(&error), "QUOTA_BYTES_EXCEEDED");
 
         let (acme, operator) = (s.alice().tenant_id().await, s.operator());
         let reclaimed = operator.reclaim(&acme).await.unwrap();

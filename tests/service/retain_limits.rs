@@ -2,9 +2,12 @@
 
 use chrono::Duration;
 use prost_types::Timestamp;
-use strongroom::proto::{
-    admin::v1::UpdateTenantRequest,
-    v1::{CopyFileRequest, CreateUploadRequest, File, GetPolicyRequest, UploadSpec},
+use strongroom::{
+    domain::clock::Clock,
+    proto::{
+        admin::v1::UpdateTenantRequest,
+        v1::{CopyFileRequest, CreateUploadRequest, File, GetPolicyRequest, UploadSpec},
+    },
 };
 use tonic::{Code, Status};
 
@@ -50,6 +53,9 @@ fn members_retain_nothing_and_admins_ten_years() {
         }
         let [one_shot, created, direct] = create_in_every_way(&s.ada(), retained(&s, 3_650)).await;
         assert!(one_shot.is_ok() && created.is_ok() && direct.is_ok(), "{one_shot:?} {created:?} {direct:?}");
+        for id in s.ada().list_upload_ids(10).await {
+            s.ada().cancel_upload(&id).await.unwrap();
+        }
         let policy = s.alice().policies.clone().get_policy(GetPolicyRequest::default()).await.unwrap();
         let policy = policy.into_inner().policy.unwrap();
         assert_eq!((policy.retain_admin_days_max, policy.retain_member_days_max), (3_650, 0));

@@ -130,7 +130,7 @@ async fn url_rejects_a_body_of_another_length() {
         let url = store.presign(&request).await.unwrap().unwrap().url;
         for size in [0, 2, 1_000_000] {
             let response = client.put(url.clone()).body(body(size)).send().await.unwrap();
-            assert_eq!(response.status(), 403, "{size} bytes instead of one: {request:?}");
+            assert!(response.status().is_client_error(), "{size} bytes instead of one: {response:?}");
         }
     }
     assert_eq!(store.head(&key).await.unwrap_err().kind, StorageErrorKind::NotFound);

@@ -10,13 +10,14 @@ pub(crate) struct QuotaRow {
     pub(crate) reserved_bytes: i64,
     pub(crate) file_count: i64,
     pub(crate) reserved_file_count: i64,
+    pub(crate) pending_deletion_bytes: i64,
 }
 
 impl Service {
     pub(crate) async fn quota_row(&self, caller: &Caller) -> QuotaRow {
-        let sql =
-            "SELECT limit_bytes, used_bytes, reserved_bytes, file_count, reserved_file_count FROM quotas
-                   WHERE tenant_id = $1::text::uuid";
+        let sql = "SELECT limit_bytes, used_bytes, reserved_bytes, file_count, reserved_file_count,
+                   pending_deletion_bytes
+                   FROM quotas WHERE tenant_id = $1::text::uuid";
         let rows = self.superuser.query_rows(sql, &[&caller.tenant_id().await]).await;
         QuotaRow {
             limit_bytes: rows[0].get(0),
@@ -24,6 +25,7 @@ impl Service {
             reserved_bytes: rows[0].get(2),
             file_count: rows[0].get(3),
             reserved_file_count: rows[0].get(4),
+            pending_deletion_bytes: rows[0].get(5),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Comparisons of the service with the model, through its API and through the quota rows in the database.
 
+use std::sync::atomic::Ordering;
+
 use strongroom::proto::v1::{FileState, ListFilesRequest};
 
 use super::{
@@ -24,6 +26,7 @@ pub(super) async fn assert_quota(s: &Service, server: &Service, tenant: &Tenant)
     };
     s.wait_until(&what, is_expected).await;
     let row = s.quota_row(&admin).await;
+    tenant.pending_deletion_bytes.store(row.pending_deletion_bytes, Ordering::Relaxed);
     let expected = (tenant.limit_bytes, tenant.used_bytes(), tenant.file_count());
     assert_eq!((row.limit_bytes, row.used_bytes, row.file_count), expected, "limit, used, files");
     let usage = admin.usage().await.unwrap();
