@@ -30,14 +30,11 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         | R::StorageUnavailable
         | R::DatabaseUnavailable
         | R::ShuttingDown => return None,
-        R::ImportRefused => {
-            "check the response of the URL, and whether its host serves it without credentials"
-        }
-        R::StreamOrderInvalid => "client and server use different protocols: update the older one",
+        R::ImportRefused => "check whether the host of the URL serves it without credentials",
+        R::StreamOrderInvalid | R::MalformedMessage => "client and server use different protocols: update the older one",
         R::ChecksumMismatch => "the bytes were damaged in transit: send them again",
         R::UploadContentDiffers => "cancel the upload and create another one for the other bytes",
         R::MessageTooLarge => "send smaller messages",
-        R::MalformedMessage => "client and server use different protocols: update the older one",
         R::EncodingUnsupported => "send without this compression",
         R::MethodUnknown => "update the server: it does not have this method",
         R::SizeMismatch => "the source changed while it was read: upload it again",
@@ -57,9 +54,7 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::FileTooLarge => "upload a smaller file, or ask for a higher limit",
         R::RateLimited => "send fewer calls per second",
         R::UploadNotFinished => "no file was stored: resume the upload, or send the file again",
-        R::UploadFenced => {
-            "no file was stored: check whether another client resumed the upload, or send the file again"
-        }
+        R::UploadFenced => "no file was stored: another client resumed the upload, or it took too long",
         R::UploadPartsTooLarge => "cancel the upload, then send the file again",
         R::UploadCommitted => "the file exists: delete it if you do not want it",
         R::DirectUploadUnsupported => "upload through the service",

@@ -40,6 +40,7 @@ mod import_find;
 mod import_urls;
 mod issuers;
 mod jobs;
+mod large_headers;
 mod list;
 mod list_education;
 mod media_types;

@@ -63,7 +63,7 @@ async fn request_in_tx(
     operator: &Operator,
     request: &ErasureRequest,
 ) -> Result<Erasure, Error> {
-    let requested_by = operator_identity(operator);
+    let requested_by = operator.id();
     let payload = [
         requested_by.clone().into_bytes(),
         request.file.map(|file| file.as_uuid().into_bytes().to_vec()).unwrap_or_default(),
@@ -125,7 +125,7 @@ async fn approve_in_tx(
     id: ErasureId,
     request_id: Option<RequestId>,
 ) -> Result<Erasure, Error> {
-    let approved_by = operator_identity(operator);
+    let approved_by = operator.id();
     let payload = [approved_by.clone().into_bytes(), id.as_uuid().into_bytes().to_vec()];
     let claim = idempotency::claim_request(app, tx, request_id, Method::ApproveErasure, &payload).await?;
     let attempt = match claim {
@@ -158,11 +158,6 @@ pub async fn list_erasures(app: &App, operator: &Operator, tenant: TenantId) -> 
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
     let listed = erasures::list(&mut tx, ERASURES_MAX).await;
     Ok(tx.finish(listed).await?)
-}
-
-/// Returns the identity of an operator. Two operators never have the same one.
-fn operator_identity(operator: &Operator) -> String {
-    operator.actor.id.clone()
 }
 
 fn expire_days(app: &App) -> u32 {

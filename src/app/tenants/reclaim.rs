@@ -53,7 +53,7 @@ async fn reclaim_in_tx(
     operator: &Operator,
     request_id: Option<RequestId>,
 ) -> Result<ReclaimedBytes, Error> {
-    let payload = [operator.actor.id.clone().into_bytes()];
+    let payload = [operator.id().into_bytes()];
     let attempt =
         match idempotency::claim_request(app, tx, request_id, Method::ReclaimTenant, &payload).await? {
             RequestClaim::Replay(response) => return Ok(response),

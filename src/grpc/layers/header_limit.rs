@@ -20,7 +20,7 @@ const PSEUDO_HEADERS_BYTES: usize =
     ":method".len() + ":scheme".len() + ":authority".len() + ":path".len() + 4 * HEADER_OVERHEAD_BYTES;
 
 /// The limit of the transport, as a multiple of the limit of this layer.
-const TRANSPORT_FACTOR: u32 = 4;
+const TRANSPORT_FACTOR: u32 = 8;
 
 /// Refuses requests whose headers have more bytes than this.
 #[derive(Clone, Copy)]
