@@ -65,6 +65,7 @@ async fn dev_serves_all_callers_and_keeps_data_across_restart() {
     let source = source.to_str().unwrap();
 
     let (dev, json) = start_dev(&data_dir).await;
+    check_port_hints(json["grpc"].as_str().unwrap(), json["edge"].as_str().unwrap()).await;
     for caller in [
         "acme_admin",
         "acme_manager",
@@ -153,6 +154,21 @@ async fn check_operator_commands(data_dir: &Path) {
     let transfer = ["transfer-ownership", "--from", "leaver", "--to", "successor", "--dry-run"];
     let (code, result) = run_client(data_dir, "acme_admin", &transfer).await;
     assert_eq!((code, &result["remaining_file_count"]), (Some(0), &Value::from(0)));
+}
+
+/// Runs a command against the wrong port and with the wrong scheme.
+async fn check_port_hints(grpc: &str, edge: &str) {
+    for (server, advice) in [
+        (edge.to_owned(), "use the gRPC port"),
+        (grpc.replace("http://", "https://"), "does not use TLS: use http://"),
+        (edge.replace("http://", "https://"), "use the gRPC port"),
+    ] {
+        let output =
+            strongroom_command().args(["ls", "--token", "t", "--server", &server]).output().await.unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(7), "{server}: {errors}");
+        assert!(errors.contains(advice), "{server}: {errors}");
+    }
 }
 
 /// Runs the maintenance commands on the data of the running server.

@@ -166,3 +166,28 @@ async fn get(edge: &str, path: &str) -> Option<reqwest::Response> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     reqwest::get(format!("{edge}{path}")).await.ok()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn used_address_is_reported_with_its_key() {
+    let site = Site::new("used_address").await;
+    let used = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = used.local_addr().unwrap().to_string();
+    for (variable, key) in
+        [("STRONGROOM_SERVER__LISTEN", "`server.listen`"), ("STRONGROOM_EDGE__LISTEN", "`edge.listen`")]
+    {
+        let output = site.command(&["serve"]).env(variable, &address).output().await.unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains(key) && error.contains(&address), "{error}");
+    }
+    site.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_refuses_clear_text_beyond_loopback() {
+    let site = Site::new("clear_text").await;
+    let output =
+        site.command(&["serve"]).env("STRONGROOM_SERVER__LISTEN", "0.0.0.0:0").output().await.unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains("server.allow_plaintext = true"), "{error}");
+    site.close().await;
+}
