@@ -91,7 +91,12 @@ async fn stall(mut channel: Channel, token: Option<SecretString>, path: &'static
         request = request.header("authorization", format!("Bearer {}", token.expose_secret()));
     }
     let first = stream::iter([Ok::<_, Status>(Frame::data(Bytes::from(sent)))]);
-    let request = request.body(Body::new(StreamBody::new(first.chain(stream::pending())))).unwrap();
+    // A download begins when its request has ended.
+    let body = match path {
+        DOWNLOAD => Body::new(StreamBody::new(first)),
+        _ => Body::new(StreamBody::new(first.chain(stream::pending()))),
+    };
+    let request = request.body(body).unwrap();
     if std::future::poll_fn(|context| channel.poll_ready(context)).await.is_err() {
         return;
     }

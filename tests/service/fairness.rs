@@ -54,7 +54,11 @@ fn stall(
         request = request.header("authorization", format!("Bearer {}", caller.token));
     }
     let first = stream::iter([Ok::<_, Status>(Frame::data(Bytes::from(sent)))]);
-    let body = Body::new(StreamBody::new(first.chain(stream::pending())));
+    // A download begins when its request has ended.
+    let body = match path {
+        DOWNLOAD => Body::new(StreamBody::new(first)),
+        _ => Body::new(StreamBody::new(first.chain(stream::pending()))),
+    };
     let request = request.body(body).unwrap();
     let mut channel = channel.clone();
     tokio::spawn(async move {
