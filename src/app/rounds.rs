@@ -174,7 +174,8 @@ async fn process_page<W: DueItems>(
         // Before the item is processed: if it ends the round, by a panic for example, the next round
         // continues after it.
         rotation.advance(key, Some(W::position(item)));
-        match work.process(item).await {
+        // Boxed: the futures of items are large, and the future of a round would contain them.
+        match Box::pin(work.process(item)).await {
             Ok(ItemOutcome::Done) => page.done += 1,
             Ok(ItemOutcome::Enqueued | ItemOutcome::Skipped) => {}
             Err(Error::DatabaseUnavailable(error))

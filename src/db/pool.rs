@@ -142,16 +142,17 @@ impl Pool {
     pub(super) async fn acquire(&self, holder: Holder) -> Result<Connection, DbError> {
         const OPERATION: &str = "acquire database connection";
         let until = Instant::now() + self.acquire_timeout;
-        let slot = self.shares.acquire(holder, 1, self.acquire_timeout).await.map_err(|exhausted| {
-            let reason = match exhausted {
-                Exhausted::Process => "timed out waiting for a free connection",
-                Exhausted::Caller | Exhausted::Tenant | Exhausted::TenantMax => {
-                    "timed out waiting for a connection of the caller's share"
-                }
-            };
-            DbError::new(DbErrorKind::Unavailable, OPERATION, reason)
-        })?;
-        match timeout_at(until, self.inner.get()).await {
+        let slot =
+            Box::pin(self.shares.acquire(holder, 1, self.acquire_timeout)).await.map_err(|exhausted| {
+                let reason = match exhausted {
+                    Exhausted::Process => "timed out waiting for a free connection",
+                    Exhausted::Caller | Exhausted::Tenant | Exhausted::TenantMax => {
+                        "timed out waiting for a connection of the caller's share"
+                    }
+                };
+                DbError::new(DbErrorKind::Unavailable, OPERATION, reason)
+            })?;
+        match timeout_at(until, Box::pin(self.inner.get())).await {
             Ok(Ok(inner)) => Ok(Connection { inner, _slot: slot }),
             Ok(Err(error)) => Err(DbError::new(DbErrorKind::Unavailable, OPERATION, error)),
             Err(_) => Err(DbError::new(

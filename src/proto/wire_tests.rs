@@ -99,11 +99,12 @@ fn malformed_message_is_refused() {
     }
     // A struct deeper than prost accepts is left to prost.
     let deep = (0..200).fold(Vec::new(), |inner: Vec<u8>, _| {
+        let mut list = vec![0x0A];
+        prost::encoding::encode_varint(inner.len() as u64, &mut list);
+        list.extend(inner);
         let mut value = vec![0x32];
-        prost::encoding::encode_varint(inner.len() as u64 + 2, &mut value);
-        value.push(0x0A);
-        prost::encoding::encode_varint(inner.len() as u64, &mut value);
-        value.extend(inner);
+        prost::encoding::encode_varint(list.len() as u64, &mut value);
+        value.extend(list);
         value
     });
     assert!(scan("google.protobuf.Value", &deep).is_ok());

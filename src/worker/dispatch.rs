@@ -14,12 +14,13 @@ use crate::{
 /// # Errors
 /// Returns the error of the use case. The job is then retried.
 pub(super) async fn dispatch_job(app: &App, tenant: TenantId, job: Job) -> Result<(), Error> {
+    // Boxed: these futures are large, and the future of the worker would contain them.
     match job {
         Job::VerifyUpload { file, version, sha256, sniffed, uploader } => {
             let (sniffed, uploader) = (sniffed.as_deref(), uploader.as_ref());
-            verify_upload(app, tenant, file, version, sha256, sniffed, uploader).await
+            Box::pin(verify_upload(app, tenant, file, version, sha256, sniffed, uploader)).await
         }
-        Job::DeleteExpiredFiles {} => delete_expired_files(app, tenant).await,
-        Job::ApplyStorageClass { file } => apply_storage_class(app, tenant, file).await,
+        Job::DeleteExpiredFiles {} => Box::pin(delete_expired_files(app, tenant)).await,
+        Job::ApplyStorageClass { file } => Box::pin(apply_storage_class(app, tenant, file)).await,
     }
 }

@@ -212,7 +212,9 @@ fn promise(name: &str, comment: &str) -> Promise {
     for label in ["When:", "Do:", "Example:"] {
         assert!(!line(label).is_empty(), "{name}: {label}");
     }
-    let metadata: BTreeMap<String, String> = serde_json::from_str(line("Metadata:"))
+    // The metadata come last and can have several lines.
+    let (_, metadata) = comment.split_once("Metadata:").unwrap_or_else(|| panic!("{name} has no metadata"));
+    let metadata: BTreeMap<String, String> = serde_json::from_str(metadata)
         .unwrap_or_else(|error| panic!("{name}: the metadata are no JSON object of strings: {error}"));
     let code = line("Code:");
     let words = comment.split_whitespace().collect::<Vec<_>>().join(" ");
