@@ -4,7 +4,7 @@
 //! proven anything yet (by a verified caller, or by a complete request), or else the one that has been idle
 //! for longest. A connection with a request of a known peer is never closed. An address that is at its limit
 //! gets the same among its own connections. Trusted proxies, which speak for many clients, have no limit per
-//! address.
+//! address and nothing to prove.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,7 @@ use crate::domain::address_range::AddressRange;
 pub struct PeerLimits {
     pub connections_max: usize,
     pub per_address_max: usize,
-    /// The addresses without a limit of their own.
+    /// The addresses without a limit of their own. Their connections count as known from the start.
     pub trusted: Vec<AddressRange>,
 }
 
@@ -137,7 +137,7 @@ impl Peers {
         if state.open.len() >= self.limits.connections_max && !state.make_room(|_| true) {
             return Admitted::PortFull;
         }
-        let standing = Standing { is_known: false, requests: 0, since: Instant::now() };
+        let standing = Standing { is_known: is_trusted, requests: 0, since: Instant::now() };
         let close = close_all.child_token();
         let (standing, ended) = (Mutex::new(standing), Arc::clone(&self.ended));
         let connection = Arc::new(Connection { address, standing, close, ended });

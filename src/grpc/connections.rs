@@ -1,6 +1,6 @@
 //! The connections of the gRPC port, with limits for their number, their idle time and their age.
 //!
-//! A connection on which no request is authenticated in time is closed. A port that is full closes such
+//! A connection on which no request is authenticated in time is closed, unless it is one of a trusted proxy. A port that is full closes such
 //! connections, and idle ones, to make room ([`Peers`]).
 //!
 //! The keepalive of HTTP/2 begins after the handshakes, so a peer that never completes them is disconnected
@@ -227,11 +227,19 @@ mod tests {
     async fn listening(
         connections_max: usize,
     ) -> (impl Stream<Item = Result<Connection, io::Error>>, Limits, SocketAddr) {
+        listening_behind(connections_max, &[]).await
+    }
+
+    async fn listening_behind(
+        connections_max: usize,
+        trusted: &[&str],
+    ) -> (impl Stream<Item = Result<Connection, io::Error>>, Limits, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let silence = Duration::from_secs(50);
         let per_address_max = connections_max;
-        let peers = Peers::new(PeerLimits { connections_max, per_address_max, trusted: Vec::new() });
+        let trusted = trusted.iter().map(|range| range.parse().unwrap()).collect();
+        let peers = Peers::new(PeerLimits { connections_max, per_address_max, trusted });
         let unauthenticated = Duration::from_secs(30);
         let limits = Limits { peers, unauthenticated, silence, age: None, close: CancellationToken::new() };
         (accepted(listener, limits.clone()), limits, address)
@@ -282,6 +290,16 @@ mod tests {
         tokio::time::pause();
         assert_eq!(stranger.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
         assert_eq!(known.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn trusted_proxy_need_not_authenticate() {
+        let (accepted, _limits, address) = listening_behind(1, &["127.0.0.1"]).await;
+        let mut accepted = std::pin::pin!(accepted);
+        let _client = TcpStream::connect(address).await.unwrap();
+        let mut proxy = accepted.next().await.unwrap().unwrap();
+        tokio::time::pause();
+        assert_eq!(proxy.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]

@@ -17,10 +17,7 @@ use http::{Extensions, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Code, Status, body::Body};
 
-use super::{
-    Around, Inner, Next,
-    anonymous::{Anonymous, Place},
-};
+use super::{Around, Inner, Next, anonymous::Anonymous, deadline::EndingBody};
 use crate::{
     admission::{
         Exhausted, Holder, ShareLimits, ShareStatus, Shares, Slot, holder::normalize_address,
@@ -80,16 +77,34 @@ impl InFlight {
         self.requests.status()
     }
 
-    async fn run_anonymous<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
-        let places = if request.uri().path() == CHECK { &self.checks } else { &self.anonymous };
+    async fn run_anonymous<S: Inner>(
+        &self,
+        request: Request<Body>,
+        next: Next<S>,
+        address: IpAddr,
+    ) -> Response<Body> {
         let call_id = request_origin(request.extensions()).call_id;
-        let mut place = places.enter();
+        let address = normalize_address(address);
+        let place = match request.uri().path() {
+            // A check that can be ended has not sent its message, so its connection does not protect it.
+            CHECK => self.checks.enter(address, None),
+            _ => {
+                let peer = request.extensions().get::<PeerInfo>().map(|info| info.peer.clone());
+                self.anonymous.enter(address, peer)
+            }
+        };
+        let displaced = move || status::status(&Error::Overloaded(Workload::Requests), &call_id);
+        let Some(mut place) = place else { return displaced().into_http() };
         let response = tokio::select! {
             biased;
             response = next.run(request) => response,
-            () = place.displaced() => return displaced(&call_id).into_http(),
+            () = place.displaced() => return displaced().into_http(),
         };
-        response.map(|inner| Body::new(AnonymousBody { inner, place: Some(place), call_id }))
+        let end = Box::pin(async move {
+            place.displaced().await;
+            displaced()
+        });
+        response.map(|inner| Body::new(EndingBody { inner, end: Some(end) }))
     }
 
     async fn run_authenticated<S: Inner>(
@@ -123,7 +138,7 @@ impl Around for InFlight {
             return status::status(&error, &request_origin(request.extensions()).call_id).into_http();
         }
         let response = match find_access(request.uri().path()) {
-            Some(Access::Anonymous) => self.run_anonymous(request, next).await,
+            Some(Access::Anonymous) => self.run_anonymous(request, next, address).await,
             _ => self.run_authenticated(request, next, address).await,
         };
         response.map(|inner| Body::new(HoldingBody { inner, _held: running }))
@@ -139,10 +154,6 @@ fn peer_address(extensions: &Extensions) -> IpAddr {
 fn is_unauthenticated(response: &Response<Body>) -> bool {
     let code = response.headers().get(Status::GRPC_STATUS);
     code.is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::Unauthenticated)
-}
-
-fn displaced(call_id: &str) -> Status {
-    status::status(&Error::Overloaded(Workload::Requests), call_id)
 }
 
 /// The limits of calls per second of addresses.
@@ -210,42 +221,6 @@ impl<H: Unpin> HttpBody for HoldingBody<H> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         Pin::new(&mut self.inner).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-/// The body of an anonymous request. It ends when a newer request takes its place.
-struct AnonymousBody {
-    inner: Body,
-    place: Option<Place>,
-    call_id: String,
-}
-
-impl HttpBody for AnonymousBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = &mut *self;
-        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
-            return Poll::Ready(frame);
-        }
-        let Some(place) = &mut this.place else { return Poll::Ready(None) };
-        if place.poll_displaced(context).is_pending() {
-            return Poll::Pending;
-        }
-        (this.inner, this.place) = (Body::empty(), None);
-        Poll::Ready(Some(Err(displaced(&this.call_id))))
     }
 
     fn is_end_stream(&self) -> bool {

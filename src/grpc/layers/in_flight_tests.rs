@@ -1,6 +1,6 @@
 //! Tests of the limit of concurrent requests.
 
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt, StreamBody};
 use tonic_types::StatusExt;
 
 use super::*;
@@ -61,6 +61,20 @@ async fn silent_health_checks_do_not_refuse_others() {
     let ended = waiting.remove(0).await.unwrap();
     assert_eq!(status(&ended).unwrap().code(), Code::ResourceExhausted);
     waiting.iter().for_each(|call| call.abort());
+}
+
+#[tokio::test]
+async fn ended_watch_gets_its_status_in_trailers() {
+    const WATCH: &str = "/grpc.health.v1.Health/Watch";
+    let layer = in_flight(|config| config.server.anonymous_requests_max = 1);
+    let watch = call(&layer, request(WATCH), endless).await;
+    let _other = call(&layer, request(WATCH), endless).await;
+    let mut body = watch.into_body();
+    let trailers = body.frame().await.unwrap().expect("no error, which would reset the stream");
+    let ended = Status::from_header_map(&trailers.into_trailers().unwrap()).unwrap();
+    assert_eq!(ended.code(), Code::ResourceExhausted);
+    assert!(ended.get_details_retry_info().is_some());
+    assert!(body.frame().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
