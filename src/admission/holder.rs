@@ -69,14 +69,14 @@ impl Holder {
         Self { owner: Owner::Name(hash_of(name)), caller: None }
     }
 
-    /// The peer of a request that is not authenticated yet. It may be an operator, so it may use the reserve.
+    /// The peer of a request that is not authenticated yet.
     pub fn of_address(address: IpAddr) -> Self {
         Self { owner: Owner::Address(normalize_address(address)), caller: None }
     }
 
     /// Returns whether the holder may use the units that are reserved for operators.
     pub(super) fn may_use_reserve(&self) -> bool {
-        matches!(self.owner, Owner::Platform | Owner::Address(_))
+        self.owner == Owner::Platform
     }
 }
 

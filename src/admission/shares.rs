@@ -252,7 +252,8 @@ impl State {
         let Some(caller) = holder.caller else { return Ok(()) };
         let held_by_caller =
             holdings.and_then(|holdings| holdings.callers.get(&caller)).copied().unwrap_or(0);
-        let left_by_others = share.min(limits.tenant_max) - (held - held_by_caller);
+        // Of the share and not of the maximum, which one caller may reach.
+        let left_by_others = share - (held - held_by_caller);
         if held_by_caller + units > share_of(left_by_others, limits.rounding) {
             return Err(Exhausted::Caller);
         }

@@ -79,27 +79,32 @@ fn few_units_can_be_used_by_one_caller() {
 }
 
 #[test]
-fn tenant_maximum_is_shared_by_its_callers() {
+fn one_caller_can_reach_the_tenant_maximum() {
     let shares = Shares::new(ShareLimits { tenant_max: 64, ..ShareLimits::slots(256) });
     let alice = take_all(&shares, caller(1, "alice"));
-    assert_eq!(alice.len(), 48);
-    let others: Vec<Vec<Slot>> =
-        (0..20).map(|number| take_all(&shares, caller(1, &number.to_string()))).collect();
-    assert_eq!(alice.len() + others.iter().map(Vec::len).sum::<usize>(), 64);
-    assert_eq!(shares.try_acquire(caller(1, "bob"), 1).unwrap_err(), Exhausted::TenantMax);
+    assert_eq!(alice.len(), 64, "less than a caller's share of the pool");
+    for name in ["alice", "bob"] {
+        assert_eq!(shares.try_acquire(caller(1, name), 1).unwrap_err(), Exhausted::TenantMax);
+    }
 }
 
 #[test]
-fn unauthenticated_request_becomes_one_of_its_caller() {
+fn units_can_be_given_to_another_holder_within_its_share() {
     let shares = Shares::new(ShareLimits::slots(8).with_reserve(2));
     let address = Holder::of_address("192.0.2.1".parse().unwrap());
+    let mut slot = shares.try_acquire(address, 1).unwrap();
     let members: Vec<Vec<Slot>> = (1..9).map(|number| take_all(&shares, caller(number, "member"))).collect();
     assert_eq!(shares.status().in_use, 6);
-    let mut slot = shares.try_acquire(address, 1).expect("it may be an operator");
-    assert_eq!(slot.reassign(caller(9, "member")).unwrap_err(), Exhausted::Process);
-    slot.reassign(Holder::PLATFORM).unwrap();
+    assert_eq!(
+        shares.try_acquire(address, 1).unwrap_err(),
+        Exhausted::Process,
+        "the reserve is for operators"
+    );
+    slot.reassign(caller(9, "member")).unwrap();
+    let mut other = shares.try_acquire(Holder::PLATFORM, 1).unwrap();
+    assert_eq!(other.reassign(caller(9, "member")).unwrap_err(), Exhausted::Process);
     assert_eq!(shares.status().in_use, 7);
-    drop((slot, members));
+    drop((slot, other, members));
     assert_eq!(shares.status().in_use, 0);
     assert!(shares.state().owners.is_empty());
 }
