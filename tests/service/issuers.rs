@@ -11,7 +11,10 @@ use strongroom::{
     domain::clock::Clock,
     proto::{
         admin::v1::{ListTenantsRequest, SuspendTenantRequest, export_tenant_response::Record},
-        v1::{CreateWebhookRequest, FileFilter, ListFilesRequest, Quota, UploadSpec, Visibility},
+        v1::{
+            CreateWebhookRequest, FileFilter, GetQuotaRequest, ListFilesRequest, Quota, UploadSpec,
+            Visibility,
+        },
     },
 };
 use tonic::{Code, Status, body::Body};
@@ -320,6 +323,26 @@ fn tenants_are_created_at_a_limited_rate_per_issuer() {
             s.clock.advance(chrono::Duration::seconds(30));
             s.pupil().quota().await.unwrap();
             assert_eq!(count_tenants(&s).await, 4);
+        },
+    );
+}
+
+#[test]
+fn cancelled_first_calls_use_up_one_creation() {
+    service_test_with(
+        |config| config.tenants.creations_per_minute_max = 2,
+        |s| async move {
+            // Reads continue, and creations wait.
+            s.superuser.execute("BEGIN; LOCK TABLE tenants IN EXCLUSIVE MODE").await;
+            for _ in 0..3 {
+                let mut request = tonic::Request::new(GetQuotaRequest::default());
+                request.set_timeout(std::time::Duration::from_millis(200));
+                let cancelled = s.mallory().quotas.clone().get_quota(request).await.unwrap_err();
+                assert_eq!(cancelled.code(), Code::DeadlineExceeded);
+            }
+            s.superuser.execute("ROLLBACK").await;
+            s.alice().quota().await.unwrap();
+            assert_eq!(count_tenants(&s).await, 2);
         },
     );
 }

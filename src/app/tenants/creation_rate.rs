@@ -38,11 +38,6 @@ impl CreationRate {
         self.settled_time = now + self.debt(now) + MINUTE / per_minute_max.max(1);
     }
 
-    /// Releases the last recorded creation, because no tenant was created.
-    pub(super) fn release(&mut self, per_minute_max: u32) {
-        self.settled_time -= MINUTE / per_minute_max.max(1);
-    }
-
     /// Returns the time until all creations are made up for. At most a minute, also after the clock was set back.
     fn debt(&self, now: Timestamp) -> Duration {
         (self.settled_time - now).to_std().unwrap_or_default().min(MINUTE)
@@ -68,17 +63,6 @@ mod tests {
         rate.record(later, 6);
         assert_eq!(rate.check(later, 6), Err(Duration::from_secs(10)));
         assert_eq!(rate.check(later + MINUTE, 6), Ok(()));
-    }
-
-    #[test]
-    fn released_creation_is_not_counted() {
-        let (mut rate, now) = (CreationRate::default(), Timestamp::UNIX_EPOCH);
-        for _ in 0..3 {
-            rate.record(now, 1);
-            assert!(rate.check(now, 1).is_err());
-            rate.release(1);
-            assert_eq!(rate.check(now, 1), Ok(()));
-        }
     }
 
     #[test]

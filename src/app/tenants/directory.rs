@@ -11,6 +11,8 @@ use std::{
 };
 
 use moka::future::Cache;
+use tokio::sync::OwnedMutexGuard;
+use tracing::Instrument;
 
 use super::creation_rate::CreationRate;
 use crate::{
@@ -35,6 +37,10 @@ use crate::{
 const CACHE_CAPACITY: u64 = 10_000;
 pub(in crate::app) const CACHE_SECONDS: u32 = 10;
 
+/// How long a name without a tenant is cached. Its calls then need no query each, and a tenant that another
+/// replica creates is seen after this time.
+const UNKNOWN_CACHE_TIME: Duration = Duration::from_secs(1);
+
 /// A tenant as of the time it was read.
 #[derive(Clone)]
 struct CachedTenant {
@@ -52,6 +58,8 @@ impl CachedTenant {
 /// A directory of tenants with a short-lived cache.
 pub(in crate::app) struct TenantDirectory {
     cache: Cache<TenantName, CachedTenant>,
+    /// The names without a tenant.
+    unknown: Cache<TenantName, ()>,
     /// The number of invalidations. A tenant that was read before an invalidation must not be cached after
     /// it.
     invalidation_count: AtomicU64,
@@ -79,6 +87,7 @@ impl TenantDirectory {
                 .time_to_live(ttl)
                 .support_invalidation_closures()
                 .build(),
+            unknown: Cache::builder().max_capacity(CACHE_CAPACITY).time_to_live(UNKNOWN_CACHE_TIME).build(),
             invalidation_count: AtomicU64::new(0),
             default_preset: Policy::preset(&config.preset)?,
             presets,
@@ -101,11 +110,20 @@ impl TenantDirectory {
         if let Some(tenant) = self.find_cached(name, now).await {
             return Ok(Some(tenant));
         }
+        if self.unknown.contains_key(name) {
+            return Ok(None);
+        }
         let invalidation_count = self.invalidation_count.load(Ordering::SeqCst);
         let mut tx = app.db.system_tx_for(Holder::of_name(name)).await?;
         let found = tenants::find_by_name(&mut tx, name).await?;
         tx.commit().await?;
-        let Some(tenant) = found else { return Ok(None) };
+        let Some(tenant) = found else {
+            self.unknown.insert(name.clone(), ()).await;
+            if self.invalidation_count.load(Ordering::SeqCst) != invalidation_count {
+                self.unknown.invalidate(name).await;
+            }
+            return Ok(None);
+        };
         Ok(Some(self.cache_tenant(name, tenant, now, invalidation_count).await))
     }
 
@@ -126,11 +144,10 @@ impl TenantDirectory {
     /// Returns `TenantCreationsExhausted` or `DatabaseUnavailable`.
     pub(in crate::app) async fn get_or_create(
         &self,
-        app: &App,
+        app: &Arc<App>,
         name: TenantName,
     ) -> Result<Arc<Tenant>, Error> {
-        let rate = self.creation_rate(&name.issuer);
-        let mut rate = rate.lock().await;
+        let rate = self.creation_rate(&name.issuer).lock_owned().await;
         let now = app.clock.now();
         // Another call may have created the tenant while this one waited.
         if let Some(tenant) = self.find_cached(&name, now).await {
@@ -141,14 +158,25 @@ impl TenantDirectory {
             creations_per_minute_max: per_minute_max,
             retry_after,
         })?;
-        // Counted first, so that a call that is cancelled after its COMMIT is counted too.
-        rate.record(now, per_minute_max);
+        // In a task: a call that is cancelled would count, and create nothing.
+        let (owned, tasks) = (Arc::clone(app), app.tasks.clone());
+        let creating = async move { owned.tenants.create_and_count(&owned, name, rate, now).await };
+        tasks.spawn(creating.in_current_span()).await.map_err(Error::internal)?
+    }
+
+    /// Creates a tenant unless another transaction does, and counts it.
+    async fn create_and_count(
+        &self,
+        app: &App,
+        name: TenantName,
+        mut rate: OwnedMutexGuard<CreationRate>,
+        now: Timestamp,
+    ) -> Result<Arc<Tenant>, Error> {
         let invalidation_count = self.invalidation_count.load(Ordering::SeqCst);
-        let created = self.create_tenant(app, &name).await;
-        if !matches!(created, Ok((_, true))) {
-            rate.release(per_minute_max);
+        let (tenant, is_new) = self.create_tenant(app, &name).await?;
+        if is_new {
+            rate.record(now, self.creations_per_minute_max);
         }
-        let (tenant, _) = created?;
         Ok(self.cache_tenant(&name, tenant, now, invalidation_count).await)
     }
 
@@ -176,6 +204,7 @@ impl TenantDirectory {
         let tenant = Arc::new(tenant);
         let cached = CachedTenant { tenant: Arc::clone(&tenant), read_time };
         self.cache.insert(name.clone(), cached).await;
+        self.unknown.invalidate(name).await;
         if self.invalidation_count.load(Ordering::SeqCst) != invalidation_count {
             self.cache.invalidate(name).await;
         }
@@ -186,6 +215,7 @@ impl TenantDirectory {
     pub(in crate::app) async fn invalidate_name(&self, name: &TenantName) {
         self.invalidation_count.fetch_add(1, Ordering::SeqCst);
         self.cache.invalidate(name).await;
+        self.unknown.invalidate(name).await;
     }
 
     /// Removes a tenant whose row has changed from the cache, so that the next request reads it again.

@@ -41,7 +41,7 @@ pub enum IdentityKind {
 impl Identity {
     /// Returns the name of the bearer's tenant, or `None` for an operator. The issuer is part of the name, so a
     /// tenant is never reached through another issuer.
-    fn tenant_name(&self) -> Option<TenantName> {
+    pub fn tenant_name(&self) -> Option<TenantName> {
         let IdentityKind::Member { actor, organization, .. } = &self.kind else { return None };
         let (kind, external_id) = match organization {
             Some(organization) => (TenantKind::Organization, organization),
@@ -122,7 +122,7 @@ impl Newcomer {
     /// # Errors
     /// Returns `NotAllowed` if the operator must create the tenant first, `TenantCreationsExhausted`,
     /// `TenantSuspended`, `TenantDeleted` or `DatabaseUnavailable`.
-    pub async fn create_tenant(self, app: &App) -> Result<Principal, Error> {
+    pub async fn create_tenant(self, app: &Arc<App>) -> Result<Principal, Error> {
         let Self { identity, name, origin } = self;
         app.tenants.check_may_create(identity.creates_tenants)?;
         let tenant = app.tenants.get_or_create(app, name).await?;
@@ -135,7 +135,11 @@ impl Newcomer {
 ///
 /// # Errors
 /// See [`resolve_sender`] and [`Newcomer::create_tenant`].
-pub async fn resolve_principal(app: &App, identity: Identity, origin: Origin) -> Result<Principal, Error> {
+pub async fn resolve_principal(
+    app: &Arc<App>,
+    identity: Identity,
+    origin: Origin,
+) -> Result<Principal, Error> {
     match resolve_sender(app, identity, origin).await? {
         Sender::Known(principal) => Ok(principal),
         Sender::Newcomer(newcomer) => newcomer.create_tenant(app).await,

@@ -1,7 +1,7 @@
 //! The callers for which `dev` issues tokens: members of two organizations in all roles, a service, an
 //! operator, and a person without an organization, who is the same user as `acme_member`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use secrecy::ExposeSecret;
@@ -86,7 +86,7 @@ pub(super) fn dev_issuer(secrets: &Secrets) -> DevIssuer {
 }
 
 /// Signs the tokens, and creates the tenants so that their ids can be included.
-pub(super) async fn prepare_callers(app: &App, secrets: &Secrets) -> Result<CallerRecords, Failure> {
+pub(super) async fn prepare_callers(app: &Arc<App>, secrets: &Secrets) -> Result<CallerRecords, Failure> {
     let mut records = CallerRecords { tokens: BTreeMap::new(), callers: BTreeMap::new() };
     for caller in &CALLERS {
         records.tokens.insert(caller.name, sign_token(caller, secrets)?);
