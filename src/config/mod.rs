@@ -278,18 +278,20 @@ impl Config {
         let worker = read_section(merged, "worker", &mut problems);
         let telemetry = read_section(merged, "telemetry", &mut problems);
         let read = || {
+            let (downloads, storage): (DownloadsConfig, StorageConfig) = (downloads?, storage?);
+            let downloads_max = storage.downloads_max_beside(&downloads);
             Some(Self {
                 server: server?,
                 rate_limits: rate_limits?,
                 deadlines: deadlines?,
                 uploads: uploads?,
-                downloads: downloads?,
+                downloads,
                 watches: watches?,
                 webhooks: webhooks?,
                 imports: imports?,
                 edge: edge?,
                 database: database?,
-                storage: StorageConfig { providers, ..storage? },
+                storage: StorageConfig { providers, downloads_max, ..storage },
                 auth: auth?,
                 tenants: tenants?,
                 scanning: scanning?,

@@ -4,8 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 
-use super::{provider::ProviderConfig, validation::Violations};
+use super::{DownloadsConfig, provider::ProviderConfig, validation::Violations};
 use crate::domain::object_key::{OBJECT_KEY_PREFIX_LENGTH_BYTES_MAX, check_prefix};
+
+/// The most downloads that can be configured.
+const DOWNLOADS_MAX: usize = 65_536;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +43,14 @@ impl StorageConfig {
         Duration::from_millis(self.retry_backoff_max_milliseconds)
     }
 
+    /// Returns the maximum number of open downloads, which depends on that of clients if it is not set.
+    pub(super) fn downloads_max_beside(&self, downloads: &DownloadsConfig) -> usize {
+        match self.downloads_max {
+            0 => downloads.streams_max.saturating_mul(2).clamp(512, DOWNLOADS_MAX),
+            downloads_max => downloads_max,
+        }
+    }
+
     /// Adds a provider and makes it the provider for new objects.
     pub fn set_primary_provider(&mut self, name: &str, provider: ProviderConfig) {
         self.providers.insert(name.to_owned(), provider);
@@ -57,7 +68,7 @@ impl StorageConfig {
             violations.add("storage.key_prefix", message);
         }
         violations.check_range("storage.concurrency_max", self.concurrency_max, 1..=4_096);
-        violations.check_range("storage.downloads_max", self.downloads_max, 1..=65_536);
+        violations.check_range("storage.downloads_max", self.downloads_max, 1..=DOWNLOADS_MAX);
         violations.check_range("storage.retry_attempts_max", self.retry_attempts_max, 1..=10);
         let (base, max) = (self.retry_backoff_base_milliseconds, self.retry_backoff_max_milliseconds);
         violations.check_range("storage.retry_backoff_base_milliseconds", base, 1..=60_000);
@@ -117,4 +128,22 @@ pub(super) fn is_valid_name(name: &str) -> bool {
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(allowed)
         && !name.contains("__")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+
+    #[test]
+    fn open_downloads_suffice_for_those_of_clients() {
+        let Config { mut storage, mut downloads, .. } = Config::defaults().unwrap();
+        assert_eq!(storage.downloads_max, 512);
+        storage.downloads_max = 0;
+        for (streams_max, downloads_max) in [(10, 512), (1_000, 2_000), (65_536, 65_536)] {
+            downloads.streams_max = streams_max;
+            assert_eq!(storage.downloads_max_beside(&downloads), downloads_max);
+        }
+        storage.downloads_max = 300;
+        assert_eq!(storage.downloads_max_beside(&downloads), 300);
+    }
 }

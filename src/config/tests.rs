@@ -301,20 +301,20 @@ fn memory_bound_is_the_sum_of_its_components() {
     config.server.connections_max = 10;
     config.server.requests_max = 64;
     config.uploads.byte_budget_bytes = 32 * mib;
-    config.uploads.decode_permits = 4;
+    config.uploads.decode_permits = 9;
     config.server.message_size_max_bytes = 2 * mib;
     config.downloads.streams_max = 5;
     // Clients that cannot stream send a whole part in one message; four messages of a stream need more
     // memory.
     config.uploads.part_size_bytes = 5 * mib;
     let bound = config.memory_bound();
-    // Four of the largest chunks may wait for a buffer. Messages take space while they are received, and decoded
+    // Nine of the largest chunks of one caller may wait for a buffer, and those of others. Messages take space while they are received, and decoded
     // messages until they are validated.
-    let (uploads, decoding) = (32 + 4 * 2, 4 * 2 + (4 * 2 + 4 * 2));
+    let (uploads, decoding) = (32 + 32, 9 * 2 + (9 * 2 + 32));
     let responses = 128 + 16 * 40;
     let total = 64 + 64 + 10 + uploads + decoding + responses + 10;
     assert_eq!(config.memory_bound_bytes(), total * mib as u64);
-    let expected = "at most 980 MiB = 64 base + 64 windows + 10 requests + 40 upload buffers + 24 decoding + \
+    let expected = "at most 1048 MiB = 64 base + 64 windows + 10 requests + 64 upload buffers + 68 decoding + \
                     768 responses + 10 downloads";
     assert_eq!(bound.to_string(), expected);
     // A few connections cannot fill the windows of all requests.

@@ -87,9 +87,10 @@ impl UploadsConfig {
         self.part_size_bytes.saturating_add(CHUNK_OVERHEAD_BYTES)
     }
 
-    /// Returns the maximum data that uploads hold while they wait for a buffer, in bytes.
+    /// Returns the maximum data that all uploads hold while they wait for a buffer, in bytes. One caller may hold
+    /// nine sixteenths of it: as many of the largest chunks as can be received at the same time.
     pub fn waiting_bytes_max(&self) -> usize {
-        self.decode_permits.saturating_mul(self.chunk_size_max_bytes)
+        self.decode_permits.saturating_mul(self.chunk_size_max_bytes).saturating_mul(16).div_ceil(9)
     }
 
     pub(super) fn check(&self, violations: &mut Violations, server: &ServerConfig) {

@@ -9,7 +9,7 @@
 //!
 //! The budget counts bytes, not messages, so that slow clients with small chunks use little of it. Tenants and
 //! their callers share it fairly. A call that starts a message and does not complete it within
-//! `server.message_seconds` is ended.
+//! `server.message_seconds` is ended as soon as another message waits for space: a slow client harms nobody else.
 //!
 //! A compressed message reserves the size that it may have after decompression.
 
@@ -47,6 +47,9 @@ const UNIT_BYTES: usize = 1024;
 /// How long a message waits for space before its stream is refused.
 const SPACE_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// How often a late message is checked again: several times while another one waits for space.
+const LATE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The flag and the length before each message.
 const PREFIX_BYTES: usize = 5;
 
@@ -64,7 +67,7 @@ pub(in crate::grpc) struct MessageBudget {
 impl MessageBudget {
     /// Creates a budget with space for this number of file messages of the largest size, and for at least one
     /// part.
-    /// A message must arrive completely within `arrival_max`.
+    /// A message must arrive completely within `arrival_max` if others wait for its space.
     pub(in crate::grpc) fn new(messages_max: usize, limits: MessageLimits, arrival_max: Duration) -> Self {
         let bytes = messages_max.saturating_mul(limits.file_message_bytes_max).max(limits.bytes_max());
         let units = bytes.div_ceil(UNIT_BYTES);
@@ -128,7 +131,7 @@ struct BudgetedBody {
     framing: Framing,
     /// The space of the message that is being received.
     permit: Option<Slot>,
-    /// When that message must have arrived completely. Set while there is a permit.
+    /// When that message must have arrived completely, or is checked again. Set while there is a permit.
     arrival: Pin<Box<Sleep>>,
     /// Bytes that wait for space.
     waiting: Option<(Bytes, BoxFuture<'static, Option<Slot>>)>,
@@ -149,18 +152,22 @@ impl BudgetedBody {
         self.permit = permit;
     }
 
-    /// Returns the error for a message that did not arrive in time.
+    /// Returns the error for a message that did not arrive in time and whose space others wait for.
     fn check_arrival(&mut self, context: &mut Context<'_>) -> Option<Status> {
         if self.permit.is_none() || self.framing.missing == 0 {
             return None;
         }
-        self.arrival.as_mut().poll(context).is_ready().then(|| {
-            self.permit = None;
-            let seconds = self.rules.arrival_max.as_secs();
-            let message =
-                format!("message did not arrive completely within {seconds} s; send smaller messages");
-            status::deadline_exceeded(message, &self.rules.call_id)
-        })
+        while self.arrival.as_mut().poll(context).is_ready() {
+            if self.space.status().waiting > 0 {
+                self.permit = None;
+                let seconds = self.rules.arrival_max.as_secs();
+                let message =
+                    format!("message did not arrive completely within {seconds} s; send smaller messages");
+                return Some(status::deadline_exceeded(message, &self.rules.call_id));
+            }
+            self.arrival.as_mut().reset(Instant::now() + LATE_CHECK_INTERVAL);
+        }
+        None
     }
 
     /// Forwards bytes, or holds them if they start a message that must wait for space. Refuses a message that

@@ -166,15 +166,26 @@ async fn stalled_messages_of_a_caller_leave_space_to_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn incomplete_message_is_ended_after_its_time() {
+async fn incomplete_message_is_ended_when_others_wait_for_its_space() {
     let budget = budget();
-    let (mut sender, mut body) = body(&budget);
-    send(&mut sender, &message(LARGE)[..5]).await;
-    body.frame().await.unwrap().unwrap();
-    let late = body.frame().await.unwrap().unwrap_err();
+    let (mut slow_sender, mut slow) = body(&budget);
+    let (mut other_sender, mut other) = body(&budget);
+    send(&mut slow_sender, &message(LARGE)[..5]).await;
+    slow.frame().await.unwrap().unwrap();
+    let much_later = Duration::from_secs(3_600);
+    assert!(timeout(much_later, slow.frame()).await.is_err(), "nobody waits");
+    send(&mut other_sender, &message(LARGE)[..5]).await;
+    let (late, waited) = tokio::join!(
+        async {
+            let late = slow.frame().await.unwrap().unwrap_err();
+            drop(slow);
+            late
+        },
+        other.frame()
+    );
     assert_eq!(late.code(), Code::DeadlineExceeded);
     assert!(late.message().contains("within 60 s"), "{late}");
-    assert_eq!(budget.status().in_use, 0);
+    assert!(waited.unwrap().is_ok());
 }
 
 proptest! {

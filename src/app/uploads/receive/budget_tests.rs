@@ -144,6 +144,21 @@ fn rejects_request_while_too_many_bytes_wait() {
 }
 
 #[test]
+fn uploads_of_one_caller_wait_with_their_chunks() {
+    let uploads = crate::config::Config::defaults().unwrap().uploads;
+    let part = uploads.part_size_bytes;
+    let budget = ByteBudget::new(uploads.byte_budget_bytes, part, uploads.waiting_bytes_max());
+    let caller = Holder::new(TenantId::from_uuid(Uuid::from_u128(1)), CallerKey::of_user("alice"));
+    let _held: Vec<BytePermit> =
+        std::iter::from_fn(|| try_permit(&budget, caller, uploads.chunk_size_max_bytes)).collect();
+    let mut waiting: Vec<BytePermit> =
+        (0..uploads.decode_permits).map(|_| budget.new_permit(caller, part)).collect();
+    let mut growing: Vec<_> =
+        waiting.iter_mut().map(|permit| Box::pin(permit.grow(uploads.chunk_size_max_bytes))).collect();
+    assert!(growing.iter_mut().all(|grows| grows.as_mut().now_or_never().is_none()), "none is refused");
+}
+
+#[test]
 fn large_part_acquires_excess_over_reserve_first() {
     let budget = ByteBudget::new(140, PART, 200);
     let mut large = budget.new_permit(tenant(1), 3 * PART);
