@@ -4,6 +4,7 @@ use crate::{
     admission::{CallerKey, rates::RateLimiter},
     app::{Error, RateEvent, RateScope},
     config::RateLimitsConfig,
+    db::tenants::TenantName,
     domain::{caller::Caller, ids::TenantId},
 };
 
@@ -11,6 +12,8 @@ use crate::{
 #[derive(Debug)]
 pub struct CallerRates {
     requests: Limiters,
+    /// The requests to tenants that do not exist yet.
+    newcomers: RateLimiter<TenantName>,
     refusals: Limiters,
 }
 
@@ -33,6 +36,7 @@ impl CallerRates {
             tenants: RateLimiter::new(tenant_per_second_max, config.burst_seconds),
         };
         Self {
+            newcomers: RateLimiter::new(config.tenant_requests_per_second, config.burst_seconds),
             requests: limiters(
                 RateEvent::Requests,
                 config.caller_requests_per_second,
@@ -54,6 +58,19 @@ impl CallerRates {
         self.requests.take(caller)
     }
 
+    /// Counts a request to a tenant that does not exist yet.
+    ///
+    /// # Errors
+    /// Returns `RateLimited` if there are too many.
+    pub fn count_newcomer(&self, name: &TenantName) -> Result<(), Error> {
+        self.newcomers.take(name.clone()).map_err(|retry_after| Error::RateLimited {
+            scope: RateScope::Tenant,
+            event: RateEvent::Requests,
+            per_second_max: self.requests.tenant_per_second_max,
+            retry_after,
+        })
+    }
+
     /// Counts a refused call of a caller.
     ///
     /// # Errors
@@ -72,5 +89,26 @@ impl Limiters {
         };
         self.callers.take(key).map_err(limited(RateScope::Caller, self.caller_per_second_max))?;
         self.tenants.take(caller.tenant_id()).map_err(limited(RateScope::Tenant, self.tenant_per_second_max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, domain::caller::TenantKind};
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_to_a_missing_tenant_are_limited_by_its_name() {
+        let mut config = Config::defaults().unwrap();
+        (config.rate_limits.tenant_requests_per_second, config.rate_limits.burst_seconds) = (5, 1);
+        let rates = CallerRates::new(&config.rate_limits);
+        let name = |external_id: &str| TenantName {
+            kind: TenantKind::Organization,
+            issuer: "https://id.example.org".to_owned(),
+            external_id: external_id.to_owned(),
+        };
+        let served = (0..20).filter(|_| rates.count_newcomer(&name("flood")).is_ok()).count();
+        assert_eq!(served, 5);
+        assert!(rates.count_newcomer(&name("other")).is_ok());
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::Extensions;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::status::status;
@@ -12,6 +13,7 @@ use crate::{
     domain::{
         caller::{Caller, Operator, Origin},
         clock::Timestamp,
+        ids::TenantId,
     },
 };
 
@@ -30,8 +32,35 @@ pub(super) struct ValidUntil(pub(super) Timestamp);
 /// creates none.
 #[derive(Clone)]
 pub(super) struct FirstCall {
-    pub(super) app: Arc<App>,
+    app: Arc<App>,
     pub(super) newcomer: Newcomer,
+    created: watch::Sender<Option<TenantId>>,
+}
+
+impl FirstCall {
+    pub(super) fn new(app: &Arc<App>, newcomer: Newcomer) -> Self {
+        Self { app: Arc::clone(app), newcomer, created: watch::Sender::new(None) }
+    }
+
+    /// Returns a future that waits until the tenant is created. It never ends if the call creates none.
+    pub(super) fn created(&self) -> impl Future<Output = TenantId> + Send + use<> {
+        let mut created = self.created.subscribe();
+        async move {
+            let tenant = created.wait_for(Option::is_some).await.ok().and_then(|tenant| *tenant);
+            match tenant {
+                Some(tenant) => tenant,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    async fn create_tenant(self) -> Result<Principal, Error> {
+        let principal = self.newcomer.create_tenant(&self.app).await?;
+        if let Principal::Caller(caller) = &principal {
+            self.created.send_replace(Some(caller.tenant_id()));
+        }
+        Ok(principal)
+    }
 }
 
 /// The sender of a stream, until its first message has been decoded.
@@ -74,7 +103,7 @@ async fn take_principal(extensions: &mut Extensions) -> Result<Principal, Error>
         return Ok(principal);
     }
     match extensions.remove::<FirstCall>() {
-        Some(FirstCall { app, newcomer }) => newcomer.create_tenant(&app).await,
+        Some(first) => first.create_tenant().await,
         None => Err(Error::internal("request has no verified caller")),
     }
 }

@@ -54,6 +54,26 @@ fn suspension_ends_uploads_of_other_replicas() {
 }
 
 #[test]
+fn suspension_ends_upload_that_created_the_tenant() {
+    service_test_with(with_short_interval, |s| async move {
+        let (mut messages, receiver) = mpsc::channel(0);
+        let mut files = s.alice().files;
+        let response = tokio::spawn(async move { files.upload_file(receiver).await });
+        let upload = UploadSpec { size_bytes: Some(4 * PART as i64), ..spec("a.bin") };
+        messages.send(spec_message(upload)).await.unwrap();
+        messages.send(chunk(0, &pattern(PART))).await.unwrap();
+        s.wait_until("the upload has created its tenant", || async {
+            s.superuser.query_number("SELECT count(*) FROM tenants WHERE external_id = 'acme'").await > 0
+        })
+        .await;
+        suspend(&s).await;
+        let ended = tokio::time::timeout(END_TIMEOUT, response).await.unwrap().unwrap().unwrap_err();
+        assert_suspended(&ended);
+        drop(messages);
+    });
+}
+
+#[test]
 fn suspension_ends_downloads_of_other_replicas() {
     service_test_with(with_short_interval, |s| async move {
         let id = file_id(&s.alice().upload(spec("film.bin"), &pattern(24 << 20)).await.unwrap());

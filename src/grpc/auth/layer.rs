@@ -3,7 +3,7 @@
 //! reach its service. No tenant is created here: the first call of a tenant can still be refused, so the adapter
 //! creates the tenant when it has decoded the message (`call.rs`).
 
-use std::sync::Arc;
+use std::{sync::Arc, task::Poll};
 
 use http::{HeaderMap, Request, Response};
 use tonic::body::Body;
@@ -13,15 +13,16 @@ use super::{
     access::{Access, find_access},
 };
 use crate::{
+    admission::Holder,
     app::{
-        App, Error, Principal,
+        App, CredentialsError, Error, InvalidCredentials, Principal,
         audit::record_denied_call,
-        tenants::resolve::{Sender, resolve_sender},
+        tenants::resolve::{Identity, Sender, resolve_sender},
     },
     domain::{caller::Origin, clock::Timestamp},
     grpc::{
         call::{FirstCall, ValidUntil, request_origin},
-        layers::{Around, Inner, Next},
+        layers::{Around, ExpiredCredentials, Inner, Next, RequestSlot},
         status::{self, TransportError},
     },
 };
@@ -34,6 +35,15 @@ pub(in crate::grpc) struct Auth {
     pub(in crate::grpc) authenticator: Arc<Authenticator>,
 }
 
+fn refusal(error: &Error, call_id: &str) -> Response<Body> {
+    let mut response = status::status(error, call_id).into_http();
+    let expired = InvalidCredentials::Expired;
+    if matches!(error, Error::Unauthenticated(CredentialsError::Invalid(invalid)) if *invalid == expired) {
+        response.extensions_mut().insert(ExpiredCredentials);
+    }
+    response
+}
+
 impl Around for Auth {
     async fn around<S: Inner>(&self, mut request: Request<Body>, next: Next<S>) -> Response<Body> {
         let origin = request_origin(request.extensions());
@@ -42,18 +52,19 @@ impl Around for Auth {
         };
         if access != Access::Anonymous {
             let path = request.uri().path();
-            match self.authenticate(request.headers(), path, access, origin.clone()).await {
+            let slot = request.extensions().get::<RequestSlot>();
+            match self.authenticate(request.headers(), path, access, origin.clone(), slot).await {
                 Ok((sender, until)) => {
                     let extensions = request.extensions_mut();
                     match sender {
                         Sender::Known(principal) => drop(extensions.insert(principal)),
                         Sender::Newcomer(newcomer) => {
-                            drop(extensions.insert(FirstCall { app: Arc::clone(&self.app), newcomer }));
+                            drop(extensions.insert(FirstCall::new(&self.app, newcomer)));
                         }
                     }
                     extensions.insert(ValidUntil(until));
                 }
-                Err(error) => return status::status(&error, &origin.call_id).into_http(),
+                Err(error) => return refusal(&error, &origin.call_id),
             }
         }
         next.run(request).await
@@ -61,14 +72,36 @@ impl Around for Auth {
 }
 
 impl Auth {
+    /// Verifies the token. Only a token whose keys must be loaded takes time, and a place to wait in.
+    async fn identify(
+        &self,
+        headers: &HeaderMap,
+        slot: Option<&RequestSlot>,
+    ) -> Result<(Identity, Timestamp), Error> {
+        let mut identifying = std::pin::pin!(self.authenticator.identify(headers));
+        let identified = match futures::poll!(&mut identifying) {
+            Poll::Ready(identified) => identified,
+            Poll::Pending => {
+                let _place = slot.map(RequestSlot::wait_unverified).transpose()?;
+                identifying.await
+            }
+        };
+        identified.map_err(Error::Unauthenticated)
+    }
+
     async fn authenticate(
         &self,
         headers: &HeaderMap,
         path: &str,
         access: Access,
         origin: Origin,
+        slot: Option<&RequestSlot>,
     ) -> Result<(Sender, Timestamp), Error> {
-        let (identity, until) = self.authenticator.identify(headers).await.map_err(Error::Unauthenticated)?;
+        let (identity, until) = self.identify(headers, slot).await?;
+        if let Some(slot) = slot {
+            // From here on the request uses the database.
+            slot.assign(identity.tenant_name().map_or(Holder::PLATFORM, |name| Holder::of_name(&name)))?;
+        }
         let checked = access.check(&identity.kind);
         let sender = resolve_sender(&self.app, identity, origin).await?;
         match (&sender, checked) {

@@ -9,7 +9,7 @@ use tonic::body::Body;
 use super::{Around, Inner, Next, in_flight::RequestSlot};
 use crate::{
     admission::Holder,
-    app::{App, Error, Principal, Workload},
+    app::{App, Principal},
     grpc::{
         call::{FirstCall, request_origin},
         connections::PeerInfo,
@@ -29,8 +29,10 @@ impl Around for Admit {
                 (Holder::of_caller(caller), self.0.rates().count_request(caller))
             }
             (Some(Principal::Operator(_)), _) => (Holder::PLATFORM, Ok(())),
-            // The rate of new tenants has a limit of its own.
-            (None, Some(first)) => (Holder::of_name(first.newcomer.tenant_name()), Ok(())),
+            (None, Some(first)) => {
+                let name = first.newcomer.tenant_name();
+                (Holder::of_name(name), self.0.rates().count_newcomer(name))
+            }
             // Anonymous requests belong to nobody.
             (None, None) => return next.run(request).await,
         };
@@ -38,7 +40,7 @@ impl Around for Admit {
             info.peer.mark_known();
         }
         let admitted = rate.and_then(|()| match extensions.get::<RequestSlot>() {
-            Some(slot) => slot.reassign(holder).map_err(|_| Error::Overloaded(Workload::Requests)),
+            Some(slot) => slot.assign(holder),
             None => Ok(()),
         });
         if let Err(error) = admitted {

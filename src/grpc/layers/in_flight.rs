@@ -1,9 +1,10 @@
 //! Limits the number of concurrent requests. Further requests are refused immediately: a queue would only
 //! hide the overload, and hold memory for callers that no longer wait.
 //!
-//! A request is first one of its address. `Admit` makes it one of its caller when that is verified: a tenant
-//! and its callers have shares, and some requests are reserved for operators. Anonymous requests use nothing
-//! of that: see [`Anonymous`].
+//! A request counts when the signature of its token is verified, as one of the tenant that the token names, or of
+//! the operators. `Admit` makes it one of its caller when that is known: a tenant and its callers have shares, and
+//! some requests are reserved for operators. Strangers thus use nothing of that: not with anonymous requests
+//! ([`Anonymous`]), nor with tokens whose keys must be loaded, which have places of their own, shared by address.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -20,8 +21,7 @@ use tonic::{Code, Status, body::Body};
 use super::{Around, Inner, Next, anonymous::Anonymous, deadline::EndingBody};
 use crate::{
     admission::{
-        Exhausted, Holder, ShareLimits, ShareStatus, Shares, Slot, holder::normalize_address,
-        rates::RateLimiter,
+        Holder, ShareLimits, ShareStatus, Shares, Slot, holder::normalize_address, rates::RateLimiter,
     },
     app::{Error, RateEvent, RateScope, Workload},
     config::Config,
@@ -41,24 +41,50 @@ const CHECK: &str = "/grpc.health.v1.Health/Check";
 #[derive(Clone)]
 pub(in crate::grpc) struct InFlight {
     requests: Arc<Shares>,
+    /// The requests whose credentials are being verified, which takes time only if keys must be loaded.
+    unverified: Arc<Shares>,
     checks: Arc<Anonymous>,
     anonymous: Arc<Anonymous>,
     rates: Arc<AddressRates>,
 }
 
-/// The slot of a request, in its extensions.
+/// The slot of a request, in its extensions. Empty until the credentials are verified.
 #[derive(Clone)]
-pub(in crate::grpc) struct RequestSlot(Arc<Mutex<Slot>>);
+pub(in crate::grpc) struct RequestSlot {
+    requests: Arc<Shares>,
+    unverified: Arc<Shares>,
+    address: IpAddr,
+    slot: Arc<Mutex<Option<Slot>>>,
+}
 
 impl RequestSlot {
-    /// Makes the request one of a verified caller.
+    /// Makes the request one of this holder, whose credentials are verified.
     ///
     /// # Errors
-    /// Returns `Exhausted` if the caller may have no more requests.
-    pub(in crate::grpc) fn reassign(&self, holder: Holder) -> Result<(), Exhausted> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).reassign(holder)
+    /// Returns `Overloaded` if the holder may have no more requests.
+    pub(in crate::grpc) fn assign(&self, holder: Holder) -> Result<(), Error> {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let assigned = match &mut *slot {
+            Some(slot) => slot.reassign(holder),
+            None => self.requests.try_acquire(holder, 1).map(|taken| *slot = Some(taken)),
+        };
+        assigned.map_err(|_| Error::Overloaded(Workload::Requests))
+    }
+
+    /// Takes a place to wait in for the verification of credentials.
+    ///
+    /// # Errors
+    /// Returns `Overloaded` if the address may have no more places.
+    pub(in crate::grpc) fn wait_unverified(&self) -> Result<Slot, Error> {
+        let place = self.unverified.try_acquire(Holder::of_address(self.address), 1);
+        place.map_err(|_| Error::Overloaded(Workload::Requests))
     }
 }
+
+/// Marks a response to valid credentials that have expired. They are no attempt to guess any, and a client would
+/// wait instead of renewing them if the refusal were one of the rate.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::grpc) struct ExpiredCredentials;
 
 impl InFlight {
     pub(in crate::grpc) fn new(config: &Config) -> Self {
@@ -66,6 +92,7 @@ impl InFlight {
         let limits = ShareLimits::slots(server.requests_max).with_reserve(server.operator_requests_reserved);
         Self {
             requests: Shares::new(limits),
+            unverified: Shares::new(ShareLimits::slots(server.anonymous_requests_max)),
             checks: Anonymous::new(server.anonymous_requests_max),
             anonymous: Anonymous::new(server.anonymous_requests_max),
             rates: Arc::new(AddressRates::new(config)),
@@ -114,13 +141,16 @@ impl InFlight {
         address: IpAddr,
     ) -> Response<Body> {
         let call_id = request_origin(request.extensions()).call_id;
-        let Ok(slot) = self.requests.try_acquire(Holder::of_address(address), 1) else {
-            return status::status(&Error::Overloaded(Workload::Requests), &call_id).into_http();
+        let slot = RequestSlot {
+            requests: Arc::clone(&self.requests),
+            unverified: Arc::clone(&self.unverified),
+            address,
+            slot: Arc::default(),
         };
-        let slot = RequestSlot(Arc::new(Mutex::new(slot)));
         request.extensions_mut().insert(slot.clone());
         let response = next.run(request).await;
         if is_unauthenticated(&response)
+            && response.extensions().get::<ExpiredCredentials>().is_none()
             && let Err(error) = self.rates.count_refusal(address)
         {
             return status::status(&error, &call_id).into_http();
@@ -131,13 +161,15 @@ impl InFlight {
 
 impl Around for InFlight {
     async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
+        let access = find_access(request.uri().path());
         let peer = request.extensions().get::<PeerInfo>().map(|info| info.peer.clone());
-        let running = peer.map(|peer| peer.start_request());
+        // Anonymous requests do not protect a connection from being closed to make room: they cost nothing.
+        let running = peer.filter(|_| access != Some(Access::Anonymous)).map(|peer| peer.start_request());
         let address = peer_address(request.extensions());
         if let Err(error) = self.rates.count_request(address) {
             return status::status(&error, &request_origin(request.extensions()).call_id).into_http();
         }
-        let response = match find_access(request.uri().path()) {
+        let response = match access {
             Some(Access::Anonymous) => self.run_anonymous(request, next, address).await,
             _ => self.run_authenticated(request, next, address).await,
         };

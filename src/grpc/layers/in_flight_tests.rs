@@ -20,30 +20,66 @@ async fn endless(_: Request<Body>) -> Response<Body> {
     Response::new(Body::new(StreamBody::new(frames)))
 }
 
+/// A service whose callers are all verified.
+async fn verified(request: Request<Body>) -> Response<Body> {
+    match request.extensions().get::<RequestSlot>().map(|slot| slot.assign(Holder::of_name(&"acme"))) {
+        Some(Err(error)) => status::status(&error, "").into_http(),
+        Some(Ok(())) | None => endless(request).await,
+    }
+}
+
 #[tokio::test]
 async fn request_beyond_the_limit_is_refused_at_once() {
     let layer = in_flight(|config| config.server.requests_max = 1);
-    let streaming = call(&layer, request("/any"), endless).await;
-    let refused = call(&layer, request("/any"), endless).await;
+    let streaming = call(&layer, request("/any"), verified).await;
+    let refused = call(&layer, request("/any"), verified).await;
     let status_of_refused = status(&refused).unwrap();
     assert_eq!(status_of_refused.code(), Code::ResourceExhausted);
     assert!(status_of_refused.get_details_retry_info().is_some());
     assert!(status(&call(&layer, request(CHECK), endless).await).is_none());
 
     drop(streaming);
-    assert!(status(&call(&layer, request("/any"), endless).await).is_none());
+    assert!(status(&call(&layer, request("/any"), verified).await).is_none());
 }
 
 #[tokio::test]
 async fn every_rpc_with_credentials_takes_a_slot() {
     let layer = in_flight(|_| {});
     for (path, access) in TABLE {
-        let response = call(&layer, request(path), endless).await;
+        let response = call(&layer, request(path), verified).await;
         let slots = usize::from(*access != Access::Anonymous);
         assert_eq!(layer.status().in_use, slots, "{path}");
         drop(response);
         assert_eq!(layer.status().in_use, 0, "{path}");
     }
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_keys_take_nothing_from_others() {
+    let layer = in_flight(|config| {
+        (config.server.requests_max, config.server.anonymous_requests_max) = (4, 4);
+        config.server.operator_requests_reserved = 0;
+    });
+    let (sent, mut places) = tokio::sync::mpsc::unbounded_channel();
+    let unverified = move |request: Request<Body>| {
+        let slot = request.extensions().get::<RequestSlot>().unwrap().clone();
+        let (sent, place) = (sent.clone(), slot.wait_unverified());
+        let refused = place.as_ref().err().map(|error| status::status(error, "").into_http());
+        place.into_iter().for_each(|place| sent.send(place).unwrap());
+        async move { refused.unwrap_or_else(|| Response::new(Body::empty())) }
+    };
+    let mut refused = 0;
+    for _ in 0..20 {
+        refused += usize::from(status(&call(&layer, request("/any"), unverified.clone()).await).is_some());
+    }
+    let mut waiting = Vec::new();
+    while let Ok(place) = places.try_recv() {
+        waiting.push(place);
+    }
+    assert_eq!(waiting.len() + refused, 20);
+    assert!((1..=3).contains(&waiting.len()), "an address has a share");
+    assert_eq!(layer.status().in_use, 0);
+    assert!(status(&call(&layer, request("/any"), verified).await).is_none());
 }
 
 #[tokio::test]
@@ -97,6 +133,20 @@ async fn invalid_credentials_are_limited_per_address() {
     assert!(limited.get_details_retry_info().is_some());
     // A call with valid credentials from the same address is served.
     assert!(status(&call(&layer, request("/any"), endless).await).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn expired_credentials_are_not_limited_per_address() {
+    let layer = in_flight(|config| config.rate_limits.address_refusals_per_second = 1);
+    let expired = |_| async {
+        let mut response = Status::unauthenticated("").into_http();
+        response.extensions_mut().insert(ExpiredCredentials);
+        response
+    };
+    for _ in 0..100 {
+        let refused = status(&call(&layer, request("/any"), expired).await).unwrap();
+        assert_eq!(refused.code(), Code::Unauthenticated);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,7 +36,7 @@ pub(super) use self::{
     decoded_messages::DecodedMessages,
     detailed_errors::DetailedErrors,
     header_limit::HeaderLimit,
-    in_flight::InFlight,
+    in_flight::{ExpiredCredentials, InFlight, RequestSlot},
     measure::Measure,
     message_budget::MessageBudget,
     panic_barrier::PanicBarrier,

@@ -11,7 +11,10 @@ use tonic::body::Body;
 use super::{Around, Inner, Next, deadline::EndingBody};
 use crate::{
     app::{App, Principal, tenants::wait_until_suspended},
-    grpc::{call::request_origin, status},
+    grpc::{
+        call::{FirstCall, request_origin},
+        status,
+    },
 };
 
 /// Ends the streams of suspended tenants. Inside the authentication, which determines the tenant.
@@ -33,15 +36,24 @@ fn has_stream(path: &str) -> bool {
 
 impl Around for Suspension {
     async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
-        let (true, Some(Principal::Caller(caller))) =
-            (has_stream(request.uri().path()), request.extensions().get::<Principal>())
-        else {
-            return next.run(request).await;
+        let extensions = request.extensions();
+        let first = extensions.get::<FirstCall>().map(FirstCall::created);
+        let known = match extensions.get::<Principal>() {
+            Some(Principal::Caller(caller)) => Some(caller.tenant_id()),
+            Some(Principal::Operator(_)) | None => None,
         };
-        let (app, tenant) = (Arc::clone(&self.0), caller.tenant_id());
+        if !has_stream(request.uri().path()) || (known.is_none() && first.is_none()) {
+            return next.run(request).await;
+        }
+        let app = Arc::clone(&self.0);
         let is_upload = request.uri().path() == UPLOAD;
         let call_id = request_origin(request.extensions()).call_id;
         let mut end = Box::pin(async move {
+            let tenant = match (known, first) {
+                (Some(tenant), _) => tenant,
+                (None, Some(first)) => first.await,
+                (None, None) => std::future::pending().await,
+            };
             let error = wait_until_suspended(&app, tenant).await;
             status::status(&error, &call_id)
         });
