@@ -2,11 +2,13 @@
 //!
 //! A port that is full closes the connection that needs its place least: the oldest of those that have not
 //! proven anything yet (by a verified caller, or by a complete request), or else the one that has been idle
-//! for longest. A connection with a request of a known peer is never closed. An address that is at its limit
+//! for longest. If all have requests of known peers, it closes the oldest connection of the address that has the
+//! most, if that has more than the newcomer's. An address that is at its limit
 //! gets the same among its own connections. Trusted proxies, which speak for many clients, have no limit per
 //! address and nothing to prove.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -57,6 +59,7 @@ struct State {
 #[derive(Debug)]
 struct Connection {
     address: IpAddr,
+    is_trusted: bool,
     standing: Mutex<Standing>,
     close: CancellationToken,
     ended: Arc<Notify>,
@@ -134,13 +137,21 @@ impl Peers {
             state.counts.refused += 1;
             return Admitted::AddressFull;
         }
-        if state.open.len() >= self.limits.connections_max && !state.make_room(|_| true) {
-            return Admitted::PortFull;
+        if state.open.len() >= self.limits.connections_max
+            && !state.make_room(|_| true)
+            && !state.take_from_largest(if is_trusted { 0 } else { of_address })
+        {
+            if of_address == 0 || is_trusted {
+                return Admitted::PortFull;
+            }
+            // It must not block later newcomers.
+            state.counts.refused += 1;
+            return Admitted::AddressFull;
         }
         let standing = Standing { is_known: is_trusted, requests: 0, since: Instant::now() };
         let close = close_all.child_token();
         let (standing, ended) = (Mutex::new(standing), Arc::clone(&self.ended));
-        let connection = Arc::new(Connection { address, standing, close, ended });
+        let connection = Arc::new(Connection { address, is_trusted, standing, close, ended });
         let id = state.next_id;
         state.next_id += 1;
         state.open.insert(id, Arc::clone(&connection));
@@ -163,11 +174,29 @@ impl State {
             (!is_known || requests == 0).then_some((is_known, since, *id))
         });
         let Some((_, _, id)) = closable.min() else { return false };
+        self.close(id);
+        true
+    }
+
+    /// Closes the oldest connection of the address that has the most, if they are more than a newcomer's address
+    /// would have. Returns whether there is one. Trusted proxies speak for many, so theirs are not closed.
+    fn take_from_largest(&mut self, count_of_newcomer: usize) -> bool {
+        let mut by_address: HashMap<IpAddr, (usize, u64)> = HashMap::new();
+        for (id, connection) in self.open.iter().filter(|(_, connection)| !connection.is_trusted) {
+            let (count, oldest) = by_address.entry(connection.address).or_insert((0, *id));
+            (*count, *oldest) = (*count + 1, (*oldest).min(*id));
+        }
+        let largest = by_address.into_values().max_by_key(|(count, oldest)| (*count, Reverse(*oldest)));
+        let Some((_, id)) = largest.filter(|(count, _)| *count > count_of_newcomer + 1) else { return false };
+        self.close(id);
+        true
+    }
+
+    fn close(&mut self, id: u64) {
         if let Some(connection) = self.open.remove(&id) {
             connection.close.cancel();
         }
         self.counts.closed_for_room += 1;
-        true
     }
 }
 
@@ -283,6 +312,23 @@ mod tests {
         assert!(admitted.is_some() && connections[1].close().is_cancelled(), "it was idle for longer");
         drop(connections);
         assert!(waits.await.is_some());
+    }
+
+    #[test]
+    fn port_full_of_busy_peers_takes_from_the_largest_address() {
+        let peers = peers(4, 4);
+        let admit_busy = |address| {
+            let connection = admit(&peers, address)?;
+            connection.peer().mark_known();
+            let request = connection.peer().start_request();
+            Some((connection, request))
+        };
+        let proxied = admit_busy("192.0.2.7").unwrap();
+        let crowd = [(); 3].map(|()| admit_busy("10.0.0.1").unwrap());
+        assert!(admit_busy("10.0.0.1").is_none(), "refused, so later ones do not wait");
+        let _operator = admit_busy("10.0.0.2").unwrap();
+        assert!(crowd[0].0.close().is_cancelled() && !crowd[1].0.close().is_cancelled());
+        assert!(!proxied.0.close().is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]
