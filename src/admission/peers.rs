@@ -1,10 +1,10 @@
 //! Limits the connections of a port: in total, and per address.
 //!
-//! A port that is full closes the connection that needs its place least: the oldest of those that have not
-//! proven anything yet (by a verified caller, or by a complete request), or else the one that has been idle
-//! for longest. A connection with a request of a known peer is never closed. An address that is at its limit
-//! gets the same among its own connections. Trusted proxies, which speak for many clients, have no limit per
-//! address.
+//! A peer is *known* after it has sent what the port requires: a request of a verified caller on the gRPC
+//! port, a complete request on the edge port. A port that is full closes the oldest connection of an unknown
+//! peer, or else the one that has been idle for longest. A connection with a request of a known peer is never
+//! closed. For an address that is at its limit, the same rule applies to its own connections. Trusted
+//! proxies, which connect for many clients, have no limit per address.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,7 @@ use crate::domain::address_range::AddressRange;
 pub struct PeerLimits {
     pub connections_max: usize,
     pub per_address_max: usize,
-    /// The addresses without a limit of their own.
+    /// The addresses of proxies, to which the limit per address does not apply.
     pub trusted: Vec<AddressRange>,
 }
 
@@ -41,9 +41,9 @@ pub struct Peers {
 pub struct PeersStatus {
     /// The open connections.
     pub open: usize,
-    /// How many were closed to make room.
+    /// The number of connections that were closed to make room.
     pub closed_for_room: u64,
-    /// How many were refused because of the limit per address.
+    /// The number of connections that were rejected because of the limit per address.
     pub refused: u64,
 }
 
@@ -154,8 +154,8 @@ impl Peers {
 }
 
 impl State {
-    /// Closes the connection that needs its place least, of those that `may_close` accepts. Returns whether
-    /// there is one.
+    /// Closes the first connection in the order of the module, of those that `may_close` accepts. Returns
+    /// whether there is one.
     fn make_room(&mut self, may_close: impl Fn(&Connection) -> bool) -> bool {
         let candidates = self.open.iter().filter(|(_, connection)| may_close(connection));
         let closable = candidates.filter_map(|(id, connection)| {
@@ -197,12 +197,12 @@ impl Drop for PeerConnection {
 }
 
 impl Peer {
-    /// Notes that the peer has proven what the port asks for.
+    /// Marks the peer as known.
     pub fn mark_known(&self) {
         self.0.standing().is_known = true;
     }
 
-    /// Returns whether the peer has proven what the port asks for.
+    /// Returns whether the peer is known.
     pub fn is_known(&self) -> bool {
         self.0.standing().is_known
     }

@@ -77,11 +77,11 @@ pub struct ShareStatus {
     pub in_use: usize,
     /// The number of waiters.
     pub waiting: usize,
-    /// How often a caller got nothing because of its own share.
+    /// The number of requests that were not granted because of the share of the caller.
     pub refused_caller: u64,
-    /// How often a caller got nothing because of the share of its tenant.
+    /// The number of requests that were not granted because of the share of the tenant.
     pub refused_tenant: u64,
-    /// How often a caller got nothing because too few units were free.
+    /// The number of requests that were not granted because too few units were free.
     pub refused_process: u64,
 }
 
@@ -218,7 +218,7 @@ impl Shares {
         state.give_back(holder, units);
         let mut undelivered = Vec::new();
         for Waiting { holder, units, granted } in state.serve_waiters(&self.limits) {
-            // The waiter may be gone. Its slot is then released after the lock is free again.
+            // The waiter may have been dropped. Its slot is then released after the lock is free again.
             undelivered.extend(granted.send(self.slot(holder, units)).err());
         }
         drop(state);

@@ -1,4 +1,4 @@
-//! Audits the refused calls of callers that are refused too often.
+//! Audits the refusals of callers above their rate of refusals.
 //!
 //! A refusal costs a write, so a caller could keep the database busy with refusals alone. Above a rate they are
 //! counted in memory instead, and audited together: one entry per caller, action, method and reason, with
@@ -41,7 +41,7 @@ struct Refusals {
 }
 
 impl RefusalCounts {
-    /// Counts a refusal that its own entry would describe like this.
+    /// Counts a refusal. `entry` is the audit entry that would otherwise be written for it.
     pub(in crate::app) fn count(&self, caller: &Caller, entry: AuditEntry) {
         let what = format!("{:?} {}", entry.action, entry.details);
         let key = (caller.tenant_id(), CallerKey::of_actor(&caller.actor), what);

@@ -448,7 +448,8 @@ pub struct AdmissionData {
 }
 
 impl Database {
-    /// Reads the quota for an upload of this viewer, and the response stored under the request id within the last `idempotency_hours`.
+    /// Reads the quota for an upload of this viewer, and the response stored under the request id within the last
+    /// `idempotency_hours`.
     ///
     /// It takes one round trip. The timeout is therefore enforced here: one that is set inside the statement
     /// would take effect too late.

@@ -17,7 +17,7 @@ use super::error::is_server_lost;
 pub(super) struct LostServer(Arc<Mutex<Option<Instant>>>);
 
 impl LostServer {
-    /// Notes that all connections that exist now lead to a lost server.
+    /// Records that all connections that exist now lead to a lost server.
     pub(super) fn discard_existing(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }

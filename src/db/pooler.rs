@@ -14,7 +14,7 @@ const ATTEMPTS: usize = 8;
 
 const OPERATION: &str = "look for a connection pooler";
 
-/// Why the way to the database is refused.
+/// The reason why the service does not use this connection URL.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolerError {
     /// The database could not be reached.

@@ -1,11 +1,11 @@
-//! The rule for the names of files. It is applied before the list of blocked extensions, so that a name means the
-//! same to the list, to a reader and to the system that opens the file.
+//! The rule for the names of files. It is applied before the list of blocked extensions, so that the list,
+//! a reader and the system that opens the file see the same name.
 //!
 //! A name keeps what was sent, in any language and normalization form, with two exceptions:
 //!
 //! - *Cleaned*: invisible characters at both ends, and blanks and dots at the end, are removed. Windows removes
 //!   such dots and spaces when it opens a file, and nobody can see the characters.
-//! - *Refused*: control characters, line and paragraph separators, characters that override the direction of
+//! - *Rejected*: control characters, line and paragraph separators, characters that override the direction of
 //!   text (they can display `exe.txt` for `txt.exe`), names of NTFS streams such as `x.exe::$DATA`, and names
 //!   without any visible character other than dots.
 
@@ -14,7 +14,7 @@ use super::text::{NAME_CHARACTERS_MAX, TextError, check_line};
 /// Checks a name, and returns it cleaned.
 ///
 /// # Errors
-/// Returns the reason if the name is refused.
+/// Returns the reason if the name is rejected.
 pub fn clean_name(name: &str) -> Result<String, TextError> {
     if name.is_empty() {
         return Err(TextError::Empty);
@@ -54,7 +54,7 @@ const fn is_invisible(character: char) -> bool {
     )
 }
 
-/// White space, and letters that are blank. Control characters are no blanks: they are refused.
+/// White space, and letters that are blank. Control characters are not blanks: they are rejected.
 fn is_blank(character: char) -> bool {
     let is_blank_letter = matches!(character, '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}');
     is_blank_letter

@@ -23,7 +23,7 @@ pub struct Quota {
     /// stored.
     #[serde(default)]
     pub pending_deletion_bytes: i64,
-    /// How many times `limit_bytes` these bytes may reach before nothing more can be stored.
+    /// The maximum of these bytes, as a multiple of `limit_bytes`. More of them lower the bytes that can be stored.
     #[serde(default = "default_pending_deletion_multiple")]
     pub pending_deletion_multiple: i64,
     pub revision: i64,

@@ -1,5 +1,5 @@
-//! Nobody can take what others need: each test holds as much of a resource as one caller, one tenant or one
-//! stranger can get, and checks that the others are served.
+//! Fair shares: each test holds as much of a resource as one caller, one tenant or one unauthenticated client
+//! can get, and checks that the others are served.
 
 use std::time::Duration;
 
@@ -140,7 +140,7 @@ fn silent_uploads_cannot_stop_the_operator() {
             for caller in [s.gus(), s.alice()] {
                 assert_served(&caller).await;
             }
-            // Now with accomplices in many tenants, who use up everything that members may have.
+            // Now callers of many tenants use up all units that members may have.
             for number in 0.. {
                 assert!(number < 5_000, "{} requests", in_use(&s, "requests"));
                 if let Err(error) = s.alice().quota().await

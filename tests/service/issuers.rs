@@ -1,5 +1,5 @@
-//! Trust belongs to an issuer: who may name operators, in which tenants its callers act, and when a tenant is
-//! created.
+//! Trust is a property of an issuer: whether it may name operators, the tenants of its callers, and the creation
+//! of tenants.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Limits of what uploads may hold without paying for it: open uploads, versions, leases and staged bytes.
+//! Limits of resources that uploads hold outside the quota: open uploads, versions, leases and staged bytes.
 
 use chrono::Duration;
 use futures::future::join_all;

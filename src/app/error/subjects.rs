@@ -78,7 +78,7 @@ pub enum RateScope {
 pub enum RateEvent {
     #[error("requests")]
     Requests,
-    /// Calls that are refused because of missing credentials or permissions.
+    /// Calls that are rejected because of missing credentials or permissions.
     #[error("refusals")]
     Refusals,
 }

@@ -1,8 +1,8 @@
 //! Limits the number of concurrent anonymous requests.
 //!
 //! Anyone can send them, so no share can be fair. A further request therefore ends the oldest one: a health
-//! check takes microseconds once its message has arrived, so a check that is ended early was one that did not
-//! send its message.
+//! check takes microseconds after its message has arrived, so a check that is ended early is one whose message
+//! has not arrived.
 
 use std::{
     collections::VecDeque,
@@ -38,7 +38,7 @@ impl Anonymous {
         Arc::new(Self { places_max, places: Mutex::default() })
     }
 
-    /// Takes a place, of the oldest request if there is no other.
+    /// Takes a place. If none is free, ends the oldest request and takes its place.
     pub(super) fn enter(self: &Arc<Self>) -> Place {
         let mut places = self.places();
         while places.taken.len() >= self.places_max {

@@ -1,9 +1,9 @@
-//! Limits the number of concurrent requests. Further requests are refused immediately: a queue would only
+//! Limits the number of concurrent requests. Further requests are rejected immediately: a queue would only
 //! hide the overload, and hold memory for callers that no longer wait.
 //!
-//! A request is first one of its address. `Admit` makes it one of its caller when that is verified: a tenant
-//! and its callers have shares, and some requests are reserved for operators. Anonymous requests use nothing
-//! of that: see [`Anonymous`].
+//! A request counts for its address first. `Admit` transfers it to its caller when the caller is verified: a
+//! tenant and its callers have shares, and some requests are reserved for operators. Anonymous requests use
+//! none of these units: see [`Anonymous`].
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -54,7 +54,7 @@ pub(in crate::grpc) struct InFlight {
 pub(in crate::grpc) struct RequestSlot(Arc<Mutex<Slot>>);
 
 impl RequestSlot {
-    /// Makes the request one of a verified caller.
+    /// Transfers the request to a verified caller.
     ///
     /// # Errors
     /// Returns `Exhausted` if the caller may have no more requests.
