@@ -1,7 +1,8 @@
 //! Detects a connection pooler that does not carry over prepared statements.
 //!
-//! PgBouncer in transaction mode does so from version 1.21, if `max_prepared_statements` is set. Behind an older
-//! one, a statement that was prepared in one transaction is missing in the next, or exists twice.
+//! PgBouncer in transaction mode carries them over from version 1.21, if `max_prepared_statements` is set.
+//! Behind an older one, a statement that was prepared in one transaction is missing in the next, or exists
+//! twice.
 
 use secrecy::ExposeSecret;
 use tokio_postgres::{Client, SimpleQueryMessage};

@@ -1,4 +1,4 @@
-//! Hastens the deletion of the bytes of purged files.
+//! Makes the objects of purged files due for deletion.
 
 use super::{get, operator_entry};
 use crate::{
