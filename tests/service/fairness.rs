@@ -267,6 +267,8 @@ fn refusals_above_the_rate_are_audited_together() {
         },
         |s| async move {
             let (mallory, denied) = (s.mallory(), "SELECT count(*) FROM audit_entries WHERE NOT is_allowed");
+            // Her tenant must exist: without one there is no audit log.
+            mallory.quota().await.unwrap();
             let mut limited = 0;
             for _ in 0..200 {
                 let error =

@@ -14,13 +14,8 @@ use crate::{
         preconditions::{check_etag, check_version_count},
     },
     db::{
-        TenantTx, Viewer,
-        audit_entries::AuditAction,
-        blobs::Blob,
-        commit::AdmissionData,
-        files,
-        idempotency_keys::StoredResponse,
-        resumable_uploads::{self, StoredUpload},
+        TenantTx, Viewer, audit_entries::AuditAction, blobs::Blob, commit::AdmissionData, files,
+        idempotency_keys::StoredResponse, resumable_uploads::StoredUpload,
     },
     domain::{
         caller::Caller,
@@ -28,7 +23,7 @@ use crate::{
         digest::ObjectHashes,
         file::File,
         file_fields::check_retain_limit,
-        ids::{BlobId, FileId, RequestId, UploadId},
+        ids::{BlobId, FileId, RequestId},
         object_key::ObjectKey,
         policy::{FileSizeLimits, Policy, ScanRule},
         quota::Quota,
@@ -230,28 +225,6 @@ pub(super) async fn check_target_again(
     let Destination::NewVersion(NewVersion { file: id, .. }) = &spec.destination else { return Ok(()) };
     let file = require_visible(caller, files::get(tx, *id).await?)?;
     check_can_write(caller, &file)
-}
-
-/// Records in the audit log that the caller may no longer change the file of an open upload. Passes other outcomes
-/// through.
-pub(super) async fn record_if_denied<T>(
-    app: &App,
-    caller: &Caller,
-    upload: UploadId,
-    outcome: Result<T, Error>,
-) -> Result<T, Error> {
-    let error = match outcome {
-        Err(error @ Error::NotAllowed(_)) => error,
-        outcome => return outcome,
-    };
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let stored = resumable_uploads::get(&mut tx, upload).await;
-    let stored = tx.finish(stored).await?;
-    let file = stored.and_then(|stored| match stored.spec.checked.destination {
-        Destination::NewVersion(version) => Some(version.file),
-        Destination::NewFile(_) => None,
-    });
-    Err(audit::record_denial(app, caller, AuditAction::FileUpload, file, error).await)
 }
 
 async fn load_target_file(

@@ -11,10 +11,10 @@ use crate::{
         quotas::trash::explain_shortage,
         uploads::{
             UploadError,
-            admit::{check_target_again, record_if_denied},
+            admit::check_target_again,
             commit::{CommittedUpload, commit_request_id, replay_committed_upload},
             error::count_outcome,
-            open::OpenUpload,
+            open::{OpenUpload, abandon::abandon_if_refused},
             receive::{
                 Sink,
                 compare::{CommittedContent, CommittedParts},
@@ -105,7 +105,7 @@ pub(super) enum TakenUpload {
 pub(super) async fn take_over(app: &App, caller: &Caller, id: UploadId) -> Result<TakenUpload, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let owned = take_over_in_tx(&mut tx, caller, id).await;
-    record_if_denied(app, caller, id, tx.finish(owned).await).await
+    abandon_if_refused(app, caller, id, tx.finish(owned).await).await
 }
 
 async fn take_over_in_tx(tx: &mut TenantTx, caller: &Caller, id: UploadId) -> Result<TakenUpload, Error> {
