@@ -78,7 +78,8 @@ pub enum FinishedDestination {
         category: String,
         /// Whether the uploader may change files that other users own.
         may_write_all: bool,
-        /// The maximum number of versions of a file.
+        /// The maximum number of versions of a file. Not part of stored responses.
+        #[serde(skip, default)]
         version_count_max: u32,
     },
 }
