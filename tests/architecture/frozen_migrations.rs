@@ -28,7 +28,7 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130001300_create_imports", 0x9175_738d_c196_b24f),
     ("20261130001400_create_commit_types", 0xdb6f_cfc7_5c59_ef19),
     ("20261130020100_add_actor_issuer", 0x2a63_75fc_7fb8_d928),
-    ("20261130020200_name_service_ids", 0xf8e2_21a9_22df_b254),
+    ("20261130020200_name_service_ids", 0xcefa_0369_f334_7c13),
     ("20261130023000_add_uploader_to_commits", 0xf252_0a2f_ee8f_aa65),
     ("20261130024000_add_upload_progress", 0xd261_aafc_26bf_67f6),
     ("20261130024100_limit_versions", 0x711e_d86c_2bc7_6aa9),

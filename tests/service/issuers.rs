@@ -212,6 +212,37 @@ fn migration_renames_the_ids_of_services_only() {
 }
 
 #[test]
+fn migration_renames_the_personal_tenants_of_services_only() {
+    const UP: &str = include_str!("../../migrations/20261130020200_name_service_ids/up.sql");
+    const DOWN: &str = include_str!("../../migrations/20261130020200_name_service_ids/down.sql");
+    service_test(|s| async move {
+        let person = |user: &str, kind: Option<&str>| {
+            let kind = kind.map(str::to_owned);
+            s.caller(Identity { user: user.to_owned(), kind, ..s.personal_alice().identity })
+        };
+        let (bot, alice) = (person("bot", Some("service")), person("alice", None));
+        let twin = person("alice", Some("service"));
+        for caller in [&bot, &alice, &twin] {
+            caller.upload(spec("a"), b"x").await.unwrap();
+        }
+        let names = "SELECT external_id FROM tenants ORDER BY external_id";
+        let new = ["alice", "service:alice", "service:bot"];
+        assert_eq!(s.superuser.query_texts(names).await, new);
+        let id = bot.tenant_id().await;
+        // As earlier versions wrote them. They gave both bearers of one subject the same tenant.
+        s.superuser.execute(DOWN).await;
+        let kept = "UPDATE audit_entries SET actor_id = substr(actor_id, 9) WHERE actor_id LIKE 'service:%'";
+        s.superuser.execute(kept).await;
+        assert_eq!(s.superuser.query_texts(names).await, ["alice", "bot", "service:alice"]);
+        s.superuser.execute(UP).await;
+        assert_eq!(s.superuser.query_texts(names).await, new);
+        let again = person("bot", Some("service"));
+        assert_eq!(again.tenant_id().await, id);
+        assert_eq!(again.list_names(ListFilesRequest::default()).await, ["a"]);
+    });
+}
+
+#[test]
 fn owner_in_a_request_may_name_its_kind() {
     service_test(|s| async move {
         let service = service_alice(&s);
