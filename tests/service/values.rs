@@ -326,3 +326,23 @@ fn text_filters_ignore_normalization_forms() {
         assert_eq!(alice.list_names(bare).await, [""; 0], "the letter without its accent is another letter");
     });
 }
+
+#[test]
+fn open_upload_with_tags_in_two_forms_becomes_one_tag() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let (composed, decomposed) = ("\u{e9}t\u{e9}", "e\u{301}te\u{301}");
+        let tags = [composed, "later"].map(str::to_owned).to_vec();
+        let upload = alice.create_upload(UploadSpec { tags, ..spec("a") }).await.unwrap();
+        // As versions that did not normalize tags stored it.
+        let former =
+            format!("UPDATE uploads SET spec = replace(spec::text, '\"later\"', '\"{decomposed}\"')::jsonb");
+        s.superuser.execute(&former).await;
+        let count = format!("SELECT count(*) FROM uploads WHERE spec::text LIKE '%{decomposed}%'");
+        assert_eq!(s.superuser.query_number(&count).await, 1);
+        alice.upload_part(&upload.id, 0, b"bytes").await.unwrap();
+        let file = alice.complete_upload(&upload.id, 5).await.unwrap();
+        assert_eq!(s.superuser.query_texts("SELECT tag FROM file_tags").await, [composed]);
+        assert_eq!(get_full(&alice, &file.id).await.tags, [composed]);
+    });
+}
