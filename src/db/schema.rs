@@ -342,6 +342,7 @@ diesel::table! {
         is_direct -> Bool,
         staging_key -> Nullable<Text>,
         renewed_part_count -> Integer,
+        restart_count -> Integer,
     }
 }
 

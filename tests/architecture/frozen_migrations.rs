@@ -30,7 +30,7 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130020100_add_actor_issuer", 0x2a63_75fc_7fb8_d928),
     ("20261130020200_name_service_ids", 0xcefa_0369_f334_7c13),
     ("20261130023000_add_uploader_to_commits", 0xf252_0a2f_ee8f_aa65),
-    ("20261130024000_add_upload_progress", 0xd261_aafc_26bf_67f6),
+    ("20261130024000_add_upload_progress", 0x3658_06b6_e17c_2017),
     ("20261130024100_limit_versions", 0x711e_d86c_2bc7_6aa9),
     ("20261130024200_count_pending_deletion", 0x089b_6c51_191d_34b1),
     ("20261130024300_index_scheduled_blobs", 0x9001_d86c_bf91_6e2d),
