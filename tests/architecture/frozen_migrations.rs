@@ -34,7 +34,7 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130024100_limit_versions", 0x711e_d86c_2bc7_6aa9),
     ("20261130024200_count_pending_deletion", 0x089b_6c51_191d_34b1),
     ("20261130024300_index_scheduled_blobs", 0x9001_d86c_bf91_6e2d),
-    ("20261130024400_create_erasures", 0xfacc_d7ab_1218_e34c),
+    ("20261130024400_create_erasures", 0x5e1f_cc7f_0369_4682),
     ("20261130025000_normalize_tags", 0x9821_f2cc_8ab9_718f),
 ];
 

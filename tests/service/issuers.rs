@@ -305,6 +305,29 @@ fn audit_entry_of_an_operator_names_its_issuer() {
 }
 
 #[test]
+fn one_subject_at_two_issuers_is_not_two_operators() {
+    service_test_with(
+        |config| {
+            config.auth.several_operator_issuers = true;
+            trust_customer(config, json!({"operators": true}));
+        },
+        |s| async move {
+            let acme = s.alice().tenant_id().await;
+            let olga = Identity { user: "olga".to_owned(), ..s.operator().identity };
+            let (same, other) = (at_customer(&s, s.operator().identity), at_customer(&s, olga));
+            let erasure = s.operator().request_erasure(&acme, "", "case 8").await.unwrap();
+            let refused = same.approve_erasure(&erasure).await.unwrap_err();
+            assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
+            let approved = other.approve_erasure(&erasure).await.unwrap();
+            assert_eq!((approved.requested_by.as_str(), approved.approved_by.as_str()), ("root", "olga"));
+            let issuers = "SELECT format('%s %s', requested_by_issuer, approved_by_issuer) FROM erasures";
+            let expected = [format!("https://id.example.org {CUSTOMER}")];
+            assert_eq!(s.superuser.query_texts(issuers).await, expected);
+        },
+    );
+}
+
+#[test]
 fn tokens_of_an_issuer_name_listed_organizations_only() {
     let settings = json!({"organizations": ["acme"], "create_tenants": false});
     service_test_with(

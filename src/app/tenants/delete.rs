@@ -80,7 +80,8 @@ async fn delete_in_tx(
     // are rejected.
     tenants::lock_file_creation(tx).await?;
     check_tenant_retention(tx).await?;
-    let details = serde_json::json!({ "step": "started", "plan": plan, "erasure_id": erasure });
+    let erasure = erasure.map(|erasure| erasure.audit_details());
+    let details = serde_json::json!({ "step": "started", "plan": plan, "erasure": erasure });
     audit_entries::insert(tx, &[operator_entry(operator, AuditAction::TenantDelete, details)]).await?;
     let tenant = tenant_records::begin_deletion(tx, &plan).await?;
     if let RequestClaim::New(Some(attempt)) = claim {
