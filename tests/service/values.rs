@@ -177,6 +177,47 @@ fn damaged_record_breaks_no_list_batch_or_export() {
 }
 
 #[test]
+fn lists_continue_after_times_that_cannot_be_read() {
+    service_test(|s| async move {
+        s.allow_logged_errors();
+        let alice = s.alice();
+        let times = ["'-infinity'", "'-infinity'", "now()", "now()", "'infinity'", "'infinity'"];
+        for (number, time) in times.into_iter().enumerate() {
+            let id = file_id(&alice.upload(spec(&format!("f{number}")), b"x").await.unwrap());
+            s.superuser.execute(&format!("UPDATE files SET create_time = {time} WHERE id = '{id}'")).await;
+        }
+        for view in [FileView::Basic, FileView::Full] {
+            for name_prefix in ["", "f"] {
+                for order_by in ["create_time", "create_time desc"] {
+                    let filter =
+                        Some(FileFilter { name_prefix: name_prefix.to_owned(), ..Default::default() });
+                    let order_by = order_by.to_owned();
+                    let mut request = ListFilesRequest {
+                        page_size: 1,
+                        filter,
+                        order_by,
+                        view: view.into(),
+                        ..Default::default()
+                    };
+                    let mut names = Vec::new();
+                    while names.len() < times.len() {
+                        let page = alice.list(request.clone()).await.unwrap();
+                        let has_next = !page.next_page_token.is_empty();
+                        names.extend(page.files.into_iter().map(|file| file.name));
+                        assert_eq!(has_next, names.len() < times.len(), "{request:?} {names:?}");
+                        request.page_token = page.next_page_token;
+                    }
+                    if request.order_by.ends_with("desc") {
+                        names.reverse();
+                    }
+                    assert_eq!(names, ["f0", "f1", "f2", "f3", "f4", "f5"], "{request:?}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn damaged_record_can_get_versions_and_be_deleted() {
     service_test(|s| async move {
         let (intact, damaged) = damage_file(&s).await;
