@@ -261,6 +261,8 @@ fn responses_show_stored_times() {
         let year_10000 = format!("UPDATE files SET expire_time = '10000-01-01T00:00:00Z' WHERE id = '{id}'");
         s.superuser.execute(&year_10000).await;
         assert_eq!(alice.get(&id).await.unwrap().expire_time, Some(truncated));
+        let version = alice.upload_version(&id, b"y").await.unwrap();
+        assert_eq!((version.state(), version.expire_time), (FileState::Available, Some(truncated)));
 
         for seconds in [LAST.seconds + 1, -62_135_596_801] {
             let invalid = UploadSpec { expire_time: Some(Timestamp { seconds, nanos: 0 }), ..spec("a") };
