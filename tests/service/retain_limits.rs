@@ -41,7 +41,7 @@ async fn create_in_every_way(caller: &Caller, spec: UploadSpec) -> [Result<(), S
 #[test]
 fn members_retain_nothing_and_admins_ten_years() {
     direct_test(|s| async move {
-        for (caller, days) in [(s.alice(), 1), (s.maria(), 1), (s.billing(), 1), (s.ada(), 3_651)] {
+        for (caller, days) in [(s.alice(), 1), (s.maria(), 1), (s.billing(), 1), (s.ada(), 3_654)] {
             for result in create_in_every_way(&caller, retained(&s, days)).await {
                 let error = result.unwrap_err();
                 assert_eq!(error.code(), Code::InvalidArgument);
@@ -51,14 +51,14 @@ fn members_retain_nothing_and_admins_ten_years() {
             let error = set_retain_until(&caller, &id, time_in_days(&s, days)).await.unwrap_err();
             assert_eq!(violated_fields(&error), ["file.retain_until_time"]);
         }
-        let [one_shot, created, direct] = create_in_every_way(&s.ada(), retained(&s, 3_650)).await;
+        let [one_shot, created, direct] = create_in_every_way(&s.ada(), retained(&s, 3_653)).await;
         assert!(one_shot.is_ok() && created.is_ok() && direct.is_ok(), "{one_shot:?} {created:?} {direct:?}");
         for id in s.ada().list_upload_ids(10).await {
             s.ada().cancel_upload(&id).await.unwrap();
         }
         let policy = s.alice().policies.clone().get_policy(GetPolicyRequest::default()).await.unwrap();
         let policy = policy.into_inner().policy.unwrap();
-        assert_eq!((policy.retain_admin_days_max, policy.retain_member_days_max), (3_650, 0));
+        assert_eq!((policy.retain_admin_days_max, policy.retain_member_days_max), (3_653, 0));
     });
 }
 
