@@ -342,6 +342,24 @@ fn names_are_cleaned_or_refused_before_extensions_are_checked() {
 }
 
 #[test]
+fn update_with_an_unchanged_older_name_keeps_it() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        for older in ["report.", "report.exe", "report\u{202e}"] {
+            let id = file_id(&alice.upload(spec("report"), b"x").await.unwrap());
+            s.superuser.execute(&format!("UPDATE files SET name = '{older}' WHERE id = '{id}'")).await;
+            let change =
+                File { id: id.clone(), name: older.to_owned(), title: "T".to_owned(), ..File::default() };
+            let updated = alice.update(change, &["name", "title"]).await.unwrap();
+            assert_eq!((updated.name.as_str(), updated.title.as_str()), (older, "T"));
+            assert_eq!(alice.rename(&id, "report. ").await.unwrap().name, "report");
+            let error = alice.rename(&id, "report.exe").await.unwrap_err();
+            assert_eq!(violated_fields(&error), ["file.name"]);
+        }
+    });
+}
+
+#[test]
 fn text_filters_ignore_normalization_forms() {
     service_test(|s| async move {
         let alice = s.alice();
