@@ -322,6 +322,9 @@ fn names_are_cleaned_or_refused_before_extensions_are_checked() {
             ("setup\u{202e}fdp.exe", None),
             ("a\u{2028}b", None),
             (" .. ", None),
+            ("\u{2068}plan\u{2069}.pdf", Some("plan.pdf")),
+            ("a\u{2068}setup.exe\u{2069}", None),
+            ("a\u{2068}b.pdf", None),
         ];
         for (sent, stored) in names {
             let uploaded = pupil.upload(spec(sent), b"x").await;
