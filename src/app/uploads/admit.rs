@@ -29,6 +29,7 @@ use crate::{
         quota::Quota,
         upload_destination::{ContentRules, Destination, DestinationKind, NewVersion},
         upload_spec::{CheckedSpec, ResolvedSpec, UploadSpec},
+        violations::Violations,
     },
     storage::{ObjectStorage, PutOptions},
 };
@@ -132,10 +133,11 @@ pub(in crate::app) async fn read_admission_data(
 pub(in crate::app) fn check_admission(
     app: &App,
     caller: &Caller,
-    spec: UploadSpec,
+    mut spec: UploadSpec,
     quota: &Quota,
 ) -> Result<CheckedSpec, Error> {
-    let spec = add_retain_violations(caller, spec, app.clock.now());
+    let until = spec.retain_until_time;
+    add_retain_violations(caller, until, app.clock.now(), &mut spec.parse_violations);
     let spec = spec.check(&caller.tenant.policy, app.clock.now())?;
     check_scan_rule(app, caller)?;
     check_quota(quota, &spec)?;
@@ -144,11 +146,14 @@ pub(in crate::app) fn check_admission(
 
 /// Adds a violation if the policy does not let the caller retain a file for so long. Depends on the role, so it
 /// does not apply to a retry, which gets the stored response.
-fn add_retain_violations(caller: &Caller, mut spec: UploadSpec, now: Timestamp) -> UploadSpec {
+fn add_retain_violations(
+    caller: &Caller,
+    until: Option<Timestamp>,
+    now: Timestamp,
+    violations: &mut Violations,
+) {
     let days_max = caller.tenant.policy.retain.days_max(caller.role);
-    let (until, violations) = (spec.retain_until_time, &mut spec.parse_violations);
     check_retain_limit("spec.retain_until_time", until, days_max, now, violations);
-    spec
 }
 
 /// Rejects uploads if the policy requires a scan and no scanner is configured, unless the operator accepts
@@ -225,6 +230,22 @@ pub(super) async fn check_target_again(
     let Destination::NewVersion(NewVersion { file: id, .. }) = &spec.destination else { return Ok(()) };
     let file = require_visible(caller, files::get(tx, *id).await?)?;
     check_can_write(caller, &file)
+}
+
+/// Checks that the policy still lets the caller retain the new file of an open upload for so long. The policy or
+/// the role may have changed since the upload was admitted.
+///
+/// # Errors
+/// Returns `Invalid`.
+pub(super) fn check_retention_again(
+    caller: &Caller,
+    spec: &CheckedSpec,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let Destination::NewFile(file) = &spec.destination else { return Ok(()) };
+    let mut violations = Violations::new();
+    add_retain_violations(caller, file.retain_until_time, now, &mut violations);
+    Ok(violations.into_result()?)
 }
 
 async fn load_target_file(

@@ -191,9 +191,12 @@ pub struct RetainRule {
     pub member_days_max: u32,
 }
 
+/// The most days that ten calendar years have.
+const TEN_YEARS_DAYS: u32 = 3_653;
+
 impl Default for RetainRule {
     fn default() -> Self {
-        Self { admin_days_max: 3_650, member_days_max: 0 }
+        Self { admin_days_max: TEN_YEARS_DAYS, member_days_max: 0 }
     }
 }
 

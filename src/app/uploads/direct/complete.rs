@@ -14,7 +14,7 @@ use crate::{
         App, Error, Resource,
         uploads::{
             UploadError,
-            admit::{Target, check_target_again},
+            admit::{Target, check_retention_again, check_target_again},
             commit::{
                 CommitReceipt, CommittedUpload, PendingCommit, VerificationJob, commit_request_id,
                 committed_upload, delete_object, is_final_refusal, new_pending_commit,
@@ -205,6 +205,7 @@ async fn take_over_in_tx(
         return Ok(TakenUpload::Committed(verified.or(stored.spec.checked.sha256)));
     }
     check_target_again(tx, caller, &stored.spec.checked).await?;
+    check_retention_again(caller, &stored.spec.checked, app.clock.now())?;
     if matches!(stored.bytes, UploadedBytes::Staged(_)) {
         let fresh = new_direct_target(app, caller, &stored.spec)?;
         if !resumable_uploads::retarget(tx, stored.lease, fresh.blob_id, &fresh.key).await? {
