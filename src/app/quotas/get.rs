@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Hides the bytes of purged files from members, who may not have been able to see those files.
-pub(super) fn redact_pending_deletion(principal: &Principal, quota: Quota) -> Quota {
+fn redact_pending_deletion(principal: &Principal, quota: Quota) -> Quota {
     match principal {
         Principal::Caller(caller) if caller.role < Role::Admin => {
             Quota { pending_deletion_bytes: 0, ..quota }
