@@ -405,8 +405,10 @@ fn one_lost_session_keeps_the_other_connections() {
             let former = list_backends(&s).await;
             let lost = s.superuser.query_texts(waiting).await.remove(0);
             s.superuser.execute(&format!("SELECT pg_terminate_backend({lost})")).await;
-            assert_retryable(&blocked.await.unwrap().unwrap_err());
+            s.wait_until("the session has ended", || async { !list_backends(&s).await.contains(&lost) })
+                .await;
             locking.execute("COMMIT").await;
+            assert_retryable(&blocked.await.unwrap().unwrap_err());
             // Connections are checked when they are used again.
             let used = join_all((0..6).map(|_| s.alice().upload(spec("a"), b"bytes"))).await;
             used.into_iter().for_each(|upload| drop(upload.unwrap()));
