@@ -101,6 +101,9 @@ impl BatchHandler for DisclosureWriter {
             Err(Error::DatabaseUnavailable(error)) => {
                 outcomes.resize_with(items.len(), || Err(Error::DatabaseUnavailable(error.clone())));
             }
+            Err(Error::Overloaded(workload)) => {
+                outcomes.resize_with(items.len(), || Err(Error::Overloaded(workload)));
+            }
             // Retry one by one, so that an entry that cannot be written fails only its own disclosure.
             Err(_) => {
                 for item in items {

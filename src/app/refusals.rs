@@ -90,14 +90,14 @@ impl Refusals {
     }
 }
 
-/// Audits the refusals that were counted since the last call. Those of an unavailable database are audited by
-/// the next call.
+/// Audits the refusals that were counted since the last call. Those of an unavailable or overloaded database are
+/// audited by the next call.
 pub async fn write_refusals(app: &App) {
     for (tenant, refusals) in app.refusals.take_all() {
         let entries: Vec<AuditEntry> = refusals.iter().map(|(_, refused)| refused.to_entry()).collect();
         match write_entries(&app.db, tenant, &entries).await {
             Ok(()) => {}
-            Err(error @ Error::DatabaseUnavailable(_)) => {
+            Err(error @ (Error::DatabaseUnavailable(_) | Error::Overloaded(_))) => {
                 tracing::warn!(%error, "failed to audit refusals");
                 let mut counts = app.refusals.counts();
                 refusals.into_iter().for_each(|(key, refused)| counts.add(key, refused));

@@ -59,6 +59,9 @@ pub enum Workload {
     /// Watches of all tenants.
     #[error("watches")]
     Watches,
+    /// Transactions of the database.
+    #[error("transactions")]
+    Transactions,
 }
 
 /// The sender to which a limit of calls per second applies. Its text is the `scope` of the contract.

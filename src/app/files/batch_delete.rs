@@ -69,7 +69,7 @@ pub async fn batch_delete_files(
     let deleted = tx.finish(deleted).await;
     for DeniedFile { id, reason } in denied {
         // Never report a denial that was not recorded.
-        if let error @ (Error::DatabaseUnavailable(_) | Error::Internal(_)) =
+        if let error @ (Error::DatabaseUnavailable(_) | Error::Overloaded(_) | Error::Internal(_)) =
             audit::record_denial(app, caller, AuditAction::FileDelete, Some(id), Error::NotAllowed(reason))
                 .await
         {

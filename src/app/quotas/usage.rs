@@ -1,7 +1,7 @@
 //! Reports the usage of a tenant, from counters that commits maintain. Members and managers get the usage of the
 //! files that they may see, because the counters of the tenant would show the sizes of hidden files.
 
-use super::resolve_tenant::resolve_tenant;
+use super::resolve_tenant::{begin_tx, resolve_tenant};
 use crate::{
     app::{App, Error, Principal},
     db::{
@@ -40,7 +40,7 @@ pub struct Usage {
 /// Returns `NotFound` for another tenant, and `Invalid` if an operator names none.
 pub async fn get_usage(app: &App, principal: &Principal, tenant: Option<TenantId>) -> Result<Usage, Error> {
     let (tenant, viewer) = resolve_tenant(app, principal, tenant).await?;
-    let mut tx = app.db.tenant_tx(tenant, &viewer).await?;
+    let mut tx = begin_tx(app, principal, tenant, &viewer).await?;
     let usage = match principal {
         Principal::Caller(caller) if caller.role < Role::Admin => {
             get_visible_usage(app, &mut tx, &viewer, caller).await

@@ -53,7 +53,7 @@ pub async fn request_erasure(
     violations.ok_or_add("reason", text::check_line(&request.reason, REASON_CHARACTERS_MAX));
     violations.into_result()?;
     get::get_tenant(app, operator, request.tenant).await?;
-    let mut tx = app.db.tenant_tx(request.tenant, &Viewer::system()).await?;
+    let mut tx = app.db.platform_tx(request.tenant, &Viewer::system()).await?;
     let requested = request_in_tx(app, &mut tx, operator, &request).await;
     tx.finish(requested).await
 }
@@ -107,11 +107,11 @@ pub async fn approve_erasure(
     request_id: Option<RequestId>,
 ) -> Result<Erasure, Error> {
     get::get_tenant(app, operator, tenant).await?;
-    let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
+    let mut tx = app.db.platform_tx(tenant, &Viewer::system()).await?;
     let approved = approve_in_tx(app, &mut tx, operator, id, request_id).await;
     let approved = tx.finish(approved).await;
     if let Err(Error::NotAllowed(denial)) = &approved {
-        let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
+        let mut tx = app.db.platform_tx(tenant, &Viewer::system()).await?;
         let denied = record_denied_approval(&mut tx, operator, id, denial).await;
         tx.finish(denied).await?;
     }
@@ -176,7 +176,7 @@ async fn approve_in_tx(
 /// Returns `NotFound`.
 pub async fn list_erasures(app: &App, operator: &Operator, tenant: TenantId) -> Result<Vec<Erasure>, Error> {
     get::get_tenant(app, operator, tenant).await?;
-    let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
+    let mut tx = app.db.platform_tx(tenant, &Viewer::system()).await?;
     let listed = erasures::list(&mut tx, ERASURES_MAX).await;
     Ok(tx.finish(listed).await?)
 }
