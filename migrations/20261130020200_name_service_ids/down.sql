@@ -13,5 +13,10 @@ BEGIN
             'UPDATE public.%1$I SET %2$I = substr(%2$I, 9) WHERE %2$I LIKE ''service:%%''',
             place.table_name, place.column_name);
     END LOOP;
+    UPDATE public.tenants AS changed SET external_id = substr(changed.external_id, 9)
+    WHERE changed.kind = {tenant_kind.person} AND changed.external_id LIKE 'service:%'
+      AND NOT EXISTS (SELECT FROM public.tenants AS named
+                      WHERE named.kind = changed.kind AND named.issuer = changed.issuer
+                        AND named.external_id = substr(changed.external_id, 9));
 END
 $$;

@@ -22,5 +22,17 @@ BEGIN
              WHERE changed.tenant_id = service.tenant_id AND changed.%2$I = service.actor_id',
             place.table_name, place.column_name);
     END LOOP;
+    -- The tenant of a service without an organization is named by the id of the service. A name that is too long or
+    -- already in use stays; the service then gets a new tenant.
+    UPDATE public.tenants AS changed SET external_id = 'service:' || changed.external_id
+    FROM (SELECT tenant_id, actor_id FROM public.audit_entries
+          WHERE actor_kind IN ({actor_kind.user}, {actor_kind.service}) AND actor_id NOT LIKE 'service:%'
+          GROUP BY tenant_id, actor_id
+          HAVING bool_and(actor_kind = {actor_kind.service})) AS service
+    WHERE changed.kind = {tenant_kind.person} AND changed.id = service.tenant_id
+      AND changed.external_id = service.actor_id AND char_length(changed.external_id) <= 247
+      AND NOT EXISTS (SELECT FROM public.tenants AS named
+                      WHERE named.kind = changed.kind AND named.issuer = changed.issuer
+                        AND named.external_id = 'service:' || changed.external_id);
 END
 $$;

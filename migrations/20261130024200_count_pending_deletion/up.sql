@@ -10,14 +10,13 @@ ALTER TABLE quotas ADD COLUMN pending_deletion_multiple bigint NOT NULL DEFAULT 
     CHECK (pending_deletion_multiple BETWEEN 0 AND 6);
 
 {function.count_pending_deletion}
-CREATE CONSTRAINT TRIGGER pending_deletion_scheduled AFTER UPDATE OF delete_after ON blobs
-    DEFERRABLE INITIALLY DEFERRED
-    FOR EACH ROW WHEN ((OLD.delete_after IS NULL) <> (NEW.delete_after IS NULL) AND NEW.size_bytes > 0)
-    EXECUTE FUNCTION app.count_pending_deletion();
-CREATE CONSTRAINT TRIGGER pending_deletion_ended AFTER DELETE ON blobs
-    DEFERRABLE INITIALLY DEFERRED
-    FOR EACH ROW WHEN (OLD.delete_after IS NOT NULL AND OLD.size_bytes > 0)
-    EXECUTE FUNCTION app.count_pending_deletion();
+-- A trigger with transition tables cannot name columns.
+CREATE TRIGGER pending_deletion_scheduled AFTER UPDATE ON blobs
+    REFERENCING OLD TABLE AS blobs_before NEW TABLE AS blobs_after
+    FOR EACH STATEMENT EXECUTE FUNCTION app.count_pending_deletion();
+CREATE TRIGGER pending_deletion_ended AFTER DELETE ON blobs
+    REFERENCING OLD TABLE AS blobs_before
+    FOR EACH STATEMENT EXECUTE FUNCTION app.count_pending_deletion();
 
 -- The triggers hold a lock on the table, so no blob changes between them and this statement.
 UPDATE quotas AS q SET pending_deletion_bytes = scheduled.bytes

@@ -166,7 +166,8 @@ BEGIN
 
     IF has_tags THEN
         INSERT INTO public.file_tags (tenant_id, file_id, tag)
-        SELECT tenant, n.file_id, tag FROM unnest(accepted) AS n, unnest(n.tags) AS tag;
+        -- Uploads that were created before tags were normalized may contain one tag in two forms.
+        SELECT DISTINCT tenant, n.file_id, normalize(tag, NFC) FROM unnest(accepted) AS n, unnest(n.tags) AS tag;
     END IF;
     IF has_attachments THEN
         INSERT INTO public.attachments (tenant_id, file_id, entity_type, entity_id, field, created_by, create_time)

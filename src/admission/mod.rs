@@ -1,4 +1,4 @@
-//! Admission: who may use how much of what all callers compete for.
+//! Admission: decides how much of the limited resources a caller may use.
 //!
 //! - [`shares`]: a pool of units, of which a tenant and each of its callers may hold a share of what is free.
 //!   Requests, uploads, downloads, watches, messages, buffers, database connections and hashing use it.

@@ -1,11 +1,11 @@
 //! Limits the connections of a port: in total, and per address.
 //!
-//! A port that is full closes the connection that needs its place least: the oldest of those that have not
-//! proven anything yet (by a verified caller, or by a complete request), or else the one that has been idle
-//! for longest. If all have requests of known peers, it closes the oldest connection of the address that has the
-//! most, if that has more than the newcomer's. An address that is at its limit
-//! gets the same among its own connections. Trusted proxies, which speak for many clients, have no limit per
-//! address and nothing to prove.
+//! A peer is *known* after it has sent what the port requires: a request of a verified caller on the gRPC
+//! port, a complete request on the edge port. A port that is full closes the oldest connection of an unknown
+//! peer, or else the one that has been idle for longest. If all have requests of known peers, it closes the
+//! oldest connection of the address that has the most, if that has more than the new one's. For an address that
+//! is at its limit, the first two rules apply to its own connections. Trusted proxies, which connect for many
+//! clients, have no limit per address, and are known from the start.
 
 use std::{
     cmp::Reverse,
@@ -43,9 +43,9 @@ pub struct Peers {
 pub struct PeersStatus {
     /// The open connections.
     pub open: usize,
-    /// How many were closed to make room.
+    /// The number of connections that were closed to make room.
     pub closed_for_room: u64,
-    /// How many were refused because of the limit per address.
+    /// The number of connections that were rejected because of the limit per address.
     pub refused: u64,
 }
 
@@ -165,8 +165,8 @@ impl Peers {
 }
 
 impl State {
-    /// Closes the connection that needs its place least, of those that `may_close` accepts. Returns whether
-    /// there is one.
+    /// Closes the first connection in the order of the module, of those that `may_close` accepts. Returns
+    /// whether there is one.
     fn make_room(&mut self, may_close: impl Fn(&Connection) -> bool) -> bool {
         let candidates = self.open.iter().filter(|(_, connection)| may_close(connection));
         let closable = candidates.filter_map(|(id, connection)| {
@@ -226,12 +226,12 @@ impl Drop for PeerConnection {
 }
 
 impl Peer {
-    /// Notes that the peer has proven what the port asks for.
+    /// Marks the peer as known.
     pub fn mark_known(&self) {
         self.0.standing().is_known = true;
     }
 
-    /// Returns whether the peer has proven what the port asks for.
+    /// Returns whether the peer is known.
     pub fn is_known(&self) -> bool {
         self.0.standing().is_known
     }

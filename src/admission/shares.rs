@@ -8,8 +8,10 @@
 //!
 //! Some units may be reserved for operators and the service itself, who have no share.
 //!
-//! Waiters are served one tenant after the other, and in order of arrival within a tenant. A caller that has
-//! used up its share does not block later waiters.
+//! A pool may lend the units that would stay idle: see [`ShareLimits::with_lending`].
+//!
+//! Waiters are served one tenant after the other. Within a tenant, the caller that holds the least is served
+//! first, and each caller in order of arrival. A caller that has used up its share does not block later waiters.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -35,23 +37,42 @@ pub struct ShareLimits {
     pub rounding: usize,
     /// The most units that a tenant may hold, whatever is free.
     pub tenant_max: usize,
+    /// The units that stay free when the others are lent; `None` if shares are never exceeded.
+    pub lent_above: Option<usize>,
 }
 
 impl ShareLimits {
     /// Limits of a pool whose holders take one unit at a time.
     pub const fn slots(capacity: usize) -> Self {
-        Self { capacity, reserved: 0, rounding: 1, tenant_max: usize::MAX }
+        Self { capacity, reserved: 0, rounding: 1, tenant_max: usize::MAX, lent_above: None }
     }
 
     /// Limits of a pool whose holders take many units at a time.
     pub const fn weighted(capacity: usize) -> Self {
-        Self { capacity, reserved: 0, rounding: 0, tenant_max: usize::MAX }
+        Self { capacity, reserved: 0, rounding: 0, tenant_max: usize::MAX, lent_above: None }
     }
 
     /// Reserves units for operators, at most half of the pool.
     #[must_use]
     pub fn with_reserve(self, units: usize) -> Self {
         Self { reserved: units.min(self.capacity / 2), ..self }
+    }
+
+    /// Lends idle units: as long as nobody within its share waits, a holder may exceed its own share and leave
+    /// only `spare` units to other tenants, and as many to the other callers of its tenant. For units that are
+    /// held for a short time, because lent units are not taken back.
+    #[must_use]
+    pub fn with_lending(self, spare: usize) -> Self {
+        Self { lent_above: Some(spare), ..self }
+    }
+
+    /// Returns the most units that a holder may have of those that others leave: the largest number that is not
+    /// more than [`SHARE_OF_FREE`] times the rest, or all but the spare ones.
+    fn share_of(&self, units: usize) -> usize {
+        let rounded = units.saturating_add(self.rounding);
+        let share = rounded.saturating_mul(SHARE_OF_FREE) / (SHARE_OF_FREE + 1);
+        let lent = self.lent_above.map_or(0, |spare| units.saturating_sub(spare));
+        share.max(lent).min(units)
     }
 }
 
@@ -77,11 +98,11 @@ pub struct ShareStatus {
     pub in_use: usize,
     /// The number of waiters.
     pub waiting: usize,
-    /// How often a caller got nothing because of its own share.
+    /// The number of requests that were not granted because of the share of the caller.
     pub refused_caller: u64,
-    /// How often a caller got nothing because of the share of its tenant.
+    /// The number of requests that were not granted because of the share of the tenant.
     pub refused_tenant: u64,
-    /// How often a caller got nothing because too few units were free.
+    /// The number of requests that were not granted because too few units were free.
     pub refused_process: u64,
 }
 
@@ -108,6 +129,12 @@ struct Holdings {
     units: usize,
     callers: HashMap<CallerKey, usize>,
     waiting: VecDeque<Waiting>,
+}
+
+impl Holdings {
+    fn units_of(&self, caller: Option<CallerKey>) -> usize {
+        caller.and_then(|caller| self.callers.get(&caller)).copied().unwrap_or_default()
+    }
 }
 
 #[derive(Debug)]
@@ -218,18 +245,12 @@ impl Shares {
         state.give_back(holder, units);
         let mut undelivered = Vec::new();
         for Waiting { holder, units, granted } in state.serve_waiters(&self.limits) {
-            // The waiter may be gone. Its slot is then released after the lock is free again.
+            // The waiter may have been dropped. Its slot is then released after the lock is free again.
             undelivered.extend(granted.send(self.slot(holder, units)).err());
         }
         drop(state);
         drop(undelivered);
     }
-}
-
-/// Returns the most units that a holder may have of those that others leave: the largest number that is not
-/// more than [`SHARE_OF_FREE`] times the rest.
-fn share_of(units: usize, rounding: usize) -> usize {
-    (units.saturating_add(rounding).saturating_mul(SHARE_OF_FREE) / (SHARE_OF_FREE + 1)).min(units)
 }
 
 impl State {
@@ -245,16 +266,17 @@ impl State {
         }
         let holdings = self.owners.get(&holder.owner);
         let held = holdings.map_or(0, |holdings| holdings.units);
-        let share = share_of(available + held, limits.rounding);
+        let share = limits.share_of(available + held);
         if held + units > share.min(limits.tenant_max) {
             return Err(if share >= limits.tenant_max { Exhausted::TenantMax } else { Exhausted::Tenant });
         }
-        let Some(caller) = holder.caller else { return Ok(()) };
-        let held_by_caller =
-            holdings.and_then(|holdings| holdings.callers.get(&caller)).copied().unwrap_or(0);
+        if holder.caller.is_none() {
+            return Ok(());
+        }
+        let held_by_caller = holdings.map_or(0, |holdings| holdings.units_of(holder.caller));
         // Of the share and not of the maximum, which one caller may reach.
         let left_by_others = share - (held - held_by_caller);
-        if held_by_caller + units > share_of(left_by_others, limits.rounding) {
+        if held_by_caller + units > limits.share_of(left_by_others) {
             return Err(Exhausted::Caller);
         }
         Ok(())
@@ -315,8 +337,17 @@ impl State {
         self.remove_if_unused(owner);
     }
 
-    /// Takes units for waiters whose requests fit now, one owner after the other.
+    /// Takes units for waiters whose requests fit now: for those within their shares before any are lent.
     fn serve_waiters(&mut self, limits: &ShareLimits) -> Vec<Waiting> {
+        let mut served = self.serve_in_turn(&ShareLimits { lent_above: None, ..*limits });
+        if limits.lent_above.is_some() {
+            served.extend(self.serve_in_turn(limits));
+        }
+        served
+    }
+
+    /// Takes units for waiters whose requests fit these limits, one owner after the other.
+    fn serve_in_turn(&mut self, limits: &ShareLimits) -> Vec<Waiting> {
         let (mut served, mut passed) = (Vec::new(), 0);
         while passed < self.turns.len() {
             let Some(owner) = self.turns.pop_front() else { break };
@@ -336,29 +367,26 @@ impl State {
         served
     }
 
+    /// Takes units for the next request of an owner that fits: the oldest one of the caller that holds the least.
     fn pop_servable(&mut self, limits: &ShareLimits, owner: Owner) -> Option<Waiting> {
         let mut full_callers: Vec<Option<CallerKey>> = Vec::new();
-        let mut index = 0;
-        while let Some(waiting) = self.owners.get(&owner)?.waiting.get(index) {
-            let (holder, units) = (waiting.holder, waiting.units);
-            if full_callers.contains(&holder.caller) {
-                index += 1;
-                continue;
-            }
+        loop {
+            let holdings = self.owners.get(&owner)?;
+            let waiting = holdings.waiting.iter().enumerate();
+            let (index, next) = waiting
+                .filter(|(_, waiting)| !full_callers.contains(&waiting.holder.caller))
+                .min_by_key(|(_, waiting)| holdings.units_of(waiting.holder.caller))?;
+            let (holder, units) = (next.holder, next.units);
             match self.try_take(limits, holder, units) {
                 Ok(()) => {
                     self.waiting -= 1;
                     return self.owners.get_mut(&owner)?.waiting.remove(index);
                 }
-                Err(Exhausted::Caller) => {
-                    full_callers.push(holder.caller);
-                    index += 1;
-                }
+                Err(Exhausted::Caller) => full_callers.push(holder.caller),
                 // Later requests must not take the units that this one waits for.
                 Err(Exhausted::Tenant | Exhausted::TenantMax | Exhausted::Process) => return None,
             }
         }
-        None
     }
 
     fn count_refusal(&mut self, taken: Result<(), Exhausted>) {

@@ -141,6 +141,54 @@ fn caller_at_its_share_does_not_block_its_colleagues() {
     assert!(is_granted(&mut blocked).is_some());
 }
 
+#[test]
+fn caller_that_holds_the_least_is_served_first() {
+    let shares = Shares::new(ShareLimits::slots(8));
+    let take_three = |name: &str| -> Vec<Slot> {
+        (0..3).map(|_| shares.try_acquire(caller(1, name), 1).unwrap()).collect()
+    };
+    let (mut first, second) = (take_three("flood"), take_three("other"));
+    let mut early = queue(&shares, caller(1, "flood"), 1);
+    let mut late = queue(&shares, caller(1, "alice"), 1);
+    drop(first.pop());
+    let granted = is_granted(&mut late).expect("she holds nothing");
+    assert!(is_granted(&mut early).is_none());
+    drop(second);
+    assert!(is_granted(&mut early).is_some());
+    drop(granted);
+}
+
+#[test]
+fn idle_units_are_lent_but_for_the_spare_ones() {
+    let shares = Shares::new(ShareLimits::slots(16).with_reserve(2).with_lending(1));
+    let lent = take_all(&shares, caller(1, "flood"));
+    assert_eq!(lent.len(), 12, "one is left to other tenants, and one to its colleagues");
+    assert_eq!(take_all(&shares, caller(1, "alice")).len(), 1, "a colleague");
+    assert_eq!(take_all(&shares, caller(2, "zoe")).len(), 2, "another tenant, after the colleague");
+    let held = shares.try_acquire(caller(1, "alice"), 1).unwrap();
+    let other = shares.try_acquire(caller(2, "zoe"), 1).unwrap();
+    assert_eq!(shares.try_acquire(caller(3, "kim"), 1).unwrap_err(), Exhausted::Process);
+    assert_eq!(take_all(&shares, Holder::PLATFORM).len(), 2);
+    drop((lent, held, other));
+    assert_eq!(shares.status().in_use, 0);
+}
+
+#[test]
+fn waiters_within_their_share_precede_borrowers() {
+    let shares = Shares::new(ShareLimits::slots(16).with_reserve(2).with_lending(1));
+    let mut lent = take_all(&shares, caller(1, "flood"));
+    let mut borrower = queue(&shares, caller(1, "flood"), 1);
+    let newcomer = take_all(&shares, caller(2, "zoe"));
+    assert_eq!(newcomer.len(), 2, "the spare ones");
+    let mut within = queue(&shares, caller(2, "zoe"), 1);
+    drop(lent.pop());
+    let third = is_granted(&mut within).expect("it has not used up its share");
+    assert!(is_granted(&mut borrower).is_none());
+    drop((newcomer, third));
+    assert!(is_granted(&mut borrower).is_some(), "nobody else waits");
+    drop(lent);
+}
+
 #[tokio::test(start_paused = true)]
 async fn wait_ends_after_its_time() {
     let shares = Shares::new(ShareLimits::slots(1));
@@ -156,8 +204,10 @@ proptest! {
     #[test]
     fn sums_are_right_after_any_operations(
         operations in proptest::collection::vec((0u8..4, 0u128..3, 0usize..3, 1usize..4), 1..60),
+        lent_above in proptest::option::of(1usize..3),
     ) {
-        let shares = Shares::new(ShareLimits { rounding: 3, ..ShareLimits::weighted(12) }.with_reserve(2));
+        let limits = ShareLimits { rounding: 3, lent_above, ..ShareLimits::weighted(12) }.with_reserve(2);
+        let shares = Shares::new(limits);
         let (mut slots, mut waiters): (Vec<Slot>, Vec<Waiter>) = (Vec::new(), Vec::new());
         for (operation, of_tenant, which, units) in operations {
             let holder = caller(of_tenant, &which.to_string());

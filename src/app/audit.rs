@@ -57,7 +57,7 @@ pub async fn record_denied_call(app: &App, caller: &Caller, method: &str, error:
     record_refusal(app, caller, entry, error).await
 }
 
-/// Writes the entry of a refusal, or counts it if the caller is refused too often. Returns the error for the
+/// Writes the entry of a refusal, or counts the refusal if the caller has too many. Returns the error for the
 /// caller.
 async fn record_refusal(app: &App, caller: &Caller, entry: AuditEntry, error: Error) -> Error {
     if let Err(rate_limited) = app.rates.count_refusal(caller) {
@@ -100,6 +100,9 @@ impl BatchHandler for DisclosureWriter {
             Ok(()) => outcomes.resize_with(items.len(), || Ok(())),
             Err(Error::DatabaseUnavailable(error)) => {
                 outcomes.resize_with(items.len(), || Err(Error::DatabaseUnavailable(error.clone())));
+            }
+            Err(Error::Overloaded(workload)) => {
+                outcomes.resize_with(items.len(), || Err(Error::Overloaded(workload)));
             }
             // Retry one by one, so that an entry that cannot be written fails only its own disclosure.
             Err(_) => {

@@ -374,6 +374,7 @@ impl From<DbError> for Error {
             | DbErrorKind::ReadOnly
             | DbErrorKind::TimedOut
             | DbErrorKind::Contended => Self::DatabaseUnavailable(error),
+            DbErrorKind::Exhausted => Self::Overloaded(Workload::Transactions),
             DbErrorKind::StorageFull => Self::StorageFull(error.into()),
             DbErrorKind::Constraint(Constraint::TenantIsActive) => Self::TenantSuspended,
             DbErrorKind::Constraint(Constraint::TenantIsNotDeleted) => Self::TenantDeleted,

@@ -15,7 +15,7 @@ pub(super) fn check_etag(if_etag: &str, etag: &str) -> Result<(), Error> {
     if if_etag.is_empty() || if_etag == etag { Ok(()) } else { Err(Error::EtagMismatch) }
 }
 
-/// Checks that a file has room for another version. Exact if the file is locked.
+/// Checks that a file may have another version. Exact if the file is locked.
 ///
 /// # Errors
 /// Returns `TooManyVersions` if not.

@@ -1,4 +1,4 @@
-//! Audits the refused calls of callers that are refused too often.
+//! Audits the refusals of callers above their rate of refusals.
 //!
 //! A refusal costs a write, so a caller could keep the database busy with refusals alone. Above a rate they are
 //! counted in memory instead, and audited together: one entry per caller, action, method and reason, with
@@ -41,7 +41,7 @@ struct Refusals {
 }
 
 impl RefusalCounts {
-    /// Counts a refusal that its own entry would describe like this.
+    /// Counts a refusal. `entry` is the audit entry that would otherwise be written for it.
     pub(in crate::app) fn count(&self, caller: &Caller, entry: AuditEntry) {
         let what = format!("{:?} {}", entry.action, entry.details);
         let key = (caller.tenant_id(), CallerKey::of_actor(&caller.actor), what);
@@ -90,14 +90,14 @@ impl Refusals {
     }
 }
 
-/// Audits the refusals that were counted since the last call. Those of an unavailable database are audited by
-/// the next call.
+/// Audits the refusals that were counted since the last call. Those of an unavailable or overloaded database are
+/// audited by the next call.
 pub async fn write_refusals(app: &App) {
     for (tenant, refusals) in app.refusals.take_all() {
         let entries: Vec<AuditEntry> = refusals.iter().map(|(_, refused)| refused.to_entry()).collect();
         match write_entries(&app.db, tenant, &entries).await {
             Ok(()) => {}
-            Err(error @ Error::DatabaseUnavailable(_)) => {
+            Err(error @ (Error::DatabaseUnavailable(_) | Error::Overloaded(_))) => {
                 tracing::warn!(%error, "failed to audit refusals");
                 let mut counts = app.refusals.counts();
                 refusals.into_iter().for_each(|(key, refused)| counts.add(key, refused));

@@ -7,7 +7,6 @@
 
 use super::{App, Error, rotation::Rotation};
 use crate::{
-    db::DbErrorKind,
     domain::{
         ids::{FileId, TenantId, UploadId},
         object_key::ObjectKey,
@@ -178,9 +177,7 @@ async fn process_page<W: DueItems>(
         match Box::pin(work.process(item)).await {
             Ok(ItemOutcome::Done) => page.done += 1,
             Ok(ItemOutcome::Enqueued | ItemOutcome::Skipped) => {}
-            Err(Error::DatabaseUnavailable(error))
-                if matches!(error.kind, DbErrorKind::Unavailable | DbErrorKind::ReadOnly) =>
-            {
+            Err(Error::DatabaseUnavailable(error)) if error.is_outage() => {
                 return Err(Error::DatabaseUnavailable(error));
             }
             Err(error) => {

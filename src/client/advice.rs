@@ -45,10 +45,10 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::NotAllowed => "ask the owner of the file or an admin",
         R::NotFound => "check the id and the token: what the caller may not read is reported as not found",
         R::QuotaBytesExceeded | R::QuotaFilesExceeded => {
-            "purge files that nobody needs, in the trash too (a deleted file counts until it is purged), or ask an \
-             operator for a higher limit"
+            "purge files that are no longer needed, in the trash too (a deleted file counts until it is purged), or \
+             ask an operator for a higher limit"
         }
-        R::StorageFull => "purge files that nobody needs, or ask the operator to add space",
+        R::StorageFull => "purge files that are no longer needed, or ask the operator to add space",
         R::OpenUploadsExceeded => "complete or cancel an open upload first",
         R::FileVersionsExceeded => "delete versions of the file first",
         R::FileTooLarge => "upload a smaller file, or ask for a higher limit",

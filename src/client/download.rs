@@ -16,7 +16,7 @@ impl Client {
     /// unavailable.
     ///
     /// # Errors
-    /// Returns [`ClientError::Rejected`] if the server refuses the download, [`ClientError::Transport`] if it
+    /// Returns [`ClientError::Rejected`] if the server rejects the download, [`ClientError::Transport`] if it
     /// is unreachable, and [`ClientError::Corrupted`] if the stream does not begin with a valid header.
     pub async fn open_download(&self, request: DownloadFileRequest) -> Result<Download, ClientError> {
         self.retry.call(|| self.try_open_download(request.clone())).await

@@ -11,7 +11,7 @@ use crate::proto::v1::ErrorReason;
 /// The error of a call.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The server received the call and refused it.
+    /// The server received the call and rejected it.
     #[error(transparent)]
     Rejected(#[from] Box<Rejection>),
     /// The server is unreachable, or the connection broke before the response was complete.
@@ -129,7 +129,7 @@ impl Rejection {
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = match self.message.is_empty() {
-            true => format!("server refused the call: {}", self.code.description()),
+            true => format!("server rejected the call: {}", self.code.description()),
             false => self.message.trim_end_matches('.').to_owned(),
         };
         if let Some(wait) = self.retry_after {

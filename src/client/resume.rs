@@ -89,7 +89,7 @@ impl Client {
     ///
     /// # Errors
     /// Returns [`ClientError::Source`] if the file cannot be read, or is shorter than the stored part of the
-    /// upload. Returns the error of the last attempt if the server refuses the upload or stays unavailable.
+    /// upload. Returns the error of the last attempt if the server rejects the upload or stays unavailable.
     pub async fn upload_resumable(
         &self,
         path: &Path,

@@ -55,7 +55,7 @@ impl Client {
                 let file = tokio::fs::File::open(path).await.map_err(ClientError::Source)?;
                 let metadata = file.metadata().await.map_err(ClientError::Source)?;
                 let mut spec = spec.clone();
-                // Each attempt declares the current size: the server refuses a file that changed between
+                // Each attempt declares the current size: the server rejects a file that changed between
                 // attempts, because its request id belongs to the earlier bytes.
                 if metadata.is_file() && spec.size_bytes.is_none() {
                     spec.size_bytes = i64::try_from(metadata.len()).ok();

@@ -1,4 +1,4 @@
-//! `[auth]`: identity providers, what each is trusted with, and the mapping of token claims.
+//! `[auth]`: identity providers, the trust in each of them, and the mapping of token claims.
 //!
 //! Trust is a property of an issuer. The tables `auth.roles` and `auth.claims` are the defaults of issuers that
 //! have none of their own; only an issuer with `operators = true` can name operators.
@@ -26,18 +26,18 @@ pub struct AuthConfig {
     pub issuers: Vec<IssuerConfig>,
     /// Whether more than one issuer may name operators.
     pub several_operator_issuers: bool,
-    /// Roles by claim value; other values are rejected. For issuers without their own.
+    /// Roles by claim value, for issuers without roles of their own. Other values are rejected.
     pub roles: BTreeMap<String, RoleName>,
     /// The role of a token without a role claim; `None` rejects such tokens.
     #[serde(deserialize_with = "empty_as_none")]
     pub role_default: Option<RoleName>,
     /// The value of the kind claim that identifies a service without a user.
     pub service_kind: String,
-    /// The names of the claims, for issuers without their own.
+    /// The names of the claims, for issuers without names of their own.
     pub claims: ClaimsConfig,
 }
 
-/// An identity provider, and what it is trusted with.
+/// An identity provider, and the trust in it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IssuerConfig {
@@ -65,10 +65,10 @@ pub struct IssuerConfig {
     /// Whether it may name operators of the platform.
     #[serde(default)]
     pub operators: bool,
-    /// Its roles by claim value. `None`: those of all issuers.
+    /// Its roles by claim value. `None` means the roles of `auth.roles`.
     #[serde(default)]
     pub roles: Option<BTreeMap<String, RoleName>>,
-    /// Its names of claims. Those that are not set are those of all issuers.
+    /// Its names of claims. Names that are not set are taken from `auth.claims`.
     #[serde(default)]
     pub claims: IssuerClaimsConfig,
     /// The organizations whose tokens are accepted.
@@ -220,7 +220,7 @@ impl IssuerConfig {
         self.check_trust(index, violations);
     }
 
-    /// Checks what the issuer is trusted with.
+    /// Checks the settings that state the trust in the issuer.
     fn check_trust(&self, index: usize, violations: &mut Violations) {
         let key = |name: &str| format!("auth.issuers[{index}].{name}");
         if let Some(claimed) = self.roles.as_ref().and_then(find_operator_role)

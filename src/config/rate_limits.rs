@@ -6,10 +6,10 @@ use serde::Deserialize;
 
 use super::validation::Violations;
 
-/// The most requests, and refusals, per second that can be configured.
+/// The maximum number of requests, and of refusals, per second that can be configured.
 const PER_SECOND_MAX: u32 = 1_000_000;
 
-/// Limits of requests and refusals per second, in this process. 0 is no limit.
+/// Limits of requests and refusals per second, in this process. 0 means no limit.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimitsConfig {
@@ -25,7 +25,7 @@ pub struct RateLimitsConfig {
     pub tenant_refusals_per_second: u32,
     /// Maximum number of calls with invalid credentials from one address per second.
     pub address_refusals_per_second: u32,
-    /// Time whose requests or refusals may come at once, in seconds.
+    /// Size of a burst: the time, in seconds, whose requests or refusals may arrive at once.
     pub burst_seconds: u64,
     /// Interval at which refusals above these rates are audited, in seconds.
     pub refusal_audit_seconds: u64,

@@ -27,17 +27,17 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// Maximum number of open connections of one address.
     pub connections_per_address_max: usize,
-    /// Addresses of proxies, which have no limits per address.
+    /// Addresses of proxies, to which the limits per address do not apply.
     pub trusted_proxies: Vec<AddressRange>,
     /// Time after which a connection without an authenticated request is closed, in seconds.
     pub unauthenticated_seconds: u64,
     /// Maximum size of a request message, in bytes.
     pub message_size_max_bytes: usize,
-    /// Maximum memory of responses that clients have not read, in bytes.
+    /// Maximum memory of large responses that clients have not read, in bytes.
     pub unread_responses_max_bytes: usize,
-    /// Time without progress of the client after which a response is dropped, in seconds.
+    /// Time after which a large response is dropped if the client reads nothing, in seconds.
     pub response_idle_seconds: u64,
-    /// Time after which a response is dropped, in seconds.
+    /// Time in which a client must read a whole large response, in seconds.
     pub response_write_seconds: u64,
     /// Time in which a message must arrive completely, in seconds.
     pub message_seconds: u64,
@@ -102,12 +102,12 @@ impl ServerConfig {
         Duration::from_secs(self.connection_age_grace_seconds)
     }
 
-    /// Returns the time without progress of the client after which a response is dropped.
+    /// Returns the time after which a large response is dropped if the client reads nothing.
     pub fn response_idle_timeout(&self) -> Duration {
         Duration::from_secs(self.response_idle_seconds)
     }
 
-    /// Returns the time after which a response is dropped.
+    /// Returns the time in which a client must read a whole large response.
     pub fn response_write_timeout(&self) -> Duration {
         Duration::from_secs(self.response_write_seconds)
     }

@@ -106,7 +106,7 @@ sql_enum! {
         WebhookRotate = 33 => "webhook_rotate",
         /// A dead letter was queued for redelivery.
         WebhookRedeliver = 34 => "webhook_redeliver",
-        /// A webhook was disabled, because its endpoint is gone, fails, or missed events.
+        /// A webhook was disabled, because its endpoint returned 410, kept failing, or missed events.
         WebhookDisable = 90 => "webhook_disable",
     }
 }

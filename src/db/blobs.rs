@@ -86,6 +86,9 @@ pub(super) use versions_of_blob;
 /// Locks the rows first, in id order, and checks for references in a second statement. When two transactions
 /// delete the last two versions of a blob concurrently, the second one therefore sees the first one's
 /// changes.
+///
+/// A trigger counts the bytes in the row of the quota and locks it, so this must run after all changes of usage
+/// counters: commits lock them in this order.
 pub async fn schedule_deletion(
     tx: &mut TenantTx,
     ids: &[BlobId],

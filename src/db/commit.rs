@@ -78,7 +78,8 @@ pub enum FinishedDestination {
         category: String,
         /// Whether the uploader may change files that other users own.
         may_write_all: bool,
-        /// The maximum number of versions of a file.
+        /// The maximum number of versions of a file. Not part of stored responses.
+        #[serde(skip, default)]
         version_count_max: u32,
     },
 }
@@ -448,7 +449,8 @@ pub struct AdmissionData {
 }
 
 impl Database {
-    /// Reads the quota for an upload of this viewer, and the response stored under the request id within the last `idempotency_hours`.
+    /// Reads the quota for an upload of this viewer, and the response stored under the request id within the last
+    /// `idempotency_hours`.
     ///
     /// It takes one round trip. The timeout is therefore enforced here: one that is set inside the statement
     /// would take effect too late.

@@ -79,13 +79,23 @@ impl FileRecord {
                 _ => serde_json::from_str::<Option<Timestamp>>(value.get()).map(|_| ()),
             };
             if let Err(error) = read {
-                damage.add(column, error);
+                if !is_late_time(value) {
+                    damage.add(column, error);
+                }
                 *value = fallback?;
             }
         }
         let record: Self = serde_json::from_str(&serde_json::to_string(&columns)?)?;
         Ok(Self { damage: damage.found(), ..record })
     }
+}
+
+/// Returns whether a value is a time after the year 9999, which earlier releases stored. As in other responses, it
+/// is shown as the latest time.
+fn is_late_time(value: &RawValue) -> bool {
+    // The database writes such years without the sign that the parser requires.
+    let time = serde_json::from_str::<String>(value.get());
+    time.is_ok_and(|time| format!("+{time}").parse::<Timestamp>().is_ok())
 }
 
 /// Parses the number that the database writes.
@@ -210,7 +220,11 @@ mod tests {
         let intact = read(row.to_string()).unwrap();
         assert_eq!((intact.damage.as_deref(), intact.metadata.len()), (None, 1));
 
-        row["retain_until_time"] = json!("10000-01-01T00:00:00+00:00");
+        row["expire_time"] = json!("10000-01-01T00:00:00+00:00");
+        let late = read(row.to_string()).unwrap();
+        assert_eq!((late.damage.as_deref(), late.expire_time), (None, Some(TIMESTAMP_MAX)));
+
+        row["retain_until_time"] = json!("infinity");
         let damaged = read(row.to_string().replace("{\"n\":1}", "{\"n\":1e400}")).unwrap();
         let columns = damaged.damage.unwrap();
         assert!(columns.contains("retain_until_time") && columns.contains("metadata"), "{columns}");

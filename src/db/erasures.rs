@@ -13,7 +13,7 @@ use super::{
 };
 use crate::domain::{
     clock::Timestamp,
-    erasure::{Approval, Erasure},
+    erasure::{Approval, Erasure, OperatorName},
     ids::{ErasureId, FileId, TenantId},
 };
 
@@ -25,8 +25,10 @@ struct Row {
     file_id: Option<FileId>,
     reason: String,
     requested_by: String,
+    requested_by_issuer: String,
     request_time: Timestamp,
     approved_by: Option<String>,
+    approved_by_issuer: Option<String>,
     approve_time: Option<Timestamp>,
     expire_time: Timestamp,
     use_time: Option<Timestamp>,
@@ -34,13 +36,16 @@ struct Row {
 
 impl From<Row> for Erasure {
     fn from(row: Row) -> Self {
-        let approval = row.approved_by.zip(row.approve_time).map(|(by, time)| Approval { by, time });
+        let approved_by = row.approved_by_issuer.zip(row.approved_by);
+        let approval = approved_by
+            .zip(row.approve_time)
+            .map(|((issuer, subject), time)| Approval { by: OperatorName { issuer, subject }, time });
         Self {
             id: row.id,
             tenant: row.tenant_id,
             file: row.file_id,
             reason: row.reason,
-            requested_by: row.requested_by,
+            requested_by: OperatorName { issuer: row.requested_by_issuer, subject: row.requested_by },
             request_time: row.request_time,
             approval,
             expire_time: row.expire_time,
@@ -56,7 +61,7 @@ pub struct NewErasure<'a> {
     /// The file; `None` means the whole tenant.
     pub file: Option<FileId>,
     pub reason: &'a str,
-    pub requested_by: &'a str,
+    pub requested_by: &'a OperatorName,
     /// The time until it expires, in days.
     pub days: u32,
 }
@@ -69,7 +74,8 @@ pub async fn insert(tx: &mut TenantTx, new: NewErasure<'_>) -> Result<Erasure, D
             erasures::id.eq(new.id),
             erasures::file_id.eq(new.file),
             erasures::reason.eq(new.reason),
-            erasures::requested_by.eq(new.requested_by),
+            erasures::requested_by.eq(&new.requested_by.subject),
+            erasures::requested_by_issuer.eq(&new.requested_by.issuer),
             erasures::request_time.eq(now()),
             erasures::expire_time.eq(now_plus(days(new.days))),
         ))
@@ -94,12 +100,13 @@ pub async fn get_for_update(tx: &mut TenantTx, id: ErasureId) -> Result<Option<E
 pub async fn approve(
     tx: &mut TenantTx,
     id: ErasureId,
-    approved_by: &str,
+    approved_by: &OperatorName,
     expire_days: u32,
 ) -> Result<Erasure, DbError> {
     let update = diesel::update(erasures::table.of(tx.tenant()).filter(erasures::id.eq(id)))
         .set((
-            erasures::approved_by.eq(approved_by),
+            erasures::approved_by.eq(&approved_by.subject),
+            erasures::approved_by_issuer.eq(&approved_by.issuer),
             erasures::approve_time.eq(now().nullable()),
             erasures::expire_time.eq(now_plus(days(expire_days))),
         ))
@@ -119,18 +126,18 @@ pub async fn list(tx: &mut TenantTx, limit: i64) -> Result<Vec<Erasure>, DbError
     Ok(rows.into_iter().map(Erasure::from).collect())
 }
 
-/// Marks the approved erasures of a file, or of the whole tenant (`None`), as used. Returns the id of one of them,
-/// or `None` if there is none that has not expired. From then on the database permits the deletion of files that
+/// Marks the approved erasures of a file, or of the whole tenant (`None`), as used. Returns one of them, or `None` if there is none that has not expired. From then on the database permits the deletion of files that
 /// only a retention protects.
-pub async fn mark_used(tx: &mut TenantTx, file: Option<FileId>) -> Result<Option<ErasureId>, DbError> {
+pub async fn mark_used(tx: &mut TenantTx, file: Option<FileId>) -> Result<Option<Erasure>, DbError> {
     let approved = erasures::table
         .of(tx.tenant())
         .filter(erasures::file_id.is_not_distinct_from(file))
         .filter(erasures::approve_time.is_not_null())
         .filter(erasures::expire_time.gt(now()));
     let update =
-        diesel::update(approved).set(erasures::use_time.eq(now().nullable())).returning(erasures::id);
-    query("use erasure", update).first(tx.connection()?).await
+        diesel::update(approved).set(erasures::use_time.eq(now().nullable())).returning(Row::as_returning());
+    let row: Option<Row> = query("use erasure", update).first(tx.connection()?).await?;
+    Ok(row.map(Erasure::from))
 }
 
 /// Returns whether an erasure of the whole tenant is in use.

@@ -21,6 +21,8 @@ pub struct DbError {
 pub enum DbErrorKind {
     /// The server is unreachable, or the connection was lost.
     Unavailable,
+    /// No connection of the pool, or of the caller's share of it, became free in time.
+    Exhausted,
     /// The server accepts no writes: it is a standby, or was set to read-only.
     ReadOnly,
     /// The disk of the server is full.
@@ -83,6 +85,12 @@ impl DbError {
         Self::new(DbErrorKind::Corrupt, operation, format!("unexpected data: {what}"))
     }
 
+    /// Returns whether the database is unreachable or accepts no writes, so that nobody can change anything in
+    /// it. A caller must not be able to cause such an error for its own calls.
+    pub fn is_outage(&self) -> bool {
+        matches!(self.kind, DbErrorKind::Unavailable | DbErrorKind::ReadOnly)
+    }
+
     /// Converts a driver error and determines its kind.
     pub(super) fn from_driver(operation: &'static str, error: DieselError) -> Self {
         Self::new(classify(&error), operation, error)
@@ -111,23 +119,40 @@ fn classify(error: &DieselError) -> DbErrorKind {
     }
 }
 
-/// Returns whether the connections to this server must not be used again: it shuts down, accepts no writes, or
-/// lost the session.
-pub(super) fn is_server_lost(error: &DieselError) -> bool {
+/// The connections that must not be used again after an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// All connections to the server: it starts, shuts down, or accepts no writes.
+    Server,
+    /// The connection that reported the error. The server or a pooler ended its session.
+    Session,
+}
+
+/// Returns which connections an error makes unusable.
+pub(super) fn find_loss(error: &DieselError) -> Option<Loss> {
     match error {
-        DieselError::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _) => true,
+        DieselError::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _) => Some(Loss::Server),
         DieselError::DatabaseError(DatabaseErrorKind::Unknown, info) => {
             let message = info.message().to_lowercase();
-            contains_any(&message, &SERVER_ENDS) || contains_any(&message, &POOLER_FAILS)
+            if contains_any(&message, &SERVER_FAILS) {
+                Some(Loss::Server)
+            } else if contains_any(&message, &SESSION_ENDS) || contains_any(&message, &POOLER_FAILS) {
+                Some(Loss::Session)
+            } else {
+                None
+            }
         }
-        _ => false,
+        _ => None,
     }
 }
 
-/// Messages of the SQLSTATEs 57P01 to 57P05 and 25006. The driver does not report the SQLSTATE, so the messages
-/// of the server must be in English (`lc_messages`).
-const SERVER_ENDS: [&str; 4] =
-    ["terminating connection", "the database system is", "during recovery", "read-only transaction"];
+/// Messages of the SQLSTATEs 57P03 and 25006. The driver does not report the SQLSTATE, so the messages of the
+/// server must be in English (`lc_messages`).
+const SERVER_FAILS: [&str; 3] = ["the database system is", "during recovery", "read-only transaction"];
+
+/// The message of the SQLSTATEs 57P01, 57P02, 57P05 and 25P03. A server that shuts down sends it to each
+/// session, but one session can also be ended alone.
+const SESSION_ENDS: [&str; 1] = ["terminating connection"];
 
 /// Messages of class 08, most of which come from PgBouncer, and the errors about prepared statements that the
 /// session lost or kept.
@@ -176,7 +201,8 @@ fn kind_from_message(message: &str) -> DbErrorKind {
         DbErrorKind::StorageFull
     } else if message.contains("during recovery") {
         DbErrorKind::ReadOnly
-    } else if contains_any(&message, &SERVER_ENDS)
+    } else if contains_any(&message, &SERVER_FAILS)
+        || contains_any(&message, &SESSION_ENDS)
         || contains_any(&message, &POOLER_FAILS)
         || contains_any(&message, &CONNECTION_FAILS)
         || is_about_lost_statement(&message)
@@ -200,24 +226,38 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_a_lost_server_discard_its_connections() {
+    fn only_errors_of_the_server_discard_all_connections() {
         use DbErrorKind::{ReadOnly, Unavailable};
-        for (message, kind) in [
-            ("terminating connection due to administrator command", Unavailable),
-            ("the database system is in recovery mode", Unavailable),
-            ("cannot assign TransactionIds during recovery", ReadOnly),
-            ("pgbouncer cannot connect to server", Unavailable),
+        for (message, kind, loss) in [
+            ("the database system is in recovery mode", Unavailable, Loss::Server),
+            ("the database system is shutting down", Unavailable, Loss::Server),
+            ("cannot assign TransactionIds during recovery", ReadOnly, Loss::Server),
+            ("terminating connection due to administrator command", Unavailable, Loss::Session),
+            ("terminating connection due to idle-in-transaction timeout", Unavailable, Loss::Session),
+            ("terminating connection due to conflict with recovery", Unavailable, Loss::Session),
+            ("pgbouncer cannot connect to server", Unavailable, Loss::Session),
+            ("query_wait_timeout", Unavailable, Loss::Session),
+            ("no more connections allowed (max_client_conn)", Unavailable, Loss::Session),
+            ("server conn crashed?", Unavailable, Loss::Session),
         ] {
             let error = reported(DatabaseErrorKind::Unknown, message);
-            assert!(is_server_lost(&error), "{message}");
+            assert_eq!(find_loss(&error), Some(loss), "{message}");
             assert_eq!(DbError::from_driver("x", error).kind, kind, "{message}");
         }
         let read_only = reported(
             DatabaseErrorKind::ReadOnlyTransaction,
             "cannot execute INSERT in a read-only transaction",
         );
-        assert!(is_server_lost(&read_only));
+        assert_eq!(find_loss(&read_only), Some(Loss::Server));
         assert_eq!(DbError::from_driver("x", read_only).kind, ReadOnly);
+    }
+
+    #[test]
+    fn only_an_unavailable_database_is_an_outage() {
+        use DbErrorKind::{Contended, Exhausted, Other, ReadOnly, TimedOut, Unavailable};
+        let is_outage = |kind| DbError::new(kind, "x", "y").is_outage();
+        assert!([Unavailable, ReadOnly].map(is_outage).iter().all(|outage| *outage));
+        assert!([Exhausted, TimedOut, Contended, Other].map(is_outage).iter().all(|outage| !outage));
     }
 
     #[test]
@@ -226,7 +266,7 @@ mod tests {
             DatabaseErrorKind::Unknown,
             "could not extend file \"base/5/16384\": No space left on device",
         );
-        assert!(!is_server_lost(&full));
+        assert_eq!(find_loss(&full), None);
         assert_eq!(DbError::from_driver("x", full).kind, DbErrorKind::StorageFull);
     }
 

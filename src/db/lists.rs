@@ -21,13 +21,11 @@ use diesel::{
 };
 use uuid::Uuid;
 
-pub use self::pages::{
-    Page, PageKeys, PageQuery, RecordColumns, position, read_keys, read_page, read_records,
-};
+pub use self::pages::{Page, PageKeys, PageQuery, RecordColumns, read_keys, read_page, read_records};
 pub use self::visible_usage::{VisibleUsage, sum_visible_usage};
 use super::{
     DbError, TenantTx, Viewer,
-    sql::{Operation, SqlText, statement},
+    sql::{Operation, SqlText, StoredTime, statement},
     tenant_tx::AUDIENCES,
 };
 use crate::domain::{
@@ -106,6 +104,7 @@ enum BindValue {
     Text(String),
     Texts(Vec<String>),
     Time(crate::domain::clock::Timestamp),
+    StoredTime(StoredTime),
     Big(i64),
     Smalls(Vec<i16>),
     Bytes(Vec<u8>),
@@ -143,6 +142,7 @@ impl Sql {
             BindValue::Text(value) => statement.bind::<Text, _>(value),
             BindValue::Texts(value) => statement.bind::<Array<Text>, _>(value),
             BindValue::Time(value) => statement.bind::<Timestamptz, _>(value),
+            BindValue::StoredTime(value) => statement.bind::<Timestamptz, _>(value),
             BindValue::Big(value) => statement.bind::<BigInt, _>(value),
             BindValue::Smalls(value) => statement.bind::<Array<SmallInt>, _>(value),
             BindValue::Bytes(value) => statement.bind::<Binary, _>(value),
@@ -396,6 +396,7 @@ fn null_test(is_trash: bool) -> &'static str {
 fn key_bind(key: &KeyValue) -> BindValue {
     match key {
         KeyValue::Time(time) => BindValue::Time(*time),
+        KeyValue::StoredTime(micros) => BindValue::StoredTime(StoredTime::from_micros(*micros)),
         KeyValue::Text(text) => BindValue::Text(text.clone()),
         KeyValue::Number(number) => BindValue::Big(*number),
     }

@@ -81,6 +81,9 @@ use crate::{
     },
 };
 
+/// The part of the connections for requests that tenants leave to operators and to the checks of running streams.
+const RESERVED_DIVISOR: usize = 8;
+
 /// The connections across tenants that work on behalf of a tenant leaves to operators, health checks and
 /// background work.
 const SYSTEM_CONNECTIONS_RESERVED: usize = 1;
@@ -129,7 +132,12 @@ impl Database {
             connect::check_plaintext(url_key, url, options.tls_ca_file.as_deref(), options.allow_plaintext)?;
         }
         Ok(Self {
-            tenant_pool: pool::Pool::open(&options.url, options.pool_size_max, 0, options)?,
+            tenant_pool: pool::Pool::open(
+                &options.url,
+                options.pool_size_max,
+                options.pool_size_max.div_ceil(RESERVED_DIVISOR),
+                options,
+            )?,
             system_pool: pool::Pool::open(
                 &options.system_url,
                 options.system_pool_size_max,
@@ -151,7 +159,22 @@ impl Database {
 
     /// Begins a transaction in which `viewer` sees the rows of one tenant.
     pub async fn tenant_tx(&self, tenant: TenantId, viewer: &Viewer) -> Result<TenantTx, DbError> {
-        let connection = self.tenant_pool.acquire(viewer.holder(tenant)).await?;
+        self.tenant_tx_for(viewer.holder(tenant), tenant, viewer).await
+    }
+
+    /// Begins a transaction of one tenant for an operator, or for a check that the tenant must not delay, such as
+    /// whether its streams may continue. It takes no connection of the tenant's share.
+    pub async fn platform_tx(&self, tenant: TenantId, viewer: &Viewer) -> Result<TenantTx, DbError> {
+        self.tenant_tx_for(Holder::PLATFORM, tenant, viewer).await
+    }
+
+    async fn tenant_tx_for(
+        &self,
+        holder: Holder,
+        tenant: TenantId,
+        viewer: &Viewer,
+    ) -> Result<TenantTx, DbError> {
+        let connection = self.tenant_pool.acquire(holder).await?;
         TenantTx::begin(self.clone(), connection, tenant, viewer).await
     }
 

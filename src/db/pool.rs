@@ -1,6 +1,7 @@
 //! Connection pools, one per role.
 //!
-//! Tenants share the connections of a pool fairly, and so do the callers of a tenant: see [`Shares`].
+//! Tenants share the connections of a pool fairly, and so do the callers of a tenant: see [`Shares`]. Idle
+//! connections are lent to those who have used up their share.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -22,9 +23,13 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     DatabaseOptions, DbError, DbErrorKind,
     connect::{ConnectionSetup, connect, tls_config},
-    failover::LostServer,
+    failover::{ConnectionObserver, LostServer, is_session_lost},
 };
 use crate::admission::{Exhausted, Holder, ShareLimits, ShareStatus, Shares, Slot};
+
+/// The idle connections that a tenant leaves to others, and each of its callers to its colleagues. The other idle
+/// ones are lent, because a transaction is short.
+const SPARE_CONNECTIONS: usize = 1;
 
 /// A pooled connection. Returns to the pool when dropped.
 pub(super) struct Connection {
@@ -97,9 +102,10 @@ impl Pool {
         let mut manager = ManagerConfig::default();
         // Detects closed connections and open transactions without a query.
         manager.recycling_method = RecyclingMethod::Fast;
-        let (for_connections, observer) = (setup.clone(), lost_server.clone());
+        let (for_connections, observed) = (setup.clone(), lost_server.clone());
         manager.custom_setup = Box::new(move |url| {
-            let (connecting, observer) = (connect(for_connections.clone(), url.to_owned()), observer.clone());
+            let connecting = connect(for_connections.clone(), url.to_owned());
+            let observer = ConnectionObserver::new(observed.clone());
             async move {
                 let mut connection = connecting.await?;
                 connection.set_instrumentation(observer);
@@ -111,13 +117,19 @@ impl Pool {
         let lost = lost_server.clone();
         let inner = Deadpool::builder(manager)
             .max_size(size_max)
-            .pre_recycle(Hook::sync_fn(move |_, metrics| match lost.is_usable(metrics.created) {
-                true => Ok(()),
-                false => Err(HookError::message("the server shut down or accepts no writes")),
+            .pre_recycle(Hook::sync_fn(move |connection: &mut AsyncPgConnection, metrics| {
+                if !lost.is_usable(metrics.created) {
+                    Err(HookError::message("the server shut down or accepts no writes"))
+                } else if is_session_lost(connection) {
+                    Err(HookError::message("the session was ended"))
+                } else {
+                    Ok(())
+                }
             }))
             .build()
             .map_err(|error| DbError::new(DbErrorKind::Other, "build connection pool", error))?;
-        let shares = Shares::new(ShareLimits::slots(size_max).with_reserve(reserved));
+        let limits = ShareLimits::slots(size_max).with_reserve(reserved).with_lending(SPARE_CONNECTIONS);
+        let shares = Shares::new(limits);
         let acquire_timeout = options.acquire_timeout;
         Ok(Self { inner, shares, acquire_timeout, url: url.clone(), setup, lost_server })
     }
@@ -137,8 +149,10 @@ impl Pool {
         self.lost_server.discard_existing();
     }
 
-    /// Acquires a connection for a holder, in turn. Fails with `Unavailable` if none becomes free within the
-    /// timeout.
+    /// Acquires a connection for a holder, in turn.
+    ///
+    /// # Errors
+    /// Returns `Exhausted` if none becomes free within the timeout, and `Unavailable` if none can be established.
     pub(super) async fn acquire(&self, holder: Holder) -> Result<Connection, DbError> {
         const OPERATION: &str = "acquire database connection";
         let until = Instant::now() + self.acquire_timeout;
@@ -150,16 +164,14 @@ impl Pool {
                         "timed out waiting for a connection of the caller's share"
                     }
                 };
-                DbError::new(DbErrorKind::Unavailable, OPERATION, reason)
+                DbError::new(DbErrorKind::Exhausted, OPERATION, reason)
             })?;
         match timeout_at(until, Box::pin(self.inner.get())).await {
             Ok(Ok(inner)) => Ok(Connection { inner, _slot: slot }),
             Ok(Err(error)) => Err(DbError::new(DbErrorKind::Unavailable, OPERATION, error)),
-            Err(_) => Err(DbError::new(
-                DbErrorKind::Unavailable,
-                OPERATION,
-                "timed out waiting for a free connection",
-            )),
+            Err(_) => {
+                Err(DbError::new(DbErrorKind::Unavailable, OPERATION, "timed out connecting to the database"))
+            }
         }
     }
 

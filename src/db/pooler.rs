@@ -1,7 +1,8 @@
 //! Detects a connection pooler that does not carry over prepared statements.
 //!
-//! PgBouncer in transaction mode does so from version 1.21, if `max_prepared_statements` is set. Behind an older
-//! one, a statement that was prepared in one transaction is missing in the next, or exists twice.
+//! PgBouncer in transaction mode carries them over from version 1.21, if `max_prepared_statements` is set.
+//! Behind an older one, a statement that was prepared in one transaction is missing in the next, or exists
+//! twice.
 
 use secrecy::ExposeSecret;
 use tokio_postgres::{Client, SimpleQueryMessage};
@@ -14,7 +15,7 @@ const ATTEMPTS: usize = 8;
 
 const OPERATION: &str = "look for a connection pooler";
 
-/// Why the way to the database is refused.
+/// The reason why the service does not use this connection URL.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolerError {
     /// The database could not be reached.

@@ -67,8 +67,10 @@ diesel::table! {
         file_id -> Nullable<Uuid>,
         reason -> Text,
         requested_by -> Text,
+        requested_by_issuer -> Text,
         request_time -> Timestamptz,
         approved_by -> Nullable<Text>,
+        approved_by_issuer -> Nullable<Text>,
         approve_time -> Nullable<Timestamptz>,
         expire_time -> Timestamptz,
         use_time -> Nullable<Timestamptz>,
@@ -342,6 +344,7 @@ diesel::table! {
         is_direct -> Bool,
         staging_key -> Nullable<Text>,
         renewed_part_count -> Integer,
+        restart_count -> Integer,
     }
 }
 

@@ -61,7 +61,7 @@ impl Viewer {
         self.audience_min == AUDIENCES[0] || rule == WriteRule::Members
     }
 
-    /// Returns who takes a connection for this viewer.
+    /// Returns the holder of connections for this viewer.
     pub(super) fn holder(&self, tenant: TenantId) -> Holder {
         Holder::new(tenant, CallerKey::of_user(&self.user_id))
     }

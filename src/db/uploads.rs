@@ -22,6 +22,10 @@ use crate::domain::{
     upload_destination::DestinationKind,
 };
 
+/// How often the parts of an upload that begins again renew its lease again. A client that damages its own parts can
+/// therefore not keep an upload open without end.
+const RESTARTS_MAX: i32 = 3;
+
 /// A new upload.
 #[derive(Debug, Clone)]
 pub struct NewUpload {
@@ -138,6 +142,15 @@ pub async fn renew_lease_for_parts(
         uploads::renewed_part_count.eq(part_count),
     ));
     query("renew lease for parts", update).execute(tx.connection()?).await.map(|_| ())
+}
+
+/// Lets the parts of an upload that begins again renew the lease again, at most [`RESTARTS_MAX`] times. Does nothing
+/// if the lease was lost.
+pub async fn restart_renewals(tx: &mut TenantTx, lease: UploadLease) -> Result<(), DbError> {
+    let restarted = held_upload!(tx, lease).filter(uploads::restart_count.lt(RESTARTS_MAX));
+    let update = diesel::update(restarted)
+        .set((uploads::renewed_part_count.eq(0), uploads::restart_count.eq(uploads::restart_count + 1)));
+    query("restart renewals of lease", update).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Returns whether the lease was neither lost nor has expired.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{
+    erasure::OperatorName,
     ids::TenantId,
     policy::Policy,
     principal::{self, group_principal},
@@ -128,6 +129,11 @@ impl Operator {
     /// Returns the id under which the requests of this operator are stored. No other caller has it.
     pub fn id(&self) -> String {
         principal::operator_id(&self.issuer, &self.actor.id)
+    }
+
+    /// Returns the name of this operator.
+    pub fn name(&self) -> OperatorName {
+        OperatorName { issuer: self.issuer.clone(), subject: self.actor.id.clone() }
     }
 }
 

@@ -41,8 +41,8 @@ pub fn full_file_bytes_max(file: &File) -> usize {
     basic_file_bytes_max(file) + text_bytes(&file.description) + tags + attachments + metadata
 }
 
-/// Returns what a file in view FULL counts on a page: its encoded size, or a share of its memory if that is more.
-/// Metadata of many small elements takes a multiple of its encoded size.
+/// Returns the weight of a file in view FULL on a page: its encoded size, or a part of its memory if that is more.
+/// Metadata of many small elements takes a multiple of its encoded size in memory.
 pub fn full_file_weight(file: &File) -> usize {
     let memory_bytes = object_memory_bytes(&file.metadata) / MEMORY_PER_ENCODED_BYTE;
     full_file_bytes_max(file).max(memory_bytes)

@@ -19,7 +19,7 @@ pub struct Erasure {
     pub file: Option<FileId>,
     pub reason: String,
     /// The operator who requested it.
-    pub requested_by: String,
+    pub requested_by: OperatorName,
     pub request_time: Timestamp,
     pub approval: Option<Approval>,
     /// The time until which it can be approved, and then used.
@@ -31,7 +31,28 @@ pub struct Erasure {
 /// The approval of an erasure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
-    /// The operator who approved it, never the one who requested it.
-    pub by: String,
+    /// The operator who approved it. Its subject is never that of the operator who requested it.
+    pub by: OperatorName,
     pub time: Timestamp,
+}
+
+/// The name of an operator. One person may have accounts with the same subject at several issuers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorName {
+    /// The issuer that named the operator.
+    pub issuer: String,
+    pub subject: String,
+}
+
+impl Erasure {
+    /// Returns the details of the erasure for audit entries: its id, its reason, and who requested and approved it.
+    pub fn audit_details(&self) -> serde_json::Value {
+        let approved_by = self.approval.as_ref().map(|approval| &approval.by);
+        serde_json::json!({
+            "id": self.id,
+            "reason": self.reason,
+            "requested_by": self.requested_by,
+            "approved_by": approved_by,
+        })
+    }
 }

@@ -9,6 +9,9 @@ use super::{clock::Timestamp, file_name::clean_name, policy::Policy, text, viola
 /// The longest retention, in days: a century.
 pub const RETENTION_DAYS_MAX: i32 = 36_500;
 
+/// How far the clock of a client that computes the latest permitted time may be ahead.
+const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
+
 /// Checks a name by the rule of [`file_name`](super::file_name), then that its extension is not blocked.
 /// Returns the name to store.
 pub fn check_name(field: &str, name: &str, policy: &Policy, violations: &mut Violations) -> String {
@@ -92,9 +95,14 @@ pub fn check_retain_until_time(
     if until <= now {
         violations.add(field, "must be in the future");
     }
-    if until > now.checked_add_signed(TimeDelta::days(RETENTION_DAYS_MAX.into())).unwrap_or(until) {
+    if is_beyond(until, now, RETENTION_DAYS_MAX.into()) {
         violations.add(field, format!("must be at most {RETENTION_DAYS_MAX} days in the future"));
     }
+}
+
+/// Returns whether a time is more than some days and [`CLOCK_TOLERANCE`] ahead.
+fn is_beyond(time: Timestamp, now: Timestamp, days: i64) -> bool {
+    now.checked_add_signed(TimeDelta::days(days) + CLOCK_TOLERANCE).is_some_and(|latest| time > latest)
 }
 
 /// Checks that the end of a retention is at most `days_max` days ahead, the limit of the policy for the caller's
@@ -109,7 +117,7 @@ pub fn check_retain_limit(
     let Some(until) = retain_until_time else { return };
     if days_max == 0 {
         violations.add(field, "must be absent: the tenant's policy does not let your role retain files");
-    } else if until > now.checked_add_signed(TimeDelta::days(days_max.into())).unwrap_or(until) {
+    } else if is_beyond(until, now, days_max.into()) {
         let until = until.to_rfc3339();
         violations.add(
             field,
@@ -141,5 +149,27 @@ fn has_nul(value: &Value) -> bool {
         Value::Array(values) => values.iter().any(has_nul),
         Value::Object(fields) => fields.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn admins_retain_ten_calendar_years_by_default() {
+        let days_max = Policy::preset("general").unwrap().retain.admin_days_max;
+        let is_allowed = |now: &str, until: &str| {
+            let mut violations = Violations::new();
+            let (now, until) = (now.parse().unwrap(), until.parse().unwrap());
+            check_retain_limit("until", Some(until), days_max, now, &mut violations);
+            violations.into_result().is_ok()
+        };
+        assert!(is_allowed("2026-11-30T08:00:00Z", "2036-11-30T08:00:00Z"), "with three leap days");
+        assert!(
+            is_allowed("2026-11-30T08:00:00Z", "2036-11-30T08:05:00Z"),
+            "the clock of the client is ahead"
+        );
+        assert!(!is_allowed("2026-11-30T08:00:00Z", "2036-11-30T08:05:01Z"));
     }
 }

@@ -89,6 +89,9 @@ impl FileFilter {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum KeyValue {
     Time(Timestamp),
+    /// A time that [`Timestamp`] cannot represent, such as `infinity`: the microseconds since the year 2000 that
+    /// the database stores.
+    StoredTime(i64),
     Text(String),
     Number(i64),
 }

@@ -31,6 +31,14 @@ pub struct FileUpdate {
 }
 
 impl FileUpdate {
+    /// Removes the name if the file has it already. Rules for names change, and a client that sends back what it
+    /// read must not rename a file that has an older name, nor be refused.
+    #[must_use]
+    pub fn without_unchanged_name(mut self, file: &File) -> Self {
+        self.name = self.name.filter(|name| *name != file.name);
+        self
+    }
+
     /// Validates all fields against the policy, and adds the violations to `violations`. Does not check
     /// whether a new category allows the existing versions of the file.
     #[must_use]

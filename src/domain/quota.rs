@@ -23,7 +23,7 @@ pub struct Quota {
     /// stored.
     #[serde(default)]
     pub pending_deletion_bytes: i64,
-    /// How many times `limit_bytes` these bytes may reach before nothing more can be stored.
+    /// The maximum of these bytes, as a multiple of `limit_bytes`. More of them lower the bytes that can be stored.
     #[serde(default = "default_pending_deletion_multiple")]
     pub pending_deletion_multiple: i64,
     pub revision: i64,
@@ -92,6 +92,18 @@ impl Quota {
         if self.limit_bytes == 0 { 100.0 } else { self.used_bytes as f64 * 100.0 / self.limit_bytes as f64 }
     }
 
+    /// Returns the quota with usage in whole percents of its limits. Exact figures of a tenant, read before and
+    /// after, would show the sizes of files that are hidden from the caller.
+    #[must_use]
+    pub fn in_whole_percents(self) -> Self {
+        Self {
+            used_bytes: to_whole_percents(self.used_bytes, self.limit_bytes),
+            reserved_bytes: to_whole_percents(self.reserved_bytes, self.limit_bytes),
+            pending_deletion_bytes: 0,
+            ..self
+        }
+    }
+
     /// Returns the summary of the usage.
     pub fn state(&self) -> QuotaState {
         QuotaFigures {
@@ -102,6 +114,13 @@ impl Quota {
         }
         .state()
     }
+}
+
+/// Rounds usage up to whole percents of its limit. Without a limit, which is 0, rounds up to whole hundreds.
+fn to_whole_percents(used: i64, limit: i64) -> i64 {
+    let (used, limit) = (i128::from(used), if limit > 0 { i128::from(limit) } else { 10_000 });
+    let percent = (used * 100 + limit - 1).div_euclid(limit);
+    i64::try_from(percent * limit / 100).unwrap_or(i64::MAX)
 }
 
 impl QuotaFigures {
@@ -337,12 +356,30 @@ mod tests {
     }
 
     #[test]
+    fn whole_percents_show_no_exact_usage() {
+        let exact = Quota { reserved_bytes: 1, pending_deletion_bytes: 3, ..quota(1000, 941) };
+        let shown = exact.in_whole_percents();
+        assert_eq!((shown.used_bytes, shown.reserved_bytes, shown.available_bytes()), (950, 10, 40));
+        assert_eq!(shown.pending_deletion_bytes, 0);
+    }
+
+    #[test]
     fn unlimited_files_exceed_any_ceiling() {
         let change = QuotaChange { file_count_max: Some(0), ..QuotaChange::default() };
         assert!(change.apply(&quota(1000, 0)).is_err());
     }
 
     proptest! {
+        #[test]
+        fn usage_is_rounded_up_by_at_most_a_percent(limit in 1..=LIMIT_BYTES_MAX, share in 0.0..1.0) {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "any value will do")]
+            let used = ((limit as f64 * share) as i64).min(limit);
+            let shown = to_whole_percents(used, limit);
+            prop_assert!(used <= shown && shown <= limit, "{}", shown);
+            prop_assert!(i128::from(shown - used) * 100 <= i128::from(limit));
+            prop_assert!(to_whole_percents(0, limit) == 0 && to_whole_percents(limit, limit) == limit);
+        }
+
         #[test]
         fn no_change_raises_a_limit_above_the_ceiling(
             limit in proptest::option::of(any::<i64>()),

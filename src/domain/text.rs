@@ -50,6 +50,8 @@ pub enum TextError {
     LineSeparator(char),
     /// A name contains a character that overrides the direction of text.
     DirectionOverride(char),
+    /// A name contains the start or the end of an isolate without its partner.
+    UnbalancedIsolate(char),
     /// A name contains no visible character other than dots.
     OnlyDotsOrBlanks,
     /// A name is that of an NTFS stream.
@@ -70,6 +72,11 @@ impl fmt::Display for TextError {
             Self::DirectionOverride(character) => write!(
                 f,
                 "must not contain characters that override the direction of text, has U+{:04X}",
+                u32::from(*character)
+            ),
+            Self::UnbalancedIsolate(character) => write!(
+                f,
+                "must end each isolate (U+2066 to U+2068) with U+2069, has U+{:04X} without its partner",
                 u32::from(*character)
             ),
             Self::OnlyDotsOrBlanks => f.write_str("must have a visible character that is not a dot"),

@@ -28,7 +28,7 @@ pub(super) fn request_origin(extensions: &Extensions) -> Origin {
 pub(super) struct ValidUntil(pub(super) Timestamp);
 
 /// The first call of a member whose tenant does not exist yet. The layer that verifies credentials adds it
-/// instead of the principal. The tenant is created when the message has been decoded, so that a refused call
+/// instead of the principal. The tenant is created when the message has been decoded, so that a rejected call
 /// creates none.
 #[derive(Clone)]
 pub(super) struct FirstCall {
@@ -70,7 +70,7 @@ pub(super) struct StreamSender {
 }
 
 impl StreamSender {
-    /// Returns who holds what the stream takes of shared resources.
+    /// Returns the holder of the shared units that the stream takes.
     ///
     /// # Errors
     /// Returns `Internal` if no layer has admitted the request.

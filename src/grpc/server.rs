@@ -125,7 +125,7 @@ impl GrpcServer {
                 .layer(AroundLayer(CallId(Arc::clone(self.app.ids()))))
                 // The layers below log inside the span of the request.
                 .layer(AroundLayer(Trace))
-                // Outside all layers that refuse requests, so that refusals and panics are counted too.
+                // Outside all layers that reject requests, so that rejected requests and panics are counted too.
                 .layer(AroundLayer(Measure(self.metrics.clone())))
                 // Inside the metrics, so that an error is counted under its final code.
                 .layer(AroundLayer(DetailedErrors(limits)))

@@ -1,7 +1,7 @@
 //! Converts errors to gRPC statuses. No other module creates a `Status`.
 //!
 //! Every error has one reason, and every reason has one code. Data that a client can act on is in the
-//! standard details of `google.rpc`, which stay below [`DETAILS_BYTES_MAX`], because some clients refuse long
+//! standard details of `google.rpc`, which stay below [`DETAILS_BYTES_MAX`], because some clients reject long
 //! trailers. The caller of a failed request with an internal error gets the call id and nothing else; the
 //! cause is logged here.
 

@@ -209,7 +209,7 @@ impl UploadStreams {
         convert::upload::to_proto(upload, self.config.chunk_size_max_bytes)
     }
 
-    /// Receives the first message, within a time of its own: a client that has nothing to say holds a slot.
+    /// Receives the first message, within a time of its own, because a client that sends nothing holds a slot.
     async fn receive_first_message<S>(&self, messages: &mut Messages<S>) -> Result<FirstMessage, Error>
     where
         S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,

@@ -17,10 +17,10 @@ use super::wire::{self, Refusal, Weight};
 
 /// Decides whether a message may be decoded.
 pub trait DecodeGuard: Send + Sync {
-    /// Admits a message, or returns the status to refuse it with.
+    /// Admits a message, or returns the status that rejects it.
     ///
     /// # Errors
-    /// Returns a status if the message is malformed, exceeds a limit, or has no space now.
+    /// Returns a status if the message is malformed or exceeds a limit, or if there is no space for it.
     fn admit(&self, scanned: Result<Weight, Refusal>) -> Result<(), Status>;
 }
 

@@ -22,7 +22,7 @@ pub const STRUCT_ELEMENTS_MAX: usize = 4_000;
 /// The most encoded bytes of one `google.protobuf.Struct`: four times the limit for metadata.
 pub const STRUCT_BYTES_MAX: usize = 64 * 1024;
 
-/// The depth at which prost refuses a message. The scan does not look deeper.
+/// The depth at which prost rejects a message. The scan does not look deeper.
 const DEPTH_MAX: usize = 100;
 
 /// The memory of an entry of a map. A map is a B-tree, whose smallest node has space for eleven entries.
@@ -36,10 +36,10 @@ const CHUNK_MESSAGE: &str = "strongroom.v1.UploadChunk";
 
 const STRUCT_MESSAGE: &str = "google.protobuf.Struct";
 
-/// The result of a scan.
+/// The result of a scan: the size of the message after decoding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Weight {
-    /// The values of all repeated fields.
+    /// The number of values of all repeated fields.
     pub value_count: usize,
     /// The estimated memory of the decoded message, in bytes.
     pub decoded_bytes: usize,

@@ -1,8 +1,8 @@
 //! Limits the number of concurrent operations on the wrapped store.
 //!
 //! A download counts until its stream is dropped, because the stream holds memory and a connection. Downloads
-//! have a separate limit, so that slow readers cannot block other operations. It is above the limit of the
-//! downloads of clients, which share those fairly, so that slow clients cannot block other reads either.
+//! have a separate limit, so that slow readers cannot block other operations. It is higher than the limit
+//! of client downloads, which clients share fairly, so that slow clients cannot block other reads either.
 
 use std::{ops::Range, sync::Arc};
 

@@ -27,7 +27,7 @@ pub enum PresignRequest {
         /// The key of the object.
         key: ObjectKey,
         /// The length of the body, which the URL signs as `content-length`. Stores that check signatures
-        /// refuse another length.
+        /// reject another length.
         size_bytes: u64,
         /// Lifetime of the URL, from one second to seven days.
         expires_in: Duration,
@@ -58,7 +58,7 @@ pub struct PresignedUrl {
     /// The HTTP method, `GET` or `PUT`.
     pub method: &'static str,
     /// Headers that the request must contain unchanged, except for `content-length`: every HTTP client derives
-    /// it from the body, and many refuse to set it.
+    /// it from the body, and many do not allow it to be set.
     pub headers: Vec<(String, String)>,
 }
 

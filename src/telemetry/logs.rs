@@ -42,9 +42,9 @@ where
     Ok(lines.with_filter(filter).boxed())
 }
 
-/// Returns whether this may be logged, whatever the filter says. Below the level info, libraries log what they
-/// process: the driver of PostgreSQL the parameters of statements (names and metadata of files), HTTP libraries
-/// the headers (tokens and signed URLs).
+/// Returns whether an event may be logged, whatever the filter is. Below the level info, libraries log the data
+/// that they process: the PostgreSQL driver logs the parameters of statements (names and metadata of files), and
+/// HTTP libraries log headers (tokens and signed URLs).
 fn is_loggable(metadata: &Metadata<'_>) -> bool {
     let is_own = metadata.target().split("::").next() == Some(env!("CARGO_PKG_NAME"));
     is_own || *metadata.level() <= Level::INFO

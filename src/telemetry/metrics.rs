@@ -236,7 +236,7 @@ impl Metrics {
         self.inner.commit_duration.record(duration.as_secs_f64(), &[]);
     }
 
-    /// Counts a request that was refused because of a quota limit.
+    /// Counts a request that was rejected because of a quota limit.
     pub fn count_quota_refusal(&self, limit: QuotaLimit) {
         self.inner.quota_refusals.add(1, &[KeyValue::new("limit", limit.name())]);
     }

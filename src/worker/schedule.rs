@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use futures::{FutureExt as _, TryFutureExt as _, future::BoxFuture};
+
 use super::catch_panic;
 use crate::{
     app::{
@@ -72,17 +74,17 @@ impl Tick {
         }
     }
 
-    /// Runs the tick once.
-    async fn run(self, app: &App) -> Result<RoundReport, Error> {
+    /// Runs the tick once. The futures of the ticks are large, so each is boxed and never moved.
+    fn run(self, app: &App) -> BoxFuture<'_, Result<RoundReport, Error>> {
         match self {
-            Self::Retention => enforce_retention(app).await.map(|()| RoundReport::default()),
-            Self::ExpireUploads => expire_uploads(app).await,
-            Self::FindExpiredFiles => enqueue_expired_file_deletions(app).await,
-            Self::PurgeTrash => purge_trash(app).await,
-            Self::DeleteBlobs => delete_due_blobs(app).await,
-            Self::EraseTenants => erase_deleting_tenants(app).await,
-            Self::DeleteStrayObjects => delete_stray_objects(app).await,
-            Self::Sweep => sweep_due_stores(app).await,
+            Self::Retention => enforce_retention(app).map_ok(|()| RoundReport::default()).boxed(),
+            Self::ExpireUploads => expire_uploads(app).boxed(),
+            Self::FindExpiredFiles => enqueue_expired_file_deletions(app).boxed(),
+            Self::PurgeTrash => purge_trash(app).boxed(),
+            Self::DeleteBlobs => delete_due_blobs(app).boxed(),
+            Self::EraseTenants => erase_deleting_tenants(app).boxed(),
+            Self::DeleteStrayObjects => delete_stray_objects(app).boxed(),
+            Self::Sweep => sweep_due_stores(app).boxed(),
         }
     }
 }

@@ -28,18 +28,18 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130001300_create_imports", 0x9175_738d_c196_b24f),
     ("20261130001400_create_commit_types", 0xdb6f_cfc7_5c59_ef19),
     ("20261130020100_add_actor_issuer", 0x2a63_75fc_7fb8_d928),
-    ("20261130020200_name_service_ids", 0xf8e2_21a9_22df_b254),
+    ("20261130020200_name_service_ids", 0xcefa_0369_f334_7c13),
     ("20261130023000_add_uploader_to_commits", 0xf252_0a2f_ee8f_aa65),
-    ("20261130024000_add_upload_progress", 0xd261_aafc_26bf_67f6),
+    ("20261130024000_add_upload_progress", 0x3658_06b6_e17c_2017),
     ("20261130024100_limit_versions", 0x711e_d86c_2bc7_6aa9),
-    ("20261130024200_count_pending_deletion", 0x0685_104e_ec26_9098),
+    ("20261130024200_count_pending_deletion", 0x089b_6c51_191d_34b1),
     ("20261130024300_index_scheduled_blobs", 0x9001_d86c_bf91_6e2d),
-    ("20261130024400_create_erasures", 0xfacc_d7ab_1218_e34c),
+    ("20261130024400_create_erasures", 0x5e1f_cc7f_0369_4682),
     ("20261130025000_normalize_tags", 0x9821_f2cc_8ab9_718f),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.
-const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x3d04_859b_c195_c6f4];
+const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x124c_f562_8e68_fda5];
 
 /// The file that contains the constant `FUNCTIONS_REVISION`.
 const REVISION_FILE: &str = "src/db/migrate/embedded.rs";

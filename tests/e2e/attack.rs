@@ -1,5 +1,5 @@
-//! A hostile member and a stranger attack `strongroom serve` with everything that they can send, while
-//! another tenant works: none of its calls may fail, and memory stays below the bound that the server logs.
+//! A member of one tenant and an unauthenticated client attack `strongroom serve` with every kind of request,
+//! while another tenant works: none of its calls may fail, and memory stays below the bound that the server logs.
 
 use std::{
     io::Cursor,
@@ -50,7 +50,7 @@ const DOWNLOAD: &str = "/strongroom.v1.FileService/DownloadFile";
 const WEBHOOKS: &str = "/strongroom.v1.WebhookService/ListWebhooks";
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 
-/// What the attackers of one test share.
+/// The values that the attackers of one test share.
 #[derive(Clone)]
 struct Target {
     grpc: String,

@@ -38,7 +38,10 @@ async fn expect_stalled(s: &Service, messages: BoxStream<'static, UploadFileRequ
 #[test]
 fn idle_timeout_aborts_stalled_upload_at_any_point() {
     service_test_with(
-        |config| config.uploads.idle_timeout_seconds = 1,
+        |config| {
+            config.uploads.idle_timeout_seconds = 1;
+            config.uploads.first_message_seconds = 1;
+        },
         |s| async move {
             s.alice().quota().await.unwrap();
             let declared = UploadSpec { size_bytes: Some(3 * PART as i64), ..spec("a") };

@@ -202,9 +202,10 @@ fn upload_with_failed_commit_is_cleaned_up_after_lease() {
 }
 
 #[test]
-fn exhausted_pool_rejects_calls_as_unavailable() {
+fn exhausted_pool_rejects_calls_as_overloaded() {
     let limit_pool = |config: &mut Config| {
-        (config.database.pool_size_max, config.database.acquire_timeout_seconds) = (2, 1);
+        // One of them is reserved.
+        (config.database.pool_size_max, config.database.acquire_timeout_seconds) = (3, 1);
     };
     with_database_proxies(limit_pool, |s, proxies| async move {
         let (alice, proxies) = (s.alice(), proxies.get().unwrap());
@@ -221,8 +222,11 @@ fn exhausted_pool_rejects_calls_as_unavailable() {
             .collect();
         s.wait_until("both connections are busy", || async { held_messages.count() == 2 }).await;
         let (upload, quota) = tokio::join!(alice.upload(spec("a"), b"bytes"), alice.quota());
-        assert_retryable(&upload.unwrap_err());
-        assert_retryable(&quota.unwrap_err());
+        for refused in [upload.unwrap_err(), quota.unwrap_err()] {
+            let got = (refused.code(), reason(&refused));
+            assert_eq!(got, (Code::ResourceExhausted, "OVERLOADED".to_owned()), "{refused:?}");
+            assert!(refused.get_error_details().retry_info().is_some(), "{refused:?}");
+        }
         gate.add_permits(2);
         for result in join_all(busy).await {
             result.unwrap().unwrap();
@@ -377,6 +381,40 @@ fn read_only_database_is_unavailable_and_loses_connections() {
                 former.iter().all(|pid| !current.contains(pid))
             })
             .await;
+            wait_and_count_files(&s).await;
+        },
+    );
+}
+
+#[test]
+fn one_lost_session_keeps_the_other_connections() {
+    let postgres = PrivatePostgres::start();
+    service_test_in(
+        Some(postgres.url()),
+        |_| {},
+        |s| async move {
+            let alice = s.alice();
+            join_all((0..6).map(|_| alice.upload(spec("a"), b"bytes"))).await;
+            let locking = s.database.connect_as_superuser().await;
+            locking.execute("BEGIN; SELECT FROM quotas FOR UPDATE").await;
+            let blocked = tokio::spawn(async move { alice.upload(spec("a"), b"bytes").await });
+            let waiting = "SELECT pid::text FROM pg_stat_activity
+                WHERE usename LIKE 'strongroom_test_%' AND wait_event_type = 'Lock'";
+            s.wait_until("a commit waits", || async { s.superuser.query_texts(waiting).await.len() == 1 })
+                .await;
+            let former = list_backends(&s).await;
+            let lost = s.superuser.query_texts(waiting).await.remove(0);
+            s.superuser.execute(&format!("SELECT pg_terminate_backend({lost})")).await;
+            s.wait_until("the session has ended", || async { !list_backends(&s).await.contains(&lost) })
+                .await;
+            locking.execute("COMMIT").await;
+            assert_retryable(&blocked.await.unwrap().unwrap_err());
+            // Connections are checked when they are used again.
+            let used = join_all((0..6).map(|_| s.alice().upload(spec("a"), b"bytes"))).await;
+            used.into_iter().for_each(|upload| drop(upload.unwrap()));
+            let current = list_backends(&s).await;
+            let closed: Vec<&String> = former.iter().filter(|pid| !current.contains(pid)).collect();
+            assert_eq!(closed, [&lost]);
             wait_and_count_files(&s).await;
         },
     );

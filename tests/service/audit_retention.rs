@@ -27,7 +27,7 @@ fn audit_entries_are_dropped_after_their_retention() {
         strongroom::worker::run_round(&s.app).await;
         assert_eq!(s.superuser.query_number(&exists).await, 0, "the first partition is dropped");
 
-        s.alice().delete(&id).await.unwrap();
+        s.alice().purge(&id).await.unwrap();
         assert!(count_audit_entries(&s).await > 0, "new entries are written");
         let unprotected = "SELECT count(*) FROM pg_class AS c JOIN pg_inherits AS i ON i.inhrelid = c.oid
             WHERE i.inhparent = 'audit_entries'::regclass AND NOT (c.relrowsecurity AND c.relforcerowsecurity)";

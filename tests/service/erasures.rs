@@ -1,8 +1,11 @@
 //! Erasures for a legal duty: two operators, a reason, an end, and no effect on legal holds.
 
+use std::collections::BTreeSet;
+
 use chrono::Duration;
 use strongroom::{
     app::tenants::erase,
+    db::audit_entries::AuditAction,
     proto::admin::v1::{
         ApproveErasureRequest, Erasure, ListErasuresRequest, RequestErasureRequest, TenantState,
     },
@@ -74,9 +77,23 @@ fn approved_erasure_lets_the_owner_purge_the_file() {
         s.alice().purge(&id).await.unwrap();
         assert!(root.list_erasures(&acme).await.unwrap()[0].use_time.is_some());
 
-        let audited = "SELECT count(*) FROM audit_entries WHERE details ->> 'erasure_id' IS NOT NULL
+        let audited = "SELECT count(*) FROM audit_entries WHERE details -> 'erasure' ->> 'id' IS NOT NULL
             AND action IN ({audit_action.erasure_request}, {audit_action.erasure_approve}, {audit_action.file_purge})";
         assert_eq!(s.superuser.query_number(audited).await, 4, "request, denial, approval and purge");
+        let named = "SELECT format('%s|%s|%s', action, details #>> '{erasure,requested_by,subject}',
+                details #>> '{erasure,approved_by,subject}')
+            FROM audit_entries WHERE details #>> '{erasure,requested_by,issuer}' = 'https://id.example.org'
+                AND coalesce(details #>> '{erasure,approved_by,issuer}', 'https://id.example.org')
+                    = 'https://id.example.org'";
+        let named: BTreeSet<String> = s.superuser.query_texts(named).await.into_iter().collect();
+        let expected = [
+            (AuditAction::ErasureRequest, ""),
+            (AuditAction::ErasureApprove, ""),
+            (AuditAction::ErasureApprove, "olga"),
+            (AuditAction::FilePurge, "olga"),
+        ];
+        let expected = expected.map(|(action, approver)| format!("{}|root|{approver}", action.number()));
+        assert_eq!(named, BTreeSet::from(expected), "request, denial, approval and purge name both");
     });
 }
 
@@ -124,6 +141,11 @@ fn approved_erasure_deletes_a_tenant_with_retained_files() {
             );
         }
         assert_eq!(erase::erase_deleting_tenants(&s.app).await.unwrap().done, 0);
+        let started = "SELECT count(*) FROM audit_entries
+            WHERE action = {audit_action.tenant_delete} AND details ->> 'step' = 'started'
+              AND details #>> '{erasure,requested_by,subject}' = 'root'
+              AND details #>> '{erasure,approved_by,subject}' = 'olga'";
+        assert_eq!(s.superuser.query_number(started).await, 1);
     });
 }
 
@@ -136,5 +158,26 @@ fn members_cannot_reach_erasures() {
             let error = caller.request_erasure(&acme, &id, "because").await.unwrap_err();
             assert_eq!(error.code(), Code::PermissionDenied);
         }
+    });
+}
+
+#[test]
+fn deleted_tenants_have_no_new_erasures() {
+    service_test(|s| async move {
+        let id = file_id(&s.alice().upload(spec("a"), b"bytes").await.unwrap());
+        let (acme, root) = (s.alice().tenant_id().await, s.operator());
+        let erasure = root.request_erasure(&acme, &id, "case 8").await.unwrap();
+        root.suspend_tenant(&acme).await.unwrap();
+        root.request_erasure(&acme, "", "case 9").await.unwrap();
+        root.delete_tenant(&acme, false).await.unwrap();
+        for error in [
+            root.request_erasure(&acme, "", "case 10").await.unwrap_err(),
+            second_operator(&s).approve_erasure(&erasure).await.unwrap_err(),
+        ] {
+            assert_eq!((error.code(), reason(&error).as_str()), (Code::FailedPrecondition, "TENANT_DELETED"));
+        }
+        crate::tenants::erase_all_tenants(&s).await;
+        let error = root.request_erasure(&acme, "", "case 11").await.unwrap_err();
+        assert_eq!(reason(&error), "TENANT_DELETED");
     });
 }

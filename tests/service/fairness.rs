@@ -1,5 +1,5 @@
-//! Nobody can take what others need: each test holds as much of a resource as one caller, one tenant or one
-//! stranger can get, and checks that the others are served.
+//! Fair shares: each test holds as much of a resource as one caller, one tenant or one unauthenticated client
+//! can get, and checks that the others are served.
 
 use std::time::Duration;
 
@@ -140,7 +140,7 @@ fn silent_uploads_cannot_stop_the_operator() {
             for caller in [s.gus(), s.alice()] {
                 assert_served(&caller).await;
             }
-            // Now with accomplices in many tenants, who use up everything that members may have.
+            // Now callers of many tenants use up all units that members may have.
             for number in 0.. {
                 assert!(number < 5_000, "{} requests", in_use(&s, "requests"));
                 if let Err(error) = s.alice().quota().await
@@ -267,6 +267,8 @@ fn refusals_above_the_rate_are_audited_together() {
         },
         |s| async move {
             let (mallory, denied) = (s.mallory(), "SELECT count(*) FROM audit_entries WHERE NOT is_allowed");
+            // Her tenant must exist: without one there is no audit log.
+            mallory.quota().await.unwrap();
             let mut limited = 0;
             for _ in 0..200 {
                 let error =
@@ -339,7 +341,8 @@ fn watches_of_one_caller_leave_some_to_its_colleagues() {
 #[test]
 fn flood_of_one_tenant_does_not_take_all_connections() {
     service_test_with(
-        |config| config.database.pool_size_max = 4,
+        // One of them is reserved.
+        |config| config.database.pool_size_max = 5,
         |s| async move {
             // Each commit holds its connection until the lock is free.
             let globex = s.gus().tenant_id().await;

@@ -1,5 +1,5 @@
-//! Trust belongs to an issuer: who may name operators, in which tenants its callers act, and when a tenant is
-//! created.
+//! Trust is a property of an issuer: whether it may name operators, the tenants of its callers, and the creation
+//! of tenants.
 
 use std::collections::BTreeSet;
 
@@ -215,6 +215,37 @@ fn migration_renames_the_ids_of_services_only() {
 }
 
 #[test]
+fn migration_renames_the_personal_tenants_of_services_only() {
+    const UP: &str = include_str!("../../migrations/20261130020200_name_service_ids/up.sql");
+    const DOWN: &str = include_str!("../../migrations/20261130020200_name_service_ids/down.sql");
+    service_test(|s| async move {
+        let person = |user: &str, kind: Option<&str>| {
+            let kind = kind.map(str::to_owned);
+            s.caller(Identity { user: user.to_owned(), kind, ..s.personal_alice().identity })
+        };
+        let (bot, alice) = (person("bot", Some("service")), person("alice", None));
+        let twin = person("alice", Some("service"));
+        for caller in [&bot, &alice, &twin] {
+            caller.upload(spec("a"), b"x").await.unwrap();
+        }
+        let names = "SELECT external_id FROM tenants ORDER BY external_id";
+        let new = ["alice", "service:alice", "service:bot"];
+        assert_eq!(s.superuser.query_texts(names).await, new);
+        let id = bot.tenant_id().await;
+        // As earlier versions wrote them. They gave both bearers of one subject the same tenant.
+        s.superuser.execute(DOWN).await;
+        let kept = "UPDATE audit_entries SET actor_id = substr(actor_id, 9) WHERE actor_id LIKE 'service:%'";
+        s.superuser.execute(kept).await;
+        assert_eq!(s.superuser.query_texts(names).await, ["alice", "bot", "service:alice"]);
+        s.superuser.execute(UP).await;
+        assert_eq!(s.superuser.query_texts(names).await, new);
+        let again = person("bot", Some("service"));
+        assert_eq!(again.tenant_id().await, id);
+        assert_eq!(again.list_names(ListFilesRequest::default()).await, ["a"]);
+    });
+}
+
+#[test]
 fn owner_in_a_request_may_name_its_kind() {
     service_test(|s| async move {
         let service = service_alice(&s);
@@ -272,6 +303,29 @@ fn audit_entry_of_an_operator_names_its_issuer() {
                 format!("tenant_export root {CUSTOMER}"),
             ];
             assert_eq!(entries.collect::<BTreeSet<_>>(), BTreeSet::from(expected));
+        },
+    );
+}
+
+#[test]
+fn one_subject_at_two_issuers_is_not_two_operators() {
+    service_test_with(
+        |config| {
+            config.auth.several_operator_issuers = true;
+            trust_customer(config, json!({"operators": true}));
+        },
+        |s| async move {
+            let acme = s.alice().tenant_id().await;
+            let olga = Identity { user: "olga".to_owned(), ..s.operator().identity };
+            let (same, other) = (at_customer(&s, s.operator().identity), at_customer(&s, olga));
+            let erasure = s.operator().request_erasure(&acme, "", "case 8").await.unwrap();
+            let refused = same.approve_erasure(&erasure).await.unwrap_err();
+            assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
+            let approved = other.approve_erasure(&erasure).await.unwrap();
+            assert_eq!((approved.requested_by.as_str(), approved.approved_by.as_str()), ("root", "olga"));
+            let issuers = "SELECT format('%s %s', requested_by_issuer, approved_by_issuer) FROM erasures";
+            let expected = [format!("https://id.example.org {CUSTOMER}")];
+            assert_eq!(s.superuser.query_texts(issuers).await, expected);
         },
     );
 }

@@ -145,3 +145,62 @@ fn trash_that_does_not_count_is_not_mentioned() {
         assert!(!error.message().contains("trash"), "{error:?}");
     });
 }
+
+/// Uploads a file with this number of versions and returns its id.
+async fn upload_versions(s: &Service, count: usize) -> String {
+    let id = file_id(&s.alice().upload(spec("a"), &pattern(SIZE)).await.unwrap());
+    for _ in 1..count {
+        s.alice().upload_version(&id, &pattern(SIZE)).await.unwrap();
+    }
+    id
+}
+
+#[test]
+fn purge_of_many_blobs_changes_the_quota_once() {
+    service_test(|s| async move {
+        let id = upload_versions(&s, 5).await;
+        let count_updates = "CREATE SEQUENCE public.counted;
+            CREATE FUNCTION public.count_update() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+                AS $$ BEGIN PERFORM nextval('public.counted'); RETURN NULL; END $$;
+            CREATE TRIGGER counted AFTER UPDATE OF pending_deletion_bytes ON quotas
+                FOR EACH ROW EXECUTE FUNCTION public.count_update()";
+        s.superuser.execute(count_updates).await;
+        let counted = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM public.counted";
+        s.alice().purge(&id).await.unwrap();
+        assert_eq!(s.superuser.query_number(counted).await, 1, "of five blobs");
+        assert_eq!(s.ada().quota().await.unwrap().pending_deletion_bytes, 5 * SIZE as i64);
+        let acme = s.alice().tenant_id().await;
+        assert_eq!(s.operator().reclaim(&acme).await.unwrap().object_count, 5);
+        assert_eq!(s.superuser.query_number(counted).await, 1, "reclaimed bytes are pending as before");
+    });
+}
+
+#[test]
+fn quota_is_locked_after_usage_counters() {
+    service_test(|s| async move {
+        let (purged, changed) = (upload_versions(&s, 1).await, upload_versions(&s, 2).await);
+        let waiting = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+            WHERE NOT l.granted AND l.locktype = 'transactionid' AND a.datname = current_database()";
+        let other = s.database.connect_as_superuser().await;
+        for is_purge in [true, false] {
+            // Like a commit, which changes a usage counter and then the quota.
+            other.execute("BEGIN; SELECT FROM usage_counters FOR UPDATE").await;
+            let change = tokio::spawn({
+                let (alice, purged, changed) = (s.alice(), purged.clone(), changed.clone());
+                async move {
+                    match is_purge {
+                        true => alice.purge(&purged).await,
+                        false => alice.delete_version(&changed, 1).await.map(|_| ()),
+                    }
+                }
+            });
+            s.wait_until("the change waits for the counter", || async {
+                s.superuser.query_number(waiting).await > 0
+            })
+            .await;
+            other.execute("SELECT FROM quotas FOR UPDATE NOWAIT; COMMIT").await;
+            change.await.unwrap().unwrap();
+        }
+        assert_eq!(s.ada().quota().await.unwrap().pending_deletion_bytes, 2 * SIZE as i64);
+    });
+}

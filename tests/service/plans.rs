@@ -84,7 +84,7 @@ async fn read_page_measured(
     let query = PageQuery { filter, order, after, size: PAGE, scan_rows_per_row_max: 20 };
     let (count, next) = if query.looks_at_more_rows(viewer) {
         let keys = lists::read_keys(&mut tx, viewer, &query).await.unwrap();
-        (keys.ids.len(), keys.next)
+        (keys.files.len(), keys.next)
     } else {
         let page = lists::read_page(&mut tx, viewer, &query, RecordColumns::Basic).await.unwrap();
         (page.files.len(), page.next)

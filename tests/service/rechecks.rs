@@ -4,9 +4,11 @@
 use futures::{SinkExt, channel::mpsc};
 use strongroom::{
     config::Config,
+    db::{TenantTx, Viewer},
+    domain::ids::TenantId,
     proto::v1::{
-        CopyFileRequest, DownloadFileRequest, File, UpdateFileRequest, UploadFileRequest, UploadFileResponse,
-        UploadSpec, Visibility, download_file_response::Message,
+        CopyFileRequest, DownloadFileRequest, DownloadFileResponse, File, UpdateFileRequest,
+        UploadFileRequest, UploadFileResponse, UploadSpec, Visibility, download_file_response::Message,
     },
     worker,
 };
@@ -151,21 +153,20 @@ fn upload_of_hidden_file_cannot_be_taken_over() {
     service_test_with(with_team, |s| async move {
         let (owner, other, data) = (olga(&s), mark(&s), pattern(2 * PART + 7));
         let id = file_id(&owner.upload(spec("plan.txt"), b"one").await.unwrap());
-        let upload = other.create_upload(version_spec(&id, data.len())).await.unwrap();
-        other.resume_upload(&upload.id, &data[..PART], 0, false).await.unwrap_err();
+        let mut uploads = Vec::new();
+        for _ in 0..3 {
+            let upload = other.create_upload(version_spec(&id, data.len())).await.unwrap();
+            other.resume_upload(&upload.id, &data[..PART], 0, false).await.unwrap_err();
+            uploads.push(upload.id);
+        }
         hide(&owner, &id).await;
-        let epoch = "SELECT lease_epoch FROM uploads";
-        let before =
-            s.superuser.query_number(&format!("SELECT sum(lease_epoch) FROM ({epoch}) AS one")).await;
+        assert_hidden(&other.resume_upload(&uploads[0], &data, PART, true).await.unwrap_err());
+        assert_hidden(&other.upload_part(&uploads[1], PART, &data[PART..2 * PART]).await.unwrap_err());
+        assert_hidden(&other.complete_upload(&uploads[2], data.len()).await.unwrap_err());
 
-        assert_hidden(&other.resume_upload(&upload.id, &data, PART, true).await.unwrap_err());
-        assert_hidden(&other.upload_part(&upload.id, PART, &data[PART..2 * PART]).await.unwrap_err());
-        assert_hidden(&other.complete_upload(&upload.id, data.len()).await.unwrap_err());
-
-        let after = s.superuser.query_number(&format!("SELECT sum(lease_epoch) FROM ({epoch}) AS one")).await;
-        assert_eq!(after, before, "a refused caller fences nobody");
         assert_eq!(owner.read(&id).await.unwrap(), b"one"[..]);
-        other.cancel_upload(&upload.id).await.unwrap();
+        let open = "SELECT count(*) FROM uploads";
+        assert_eq!(s.superuser.query_number(open).await, 0, "they can never become versions");
     });
 }
 
@@ -181,6 +182,7 @@ fn upload_under_a_changed_write_rule_cannot_be_taken_over() {
         assert_denied(&mark(&replica).upload_part(&upload.id, 0, &data[..PART]).await.unwrap_err());
         let denied = format!("SELECT count(*) FROM audit_entries WHERE file_id = '{id}' AND NOT is_allowed");
         assert_eq!(s.superuser.query_number(&denied).await, 1);
+        let upload = mark(&s).create_upload(version_spec(&id, data.len())).await.unwrap();
         assert_denied(&mark(&s).resume_upload(&upload.id, &data, 0, true).await.unwrap_err());
         assert_eq!(s.superuser.query_number(&denied).await, 2);
         assert_eq!(olga(&s).read(&id).await.unwrap(), b"one"[..]);
@@ -209,7 +211,6 @@ fn direct_upload_of_hidden_file_cannot_be_completed() {
             assert_hidden(&other.get_upload_urls(&direct.id).await.unwrap_err());
             assert_hidden(&other.complete_direct_upload(&direct.id, &sent).await.unwrap_err());
             assert_eq!(owner.read(&id).await.unwrap(), b"one"[..]);
-            other.cancel_upload(&direct.id).await.unwrap();
         }
     });
 }
@@ -273,29 +274,76 @@ fn stored_response_of_hidden_file_is_not_returned() {
     });
 }
 
+fn with_rechecks(config: &mut Config) {
+    with_team(config);
+    config.tenants.stream_recheck_milliseconds = 1;
+    config.database.acquire_timeout_seconds = 1;
+    (config.downloads.chunk_size_bytes, config.downloads.chunks_in_flight_max) = (262_144, 1);
+}
+
+/// Uploads a file that the buffers of the transport cannot hold, and starts its download.
+async fn start_download(owner: &Caller, reader: &Caller) -> (String, tonic::Streaming<DownloadFileResponse>) {
+    let id = file_id(&owner.upload(spec("film.bin"), &pattern(24 << 20)).await.unwrap());
+    let request = DownloadFileRequest { file_id: id.clone(), ..DownloadFileRequest::default() };
+    let mut stream = reader.files.clone().download_file(request).await.unwrap().into_inner();
+    let header = stream.message().await.unwrap().unwrap().message;
+    assert!(matches!(header, Some(Message::Header(_))));
+    stream.message().await.unwrap().unwrap();
+    (id, stream)
+}
+
+async fn wait_for_end(mut stream: tonic::Streaming<DownloadFileResponse>) -> Status {
+    loop {
+        match stream.message().await {
+            Ok(message) => assert!(message.is_some(), "the download continued to its end"),
+            Err(ended) => return ended,
+        }
+    }
+}
+
 #[test]
 fn download_ends_when_its_file_is_hidden() {
-    let configure = |config: &mut Config| {
-        with_team(config);
-        config.tenants.stream_recheck_milliseconds = 1;
-        (config.downloads.chunk_size_bytes, config.downloads.chunks_in_flight_max) = (262_144, 1);
-    };
-    service_test_with(configure, |s| async move {
-        let (owner, other) = (olga(&s), mark(&s));
-        // More than the buffers of the transport hold.
-        let id = file_id(&owner.upload(spec("film.bin"), &pattern(24 << 20)).await.unwrap());
-        let request = DownloadFileRequest { file_id: id.clone(), ..DownloadFileRequest::default() };
-        let mut stream = other.files.clone().download_file(request).await.unwrap().into_inner();
-        let header = stream.message().await.unwrap().unwrap().message;
-        assert!(matches!(header, Some(Message::Header(_))));
-        stream.message().await.unwrap().unwrap();
+    service_test_with(with_rechecks, |s| async move {
+        let owner = olga(&s);
+        let (id, stream) = start_download(&owner, &mark(&s)).await;
         hide(&owner, &id).await;
-        let ended = loop {
-            match stream.message().await {
-                Ok(message) => assert!(message.is_some(), "the download continued to its end"),
-                Err(ended) => break ended,
-            }
-        };
-        assert_hidden(&ended);
+        assert_hidden(&wait_for_end(stream).await);
+    });
+}
+
+#[test]
+fn reader_cannot_delay_the_check_of_its_download() {
+    service_test_with(with_rechecks, |s| async move {
+        let owner = olga(&s);
+        let (id, stream) = start_download(&owner, &mark(&s)).await;
+        // As many slow calls do, these hold all connections that the reader may have.
+        let tenant: TenantId = owner.tenant_id().await.parse().unwrap();
+        let reader: Viewer = serde_json::from_value(
+            serde_json::json!({ "user_id": "mark", "audience_min": 3, "principals": [] }),
+        )
+        .unwrap();
+        let mut held: Vec<TenantTx> = Vec::new();
+        while let Ok(tx) = s.app.db().tenant_tx(tenant, &reader).await {
+            held.push(tx);
+        }
+        hide(&owner, &id).await;
+        assert_hidden(&wait_for_end(stream).await);
+        drop(held);
+    });
+}
+
+#[test]
+fn download_ends_if_its_check_gets_no_connection() {
+    service_test_with(with_rechecks, |s| async move {
+        let owner = olga(&s);
+        let (_, stream) = start_download(&owner, &mark(&s)).await;
+        let tenant: TenantId = owner.tenant_id().await.parse().unwrap();
+        let mut held: Vec<TenantTx> = Vec::new();
+        while let Ok(tx) = s.app.db().platform_tx(tenant, &Viewer::system()).await {
+            held.push(tx);
+        }
+        let ended = wait_for_end(stream).await;
+        assert_eq!((ended.code(), reason(&ended).as_str()), (Code::ResourceExhausted, "OVERLOADED"));
+        drop(held);
     });
 }

@@ -2,12 +2,15 @@
 //! configuration now allows.
 
 use chrono::Duration;
-use strongroom::{app::uploads::expire::expire_uploads, proto::v1::UploadSpec};
+use strongroom::{
+    app::uploads::expire::expire_uploads, domain::object_key::ObjectKey, proto::v1::UploadSpec,
+    storage::MultipartId,
+};
 use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::{
-    harness::{PART, file_id, pattern, reason, resume_messages, service_test, spec},
+    harness::{PART, Service, file_id, pattern, reason, resume_messages, service_test, spec},
     resume::LiveStream,
 };
 
@@ -111,5 +114,43 @@ fn parts_above_configured_size_need_enough_budget() {
         assert!(s.alice().read(&file.id).await.unwrap() == data, "completion needs no budget");
         small.stop().await;
         roomy.stop().await;
+    });
+}
+
+/// Creates an upload, damages one of its parts in the store and finishes it, so that it begins again. Returns its id.
+async fn restart_upload(s: &Service, data: &[u8], restart_count: u32) -> String {
+    let upload = s.alice().create_upload(sized("a.bin", data.len())).await.unwrap();
+    s.alice().resume_upload(&upload.id, &data[..3 * PART], 0, false).await.unwrap_err();
+    let of_upload = format!("FROM uploads WHERE id = '{}'", upload.id);
+    let key = s.superuser.query_texts(&format!("SELECT storage_key {of_upload}")).await.remove(0);
+    let multipart = s.superuser.query_texts(&format!("SELECT multipart_id {of_upload}")).await.remove(0);
+    let set = format!("UPDATE uploads SET restart_count = {restart_count} WHERE id = '{}'", upload.id);
+    s.superuser.execute(&set).await;
+    let late = bytes::Bytes::from(vec![9; PART]);
+    let key = ObjectKey::parse(&key).unwrap();
+    s.store.put_part(&key, &MultipartId::new(multipart), 1, [late].into_iter().collect()).await.unwrap();
+    let error = s.alice().resume_upload(&upload.id, data, 3 * PART, true).await.unwrap_err();
+    assert_eq!(reason(&error), "UPLOAD_NOT_FINISHED");
+    upload.id
+}
+
+#[test]
+fn parts_of_restarted_upload_renew_its_lease() {
+    service_test(|s| async move {
+        let data = pattern(SIZE);
+        let restarted = restart_upload(&s, &data, 0).await;
+        let too_often = restart_upload(&s, &data, 3).await;
+        for id in [&restarted, &too_often] {
+            s.alice().get_upload(id).await.unwrap();
+        }
+        s.clock.advance(Duration::hours(20));
+        for id in [&restarted, &too_often] {
+            s.alice().resume_upload(id, &data[..PART], 0, false).await.unwrap_err();
+        }
+        s.clock.advance(Duration::hours(20));
+        let ended = s.alice().resume_upload(&too_often, &data, PART, true).await.unwrap_err();
+        assert_eq!(ended.code(), Code::NotFound, "restarts without end keep no upload open");
+        let response = s.alice().resume_upload(&restarted, &data, PART, true).await.unwrap();
+        assert!(s.alice().read(&file_id(&response)).await.unwrap() == data);
     });
 }

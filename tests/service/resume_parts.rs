@@ -21,7 +21,10 @@ fn parts_are_uploaded_and_completed() {
         let file = alice.complete_upload(&upload.id, SIZE).await.unwrap();
         assert_eq!(file.sha256, sha256(&data));
         assert_eq!(alice.complete_upload(&upload.id, SIZE).await.unwrap(), file, "a repeated completion");
-        assert_eq!(alice.upload_part(&upload.id, 0, b"late").await.unwrap().state(), UploadState::Committed);
+        let repeated = alice.upload_part(&upload.id, 0, &data[..PART]).await.unwrap();
+        assert_eq!(repeated.state(), UploadState::Committed);
+        let late = alice.upload_part(&upload.id, 0, b"late").await.unwrap_err();
+        assert_eq!(violated_fields(&late), ["data"], "other bytes than those of the file");
         assert_eq!(alice.read(&file.id).await.unwrap(), data);
     });
 }

@@ -12,7 +12,8 @@ use strongroom::{
 use tonic::{Code, Status};
 
 use crate::harness::{
-    Caller, Service, direct_test, file_id, reason, service_test, service_test_with, spec, violated_fields,
+    Caller, Service, direct_test, file_id, reason, resume_messages, service_test, service_test_with, spec,
+    violated_fields,
 };
 
 fn time_in_days(s: &Service, days: i64) -> Timestamp {
@@ -41,7 +42,7 @@ async fn create_in_every_way(caller: &Caller, spec: UploadSpec) -> [Result<(), S
 #[test]
 fn members_retain_nothing_and_admins_ten_years() {
     direct_test(|s| async move {
-        for (caller, days) in [(s.alice(), 1), (s.maria(), 1), (s.billing(), 1), (s.ada(), 3_651)] {
+        for (caller, days) in [(s.alice(), 1), (s.maria(), 1), (s.billing(), 1), (s.ada(), 3_654)] {
             for result in create_in_every_way(&caller, retained(&s, days)).await {
                 let error = result.unwrap_err();
                 assert_eq!(error.code(), Code::InvalidArgument);
@@ -51,14 +52,43 @@ fn members_retain_nothing_and_admins_ten_years() {
             let error = set_retain_until(&caller, &id, time_in_days(&s, days)).await.unwrap_err();
             assert_eq!(violated_fields(&error), ["file.retain_until_time"]);
         }
-        let [one_shot, created, direct] = create_in_every_way(&s.ada(), retained(&s, 3_650)).await;
+        let [one_shot, created, direct] = create_in_every_way(&s.ada(), retained(&s, 3_653)).await;
         assert!(one_shot.is_ok() && created.is_ok() && direct.is_ok(), "{one_shot:?} {created:?} {direct:?}");
         for id in s.ada().list_upload_ids(10).await {
             s.ada().cancel_upload(&id).await.unwrap();
         }
         let policy = s.alice().policies.clone().get_policy(GetPolicyRequest::default()).await.unwrap();
         let policy = policy.into_inner().policy.unwrap();
-        assert_eq!((policy.retain_admin_days_max, policy.retain_member_days_max), (3_650, 0));
+        assert_eq!((policy.retain_admin_days_max, policy.retain_member_days_max), (3_653, 0));
+    });
+}
+
+#[test]
+fn open_upload_is_refused_if_the_limit_was_lowered() {
+    direct_test(|s| async move {
+        let ada = s.ada();
+        let resumable = ada.create_upload(retained(&s, 30)).await.unwrap();
+        let direct = ada.create_direct_upload(retained(&s, 30)).await.unwrap();
+        let parts = s.put_parts(&direct, b"bytes").await;
+        let set_limit = |retain_admin_days_max| UpdateTenantRequest {
+            retain_admin_days_max,
+            update_mask: Some(prost_types::FieldMask { paths: vec!["retain_admin_days_max".to_owned()] }),
+            ..UpdateTenantRequest::default()
+        };
+        let tenant_id = ada.tenant_id().await;
+        let lowered = UpdateTenantRequest { tenant_id: tenant_id.clone(), ..set_limit(7) };
+        s.operator().tenants.clone().update_tenant(lowered).await.unwrap();
+        for refused in [
+            ada.upload_part(&resumable.id, 0, b"bytes").await.map(|_| ()),
+            ada.send_messages(resume_messages(&resumable.id, b"bytes", 0, true)).await.map(|_| ()),
+            ada.complete_direct_upload(&direct.id, &parts).await.map(|_| ()),
+        ] {
+            assert_eq!(violated_fields(&refused.unwrap_err()), ["spec.retain_until_time"]);
+        }
+        let raised = UpdateTenantRequest { tenant_id, ..set_limit(30) };
+        s.operator().tenants.clone().update_tenant(raised).await.unwrap();
+        ada.send_messages(resume_messages(&resumable.id, b"bytes", 0, true)).await.unwrap();
+        ada.complete_direct_upload(&direct.id, &parts).await.unwrap();
     });
 }
 

@@ -105,7 +105,7 @@ fn commit_uses_every_attribute_of_its_items() {
         let unused = format!(
             "{ATTRIBUTES} AND NOT EXISTS (
                 SELECT FROM pg_proc WHERE pronamespace = 'app'::regnamespace AND prosrc ~ ('[.]' || attname || '\\M')
-                  AND proname IN ('commit_uploads', 'check_new_versions', 'set_current_versions'))"
+                  AND proname IN ('commit_uploads', 'check_new_versions', 'can_see_file', 'set_current_versions'))"
         );
         assert_eq!(s.superuser.query_texts(&unused).await, [""; 0]);
     });

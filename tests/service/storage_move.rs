@@ -222,7 +222,8 @@ fn second_run_completes_move_after_target_faults() {
             s.faults.set_plan(plan);
             let report = move_old_to_new(&s).await;
             assert_eq!((report.blobs, report.failures.len()), (3, 1), "{operation:?} {fault:?}");
-            assert!(report.failures[0].reason.contains("object store"), "{report:?}");
+            let expected = if matches!(fault, Before(NoSpace)) { "is full" } else { "object store" };
+            assert!(report.failures[0].reason.contains(expected), "{report:?}");
             s.faults.set_plan(Plan::new());
             assert_eq!(move_old_to_new(&s).await.blobs, 1, "{operation:?} {fault:?}");
             assert_readable(&s, &ids).await;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use futures::{SinkExt, channel::mpsc};
 use strongroom::{
     config::Config,
+    db::{TenantTx, Viewer},
+    domain::ids::TenantId,
     proto::v1::{DownloadFileRequest, UploadSpec, WatchFilesRequest},
 };
 use tonic::{Code, Status};
@@ -125,5 +127,37 @@ fn suspension_ends_imports_of_other_replicas() {
         assert_suspended(&ended);
         drop(items);
         replica.stop().await;
+    });
+}
+
+#[test]
+fn tenants_cannot_delay_a_suspension() {
+    let configure = |config: &mut Config| {
+        with_short_interval(config);
+        config.database.acquire_timeout_seconds = 1;
+    };
+    service_test_with(configure, |s| async move {
+        let mut events = s.alice().events;
+        let mut stream = events.watch_files(WatchFilesRequest::default()).await.unwrap().into_inner();
+        stream.message().await.unwrap().unwrap();
+        // As slow calls do, these hold all connections that tenants may have.
+        let mut held: Vec<TenantTx> = Vec::new();
+        for caller in [s.alice(), s.mallory()] {
+            let tenant: TenantId = caller.tenant_id().await.parse().unwrap();
+            while let Ok(tx) = s.app.db().tenant_tx(tenant, &Viewer::system()).await {
+                held.push(tx);
+            }
+        }
+        suspend(&s).await;
+        let ended = async {
+            loop {
+                match stream.message().await {
+                    Ok(message) => assert!(message.is_some()),
+                    Err(ended) => return ended,
+                }
+            }
+        };
+        assert_suspended(&tokio::time::timeout(END_TIMEOUT, ended).await.unwrap());
+        drop(held);
     });
 }

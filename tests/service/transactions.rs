@@ -9,7 +9,7 @@ use std::{
 use strongroom::{
     config::Config,
     db::{
-        Database, DbError, TransactionId, TransactionOutcome, Viewer,
+        Database, DbError, DbErrorKind, TransactionId, TransactionOutcome, Viewer,
         quotas::{self, QuotaDelta},
     },
     domain::ids::TenantId,
@@ -150,7 +150,8 @@ fn full_pool_returns_error_after_acquire_timeout() {
         options.acquire_timeout = std::time::Duration::from_secs(2);
         let db = Database::open(&options).unwrap();
         let open = db.tenant_tx(tenant, &Viewer::system()).await.unwrap();
-        assert!(db.tenant_tx(tenant, &Viewer::system()).await.is_err());
+        let refused = db.tenant_tx(tenant, &Viewer::system()).await.err().unwrap();
+        assert_eq!(refused.kind, DbErrorKind::Exhausted);
         open.commit().await.unwrap();
         db.tenant_tx(tenant, &Viewer::system()).await.unwrap().commit().await.unwrap();
     });

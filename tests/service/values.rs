@@ -177,6 +177,47 @@ fn damaged_record_breaks_no_list_batch_or_export() {
 }
 
 #[test]
+fn lists_continue_after_times_that_cannot_be_read() {
+    service_test(|s| async move {
+        s.allow_logged_errors();
+        let alice = s.alice();
+        let times = ["'-infinity'", "'-infinity'", "now()", "now()", "'infinity'", "'infinity'"];
+        for (number, time) in times.into_iter().enumerate() {
+            let id = file_id(&alice.upload(spec(&format!("f{number}")), b"x").await.unwrap());
+            s.superuser.execute(&format!("UPDATE files SET create_time = {time} WHERE id = '{id}'")).await;
+        }
+        for view in [FileView::Basic, FileView::Full] {
+            for name_prefix in ["", "f"] {
+                for order_by in ["create_time", "create_time desc"] {
+                    let filter =
+                        Some(FileFilter { name_prefix: name_prefix.to_owned(), ..Default::default() });
+                    let order_by = order_by.to_owned();
+                    let mut request = ListFilesRequest {
+                        page_size: 1,
+                        filter,
+                        order_by,
+                        view: view.into(),
+                        ..Default::default()
+                    };
+                    let mut names = Vec::new();
+                    while names.len() < times.len() {
+                        let page = alice.list(request.clone()).await.unwrap();
+                        let has_next = !page.next_page_token.is_empty();
+                        names.extend(page.files.into_iter().map(|file| file.name));
+                        assert_eq!(has_next, names.len() < times.len(), "{request:?} {names:?}");
+                        request.page_token = page.next_page_token;
+                    }
+                    if request.order_by.ends_with("desc") {
+                        names.reverse();
+                    }
+                    assert_eq!(names, ["f0", "f1", "f2", "f3", "f4", "f5"], "{request:?}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn damaged_record_can_get_versions_and_be_deleted() {
     service_test(|s| async move {
         let (intact, damaged) = damage_file(&s).await;
@@ -220,6 +261,8 @@ fn responses_show_stored_times() {
         let year_10000 = format!("UPDATE files SET expire_time = '10000-01-01T00:00:00Z' WHERE id = '{id}'");
         s.superuser.execute(&year_10000).await;
         assert_eq!(alice.get(&id).await.unwrap().expire_time, Some(truncated));
+        let version = alice.upload_version(&id, b"y").await.unwrap();
+        assert_eq!((version.state(), version.expire_time), (FileState::Available, Some(truncated)));
 
         for seconds in [LAST.seconds + 1, -62_135_596_801] {
             let invalid = UploadSpec { expire_time: Some(Timestamp { seconds, nanos: 0 }), ..spec("a") };
@@ -279,6 +322,9 @@ fn names_are_cleaned_or_refused_before_extensions_are_checked() {
             ("setup\u{202e}fdp.exe", None),
             ("a\u{2028}b", None),
             (" .. ", None),
+            ("\u{2068}plan\u{2069}.pdf", Some("plan.pdf")),
+            ("a\u{2068}setup.exe\u{2069}", None),
+            ("a\u{2068}b.pdf", None),
         ];
         for (sent, stored) in names {
             let uploaded = pupil.upload(spec(sent), b"x").await;
@@ -294,6 +340,24 @@ fn names_are_cleaned_or_refused_before_extensions_are_checked() {
                 }
                 None => assert_eq!(violated_fields(&uploaded.unwrap_err()), ["spec.name"], "{sent:?}"),
             }
+        }
+    });
+}
+
+#[test]
+fn update_with_an_unchanged_older_name_keeps_it() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        for older in ["report.", "report.exe", "report\u{202e}"] {
+            let id = file_id(&alice.upload(spec("report"), b"x").await.unwrap());
+            s.superuser.execute(&format!("UPDATE files SET name = '{older}' WHERE id = '{id}'")).await;
+            let change =
+                File { id: id.clone(), name: older.to_owned(), title: "T".to_owned(), ..File::default() };
+            let updated = alice.update(change, &["name", "title"]).await.unwrap();
+            assert_eq!((updated.name.as_str(), updated.title.as_str()), (older, "T"));
+            assert_eq!(alice.rename(&id, "report. ").await.unwrap().name, "report");
+            let error = alice.rename(&id, "report.exe").await.unwrap_err();
+            assert_eq!(violated_fields(&error), ["file.name"]);
         }
     });
 }
@@ -324,5 +388,25 @@ fn text_filters_ignore_normalization_forms() {
         let bare = FileFilter { name_prefix: "e".to_owned(), ..FileFilter::default() };
         let bare = ListFilesRequest { filter: Some(bare), ..ListFilesRequest::default() };
         assert_eq!(alice.list_names(bare).await, [""; 0], "the letter without its accent is another letter");
+    });
+}
+
+#[test]
+fn open_upload_with_tags_in_two_forms_becomes_one_tag() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let (composed, decomposed) = ("\u{e9}t\u{e9}", "e\u{301}te\u{301}");
+        let tags = [composed, "later"].map(str::to_owned).to_vec();
+        let upload = alice.create_upload(UploadSpec { tags, ..spec("a") }).await.unwrap();
+        // As versions that did not normalize tags stored it.
+        let former =
+            format!("UPDATE uploads SET spec = replace(spec::text, '\"later\"', '\"{decomposed}\"')::jsonb");
+        s.superuser.execute(&former).await;
+        let count = format!("SELECT count(*) FROM uploads WHERE spec::text LIKE '%{decomposed}%'");
+        assert_eq!(s.superuser.query_number(&count).await, 1);
+        alice.upload_part(&upload.id, 0, b"bytes").await.unwrap();
+        let file = alice.complete_upload(&upload.id, 5).await.unwrap();
+        assert_eq!(s.superuser.query_texts("SELECT tag FROM file_tags").await, [composed]);
+        assert_eq!(get_full(&alice, &file.id).await.tags, [composed]);
     });
 }

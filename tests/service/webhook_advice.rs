@@ -1,4 +1,4 @@
-//! What endpoints of webhooks ask of the service: to wait, or to send nothing any more.
+//! Requests of webhook endpoints to the service: to wait, or to send no more messages.
 
 use chrono::Duration;
 use strongroom::{domain::clock::Clock, proto::v1::WebhookState};

@@ -39,7 +39,7 @@ pub enum Denial {
     #[error("only the operator may change the ceiling")]
     ChangesCeiling,
     /// The operator requested the erasure that it approves.
-    #[error("another operator than the one who requested the erasure must approve it")]
+    #[error("the operator who requested an erasure may not approve it; ask another operator")]
     ApprovesOwnRequest,
     /// The object could belong to another tenant of this service.
     #[error("the key has the form of this service's own keys")]
@@ -84,7 +84,7 @@ mod tests {
             (D::ChangesCeiling, "only the operator may change the ceiling"),
             (
                 D::ApprovesOwnRequest,
-                "another operator than the one who requested the erasure must approve it",
+                "the operator who requested an erasure may not approve it; ask another operator",
             ),
             (D::ReadsServiceKey, "the key has the form of this service's own keys"),
             (D::OrganizationUnknown, "organization is unknown; an operator must create it first"),

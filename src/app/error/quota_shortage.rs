@@ -1,4 +1,4 @@
-//! Why bytes do not fit the quota of a tenant, and what frees bytes.
+//! The reason why bytes do not fit the quota of a tenant, and the way to free bytes.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub struct QuotaShortage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PendingDeletion {
     pub bytes: i64,
-    /// The number of such bytes that do not count.
+    /// The number of such bytes that do not count against the limit.
     pub bytes_max: i64,
 }
 
@@ -56,8 +56,8 @@ impl fmt::Display for QuotaShortage {
         if let Some(PendingDeletion { bytes, bytes_max }) = self.pending_deletion {
             write!(
                 f,
-                "; {bytes} bytes of purged files are not deleted yet, and only {bytes_max} of them do not count; \
-                 wait, or ask the operator to reclaim them"
+                "; {bytes} bytes of purged files are not deleted yet, and only {bytes_max} of them do not count \
+                 against the limit; wait, or ask the operator to reclaim them"
             )?;
         } else if let Some(trash_bytes) = self.trash_bytes.filter(|bytes| *bytes > 0) {
             write!(f, "; {trash_bytes} bytes of them are in the trash; purging those files frees them")?;

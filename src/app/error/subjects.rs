@@ -59,6 +59,9 @@ pub enum Workload {
     /// Watches of all tenants.
     #[error("watches")]
     Watches,
+    /// Transactions of the database.
+    #[error("transactions")]
+    Transactions,
 }
 
 /// The sender to which a limit of calls per second applies. Its text is the `scope` of the contract.
@@ -78,7 +81,7 @@ pub enum RateScope {
 pub enum RateEvent {
     #[error("requests")]
     Requests,
-    /// Calls that are refused because of missing credentials or permissions.
+    /// Calls that are rejected because of missing credentials or permissions.
     #[error("refusals")]
     Refusals,
 }

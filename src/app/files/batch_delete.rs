@@ -54,8 +54,8 @@ struct RefusedId {
 /// ids, without their descriptions and metadata.
 ///
 /// # Errors
-/// Returns `Invalid` if there is no id, more than 100, or a duplicate. Returns `Batch` with every refused id
-/// if any file is refused with `NotFound`, `NotAllowed` or `FileRetained`.
+/// Returns `Invalid` if there is no id, more than 100, or a duplicate. Returns `Batch` with every rejected id
+/// if any file is rejected with `NotFound`, `NotAllowed` or `FileRetained`.
 pub async fn batch_delete_files(
     app: &App,
     caller: &Caller,
@@ -69,7 +69,7 @@ pub async fn batch_delete_files(
     let deleted = tx.finish(deleted).await;
     for DeniedFile { id, reason } in denied {
         // Never report a denial that was not recorded.
-        if let error @ (Error::DatabaseUnavailable(_) | Error::Internal(_)) =
+        if let error @ (Error::DatabaseUnavailable(_) | Error::Overloaded(_) | Error::Internal(_)) =
             audit::record_denial(app, caller, AuditAction::FileDelete, Some(id), Error::NotAllowed(reason))
                 .await
         {
@@ -168,7 +168,7 @@ async fn check_file(
     Ok(Ok(file))
 }
 
-/// Returns one error for all refused ids, with the most severe reason.
+/// Returns one error for all rejected ids, with the most severe reason.
 fn batch_error(refused: Vec<RefusedId>) -> Error {
     let mut violations = Violations::new();
     let (mut missing, mut not_allowed, mut retained) = (None, None, None);

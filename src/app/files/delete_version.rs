@@ -69,8 +69,6 @@ async fn delete_version_in_tx(
     if deleted.blobs.is_empty() {
         return Err(Error::NotFound(Resource::Version));
     }
-    let hours = u32::try_from(app.limits.retention.blob_deletion_delay_hours).unwrap_or(u32::MAX);
-    blobs::schedule_deletion(tx, &deleted.blobs, hours).await?;
     let file = files::touch(tx, file.id, &caller.actor.id).await?;
     let file = load_file_details(tx, file).await?;
 
@@ -85,6 +83,8 @@ async fn delete_version_in_tx(
         delta.add_bytes(&file.category, *kind, -bytes);
     }
     usage_counters::apply_delta(tx, &delta).await?;
+    let hours = u32::try_from(app.limits.retention.blob_deletion_delay_hours).unwrap_or(u32::MAX);
+    blobs::schedule_deletion(tx, &deleted.blobs, hours).await?;
     quotas::apply_delta(tx, QuotaDelta::for_bytes(-deleted.charge.bytes())).await?;
     finish_mutation(tx, attempt, file).await
 }

@@ -180,7 +180,8 @@ impl ReadAccess {
     }
 
     /// Checks the permission, if the last check was longer ago than the interval. While the database is
-    /// unavailable, the download continues: nobody can change the permission then.
+    /// unavailable, the download continues: nobody can change the permission then. Any other failure of the
+    /// check ends it, because the caller could cause the failure.
     async fn check_if_due(&mut self) -> Result<(), Error> {
         if Instant::now() < self.next_check {
             return Ok(());
@@ -188,7 +189,7 @@ impl ReadAccess {
         let checked = self.check().await;
         self.next_check = Instant::now() + self.app.limits.tenants.stream_recheck_interval();
         match checked {
-            Err(Error::DatabaseUnavailable(error)) => {
+            Err(Error::DatabaseUnavailable(error)) if error.is_outage() => {
                 tracing::warn!(file = %self.request.file, %error, "failed to check the permission of a download");
                 Ok(())
             }
@@ -198,7 +199,8 @@ impl ReadAccess {
 
     async fn check(&self) -> Result<(), Error> {
         let viewer = Viewer::from_caller(&self.caller);
-        let mut tx = self.app.db.tenant_tx(self.caller.tenant_id(), &viewer).await?;
+        // Not of the caller's share, so that its other calls cannot delay the check.
+        let mut tx = self.app.db.platform_tx(self.caller.tenant_id(), &viewer).await?;
         let found = find_version(&mut tx, &self.caller, &self.request).await;
         tx.finish(found).await.map(|_| ())
     }

@@ -14,6 +14,7 @@ use crate::{
         caller::Caller,
         file::File,
         file_list::{FileFilter, FileOrder, PagePosition, PageToken},
+        ids::FileId,
     },
 };
 
@@ -97,19 +98,25 @@ async fn read_files(
     let view = View::new(request.is_full);
     if query.looks_at_more_rows(viewer) || query.size > view.batch_max() {
         let keys = lists::read_keys(tx, viewer, query).await?;
-        let Records { files, unread } = read_records(tx, &keys.ids, view).await?;
-        let cut = files.last().filter(|_| !unread.is_empty());
-        let next = cut.map(|last| lists::position(last, request.order.key)).or(keys.next);
+        let ids: Vec<FileId> = keys.files.iter().map(|file| file.id).collect();
+        let Records { files, unread } = read_records(tx, &ids, view).await?;
+        let next = if unread.is_empty() { keys.next } else { position_of_last(&files, keys.files) };
         return Ok((files, next));
     }
-    let Page { mut files, mut next } = lists::read_page(tx, viewer, query, view.columns()).await?;
+    let Page { mut files, positions, mut next } = lists::read_page(tx, viewer, query, view.columns()).await?;
     if request.is_full {
         load_details(tx, &mut files).await?;
     }
     if !pages::cut_page(&mut files, query.size, view.weight()).is_empty() {
-        next = files.last().map(|last| lists::position(last, request.order.key));
+        next = position_of_last(&files, positions);
     }
     Ok((files, next))
+}
+
+/// Returns the position of the last of the files, which are some of those with these positions.
+fn position_of_last(files: &[File], positions: Vec<PagePosition>) -> Option<PagePosition> {
+    let last = files.last()?;
+    positions.into_iter().find(|position| position.id == last.id)
 }
 
 /// Opens the page token. It is valid only for the tenant, filter and order of its list.

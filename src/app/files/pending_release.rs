@@ -35,12 +35,15 @@ impl PendingRelease {
 
     /// Applies the release. Cannot exceed the quota, because it only lowers the usage.
     pub(super) async fn apply(self, app: &App, tx: &mut TenantTx) -> Result<(), Error> {
+        let is_charged = self.quota != QuotaDelta::default();
+        if is_charged {
+            usage_counters::apply_delta(tx, &self.usage).await?;
+        }
         if !self.blobs.is_empty() {
             let hours = u32::try_from(app.limits.retention.blob_deletion_delay_hours).unwrap_or(u32::MAX);
             blobs::schedule_deletion(tx, &self.blobs, hours).await?;
         }
-        if self.quota != QuotaDelta::default() {
-            usage_counters::apply_delta(tx, &self.usage).await?;
+        if is_charged {
             quotas::apply_delta(tx, self.quota).await?;
         }
         Ok(())

@@ -15,7 +15,7 @@ use crate::{
         idempotency_keys::Method,
         tombstones, versions,
     },
-    domain::{caller::Caller, file::File, ids::ErasureId},
+    domain::{caller::Caller, erasure::Erasure, file::File},
 };
 
 /// Purges a file, whether or not it is in the trash. Leaves a tombstone.
@@ -62,7 +62,7 @@ pub(super) async fn check_retention(tx: &mut TenantTx, file: &File) -> Result<()
 
 /// Checks that a locked file may be purged. Returns the approved erasure that overrides its retention, if that is
 /// why. An erasure overrides no legal hold.
-async fn check_purge(tx: &mut TenantTx, file: &File) -> Result<Option<ErasureId>, Error> {
+async fn check_purge(tx: &mut TenantTx, file: &File) -> Result<Option<Erasure>, Error> {
     match check_retention(tx, file).await {
         Err(Error::FileRetained { until, hold: None }) => match erasures::mark_used(tx, Some(file.id)).await?
         {
@@ -108,7 +108,7 @@ pub(super) async fn delete_rows(
     let mut entry = audit::new_entry(caller, AuditAction::FilePurge).for_version(file.id, file.version);
     entry.details = serde_json::json!({ "size_bytes": file.size_bytes, "sha256": file.sha256 });
     if let Some(erasure) = erasure {
-        entry.details["erasure_id"] = serde_json::json!(erasure);
+        entry.details["erasure"] = erasure.audit_details();
     }
     audit_entries::insert(tx, &[entry]).await?;
     let purged = Event::for_file(EventKind::FilePurged, file, actor_id).with_removed_readers(readers);

@@ -110,7 +110,7 @@ async fn check_update(
 ) -> Result<FileUpdate, Error> {
     let (policy, now) = (&caller.tenant.policy, app.clock.now());
     let mut violations = Violations::new();
-    let mut update = update.check(policy, now, &mut violations);
+    let mut update = update.without_unchanged_name(file).check(policy, now, &mut violations);
     update.check_retain_limit(file, policy.retain.days_max(caller.role), now, &mut violations);
     if let Some(category) = update.new_category(file).filter(|new| policy.categories.contains_key(*new)) {
         let name = update.name.as_ref().unwrap_or(&file.name);

@@ -67,8 +67,8 @@ fn stream_order(order: ImportStreamOrder) -> Error {
 }
 
 /// Reads the options, starts the import, and returns its reports. The last one is the summary, or the reason
-/// why there is none. The import ends at `valid_until`, when the caller's credentials expire. The caller is
-/// awaited after the options.
+/// why there is none. The import ends at `valid_until`, when the caller's credentials expire. Awaits
+/// `caller` after it has read the options.
 ///
 /// # Errors
 /// Returns the errors of `caller`.

@@ -1,6 +1,6 @@
 //! Reads a quota.
 
-use super::resolve_tenant::resolve_tenant;
+use super::resolve_tenant::{begin_tx, resolve_tenant};
 use crate::{
     app::{App, Error, Principal},
     db::quotas,
@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Hides the bytes of purged files from members, who may not have been able to see those files.
-pub(super) fn redact_pending_deletion(principal: &Principal, quota: Quota) -> Quota {
+fn redact_pending_deletion(principal: &Principal, quota: Quota) -> Quota {
     match principal {
         Principal::Caller(caller) if caller.role < Role::Admin => {
             Quota { pending_deletion_bytes: 0, ..quota }
@@ -23,7 +23,7 @@ pub(super) fn redact_pending_deletion(principal: &Principal, quota: Quota) -> Qu
 /// Returns `NotFound` for another tenant, and `Invalid` if an operator names none.
 pub async fn get_quota(app: &App, principal: &Principal, tenant: Option<TenantId>) -> Result<Quota, Error> {
     let (tenant, viewer) = resolve_tenant(app, principal, tenant).await?;
-    let mut tx = app.db.tenant_tx(tenant, &viewer).await?;
+    let mut tx = begin_tx(app, principal, tenant, &viewer).await?;
     let quota = quotas::get(&mut tx).await;
     Ok(redact_pending_deletion(principal, tx.finish(quota).await?))
 }

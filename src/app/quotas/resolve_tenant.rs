@@ -2,7 +2,7 @@
 
 use crate::{
     app::{App, Error, Principal, Resource},
-    db::{Viewer, tenants},
+    db::{DbError, TenantTx, Viewer, tenants},
     domain::{caller::TenantState, ids::TenantId, violations::Violations},
 };
 
@@ -32,5 +32,18 @@ pub(in crate::app) async fn resolve_tenant(
                 .is_some_and(|tenant| matches!(tenant.state, TenantState::Active | TenantState::Suspended));
             if exists { Ok((named, Viewer::system())) } else { Err(Error::NotFound(Resource::Tenant)) }
         }
+    }
+}
+
+/// Begins a transaction in the tenant of a request. That of an operator takes no connection of the tenant's share.
+pub(in crate::app) async fn begin_tx(
+    app: &App,
+    principal: &Principal,
+    tenant: TenantId,
+    viewer: &Viewer,
+) -> Result<TenantTx, DbError> {
+    match principal {
+        Principal::Caller(_) => app.db.tenant_tx(tenant, viewer).await,
+        Principal::Operator(_) => app.db.platform_tx(tenant, viewer).await,
     }
 }

@@ -1,4 +1,4 @@
-//! Adds to an exceeded quota how much of it lies in the trash.
+//! Adds the bytes in the trash to the error of an exceeded quota.
 
 use crate::{
     app::{App, Error},
@@ -6,9 +6,9 @@ use crate::{
     domain::caller::Caller,
 };
 
-/// Adds the bytes of files in the trash that the caller may see to an exceeded quota, if purging them would
-/// free bytes. Every use case that stores bytes passes its outcome through this function. Returns other outcomes
-/// unchanged.
+/// Adds the bytes of files in the trash that the caller may see to the error of an exceeded quota, if purging
+/// them would free bytes. Returns other outcomes unchanged. Every use case that stores bytes passes its outcome
+/// through this function.
 pub(in crate::app) async fn explain_shortage<T>(
     app: &App,
     caller: &Caller,

@@ -1,7 +1,7 @@
 //! Updates the limits of a tenant. Its admins may set limits up to the operator's ceiling; the operator may
 //! also change the ceiling.
 
-use super::resolve_tenant::resolve_tenant;
+use super::resolve_tenant::{begin_tx, resolve_tenant};
 use crate::{
     app::{
         App, Denial, Error, Principal, access, audit,
@@ -49,7 +49,7 @@ pub async fn update_quota(
     {
         return Err(audit::record_denial(app, caller, AuditAction::QuotaUpdate, None, error).await);
     }
-    let mut tx = app.db.tenant_tx(tenant, &viewer).await?;
+    let mut tx = begin_tx(app, principal, tenant, &viewer).await?;
     let quota = update_in_tx(app, &mut tx, principal, &update).await;
     let quota = tx.finish(quota).await;
     app.quota_cache.invalidate(tenant).await;

@@ -1,7 +1,7 @@
 //! Reports the usage of a tenant, from counters that commits maintain. Members and managers get the usage of the
 //! files that they may see, because the counters of the tenant would show the sizes of hidden files.
 
-use super::{get::redact_pending_deletion, resolve_tenant::resolve_tenant};
+use super::resolve_tenant::{begin_tx, resolve_tenant};
 use crate::{
     app::{App, Error, Principal},
     db::{
@@ -13,7 +13,7 @@ use crate::{
         caller::{Caller, Role},
         clock::Timestamp,
         ids::TenantId,
-        quota::Quota,
+        quota::{Quota, QuotaLevel},
     },
 };
 
@@ -26,8 +26,10 @@ pub struct Usage {
     pub counters: Vec<UsageEntry>,
     /// Whether the caller may see more files than were counted.
     pub is_lower_bound: bool,
-    /// The quota at the same time.
+    /// The quota at the same time, with usage in whole percents if the caller may not see all files.
     pub quota: Quota,
+    /// The level of the exact usage of the tenant.
+    pub level: QuotaLevel,
     /// The time of the report, by the database's clock.
     pub time: Timestamp,
 }
@@ -38,15 +40,14 @@ pub struct Usage {
 /// Returns `NotFound` for another tenant, and `Invalid` if an operator names none.
 pub async fn get_usage(app: &App, principal: &Principal, tenant: Option<TenantId>) -> Result<Usage, Error> {
     let (tenant, viewer) = resolve_tenant(app, principal, tenant).await?;
-    let mut tx = app.db.tenant_tx(tenant, &viewer).await?;
+    let mut tx = begin_tx(app, principal, tenant, &viewer).await?;
     let usage = match principal {
         Principal::Caller(caller) if caller.role < Role::Admin => {
             get_visible_usage(app, &mut tx, &viewer, caller).await
         }
         Principal::Caller(_) | Principal::Operator(_) => get_usage_in_tx(&mut tx).await,
     };
-    let usage = tx.finish(usage).await?;
-    Ok(Usage { quota: redact_pending_deletion(principal, usage.quota), ..usage })
+    Ok(tx.finish(usage).await?)
 }
 
 async fn get_visible_usage(
@@ -59,14 +60,17 @@ async fn get_visible_usage(
         (caller.tenant.policy.trash.counts_against_quota, app.limits.lists.count_max as usize);
     let VisibleUsage { counters, is_lower_bound } =
         sum_visible_usage(tx, viewer, is_trash_counted, max).await?;
-    Ok(Usage { counters, is_lower_bound, ..get_usage_in_tx(tx).await? })
+    let usage = get_usage_in_tx(tx).await?;
+    Ok(Usage { counters, is_lower_bound, quota: usage.quota.in_whole_percents(), ..usage })
 }
 
 async fn get_usage_in_tx(tx: &mut TenantTx) -> Result<Usage, DbError> {
+    let quota = quotas::get(tx).await?;
     Ok(Usage {
         counters: usage_counters::list(tx).await?,
         is_lower_bound: false,
-        quota: quotas::get(tx).await?,
+        level: quota.state().level,
+        quota,
         time: tx.now().await?,
     })
 }

@@ -6,11 +6,11 @@ use crate::domain::clock::Timestamp;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Allows a number of creations in any minute: a burst of that number, then one for each share of a minute that
-/// passes.
+/// Allows a burst of as many creations as the limit per minute. After that, creations are allowed one at a time, at
+/// the rate of the limit.
 #[derive(Debug)]
 pub(super) struct CreationRate {
-    /// When all creations so far will have been made up for. Each adds one share of a minute.
+    /// The time at which a full burst is available again. Each creation moves it by one minute divided by the limit.
     settled_time: Timestamp,
 }
 
@@ -38,7 +38,7 @@ impl CreationRate {
         self.settled_time = now + self.debt(now) + MINUTE / per_minute_max.max(1);
     }
 
-    /// Returns the time until all creations are made up for. At most a minute, also after the clock was set back.
+    /// Returns the time until a full burst is available. At most a minute, also after the clock was set back.
     fn debt(&self, now: Timestamp) -> Duration {
         (self.settled_time - now).to_std().unwrap_or_default().min(MINUTE)
     }

@@ -42,7 +42,7 @@ pub async fn delete_tenant(
     request_id: Option<RequestId>,
 ) -> Result<TenantDeletion, Error> {
     get::get_tenant(app, operator, id).await?;
-    let mut tx = app.db.tenant_tx(id, &Viewer::system()).await?;
+    let mut tx = app.db.platform_tx(id, &Viewer::system()).await?;
     let deleted = delete_in_tx(app, &mut tx, operator, is_dry_run, request_id).await;
     let deleted = tx.finish(deleted).await;
     app.tenants.invalidate(id).await;
@@ -80,7 +80,8 @@ async fn delete_in_tx(
     // are rejected.
     tenants::lock_file_creation(tx).await?;
     check_tenant_retention(tx).await?;
-    let details = serde_json::json!({ "step": "started", "plan": plan, "erasure_id": erasure });
+    let erasure = erasure.map(|erasure| erasure.audit_details());
+    let details = serde_json::json!({ "step": "started", "plan": plan, "erasure": erasure });
     audit_entries::insert(tx, &[operator_entry(operator, AuditAction::TenantDelete, details)]).await?;
     let tenant = tenant_records::begin_deletion(tx, &plan).await?;
     if let RequestClaim::New(Some(attempt)) = claim {

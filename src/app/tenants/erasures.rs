@@ -14,9 +14,10 @@ use crate::{
         erasures::{self, NewErasure},
         files,
         idempotency_keys::Method,
+        tenant_records,
     },
     domain::{
-        caller::Operator,
+        caller::{Operator, TenantState},
         erasure::{Erasure, REASON_CHARACTERS_MAX},
         ids::{ErasureId, FileId, RequestId, TenantId},
         text,
@@ -42,7 +43,7 @@ pub struct ErasureRequest {
 /// Requests an erasure. It has no effect until another operator approves it.
 ///
 /// # Errors
-/// Returns `Invalid` without a reason, or `NotFound`.
+/// Returns `Invalid` without a reason, `NotFound`, or `TenantDeleted`.
 pub async fn request_erasure(
     app: &App,
     operator: &Operator,
@@ -52,7 +53,7 @@ pub async fn request_erasure(
     violations.ok_or_add("reason", text::check_line(&request.reason, REASON_CHARACTERS_MAX));
     violations.into_result()?;
     get::get_tenant(app, operator, request.tenant).await?;
-    let mut tx = app.db.tenant_tx(request.tenant, &Viewer::system()).await?;
+    let mut tx = app.db.platform_tx(request.tenant, &Viewer::system()).await?;
     let requested = request_in_tx(app, &mut tx, operator, &request).await;
     tx.finish(requested).await
 }
@@ -63,9 +64,8 @@ async fn request_in_tx(
     operator: &Operator,
     request: &ErasureRequest,
 ) -> Result<Erasure, Error> {
-    let requested_by = operator.id();
     let payload = [
-        requested_by.clone().into_bytes(),
+        operator.id().into_bytes(),
         request.file.map(|file| file.as_uuid().into_bytes().to_vec()).unwrap_or_default(),
         request.reason.clone().into_bytes(),
     ];
@@ -75,6 +75,7 @@ async fn request_in_tx(
         RequestClaim::Replay(erasure) => return Ok(erasure),
         RequestClaim::New(attempt) => attempt,
     };
+    check_not_deleted(tx).await?;
     if let Some(file) = request.file {
         files::get(tx, file).await?.ok_or(Error::NotFound(Resource::File))?;
     }
@@ -82,7 +83,7 @@ async fn request_in_tx(
         id: ErasureId::from_uuid(app.ids.uuid()),
         file: request.file,
         reason: &request.reason,
-        requested_by: &requested_by,
+        requested_by: &operator.name(),
         days: expire_days(app),
     };
     let erasure = erasures::insert(tx, new).await?;
@@ -96,7 +97,8 @@ async fn request_in_tx(
 /// Approves an erasure that another operator requested. Returns an approved erasure unchanged.
 ///
 /// # Errors
-/// Returns `NotFound`, also for an erasure that has expired, or `NotAllowed` for the operator who requested it.
+/// Returns `NotFound`, also for an erasure that has expired, `TenantDeleted`, or `NotAllowed` for an operator with the
+/// subject of the one who requested it.
 pub async fn approve_erasure(
     app: &App,
     operator: &Operator,
@@ -105,17 +107,34 @@ pub async fn approve_erasure(
     request_id: Option<RequestId>,
 ) -> Result<Erasure, Error> {
     get::get_tenant(app, operator, tenant).await?;
-    let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
+    let mut tx = app.db.platform_tx(tenant, &Viewer::system()).await?;
     let approved = approve_in_tx(app, &mut tx, operator, id, request_id).await;
     let approved = tx.finish(approved).await;
     if let Err(Error::NotAllowed(denial)) = &approved {
-        let details = serde_json::json!({ "erasure_id": id, "reason": denial.to_string() });
-        let entry = operator_entry(operator, AuditAction::ErasureApprove, details);
-        let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
-        let denied = audit_entries::insert(&mut tx, &[AuditEntry { is_allowed: false, ..entry }]).await;
+        let mut tx = app.db.platform_tx(tenant, &Viewer::system()).await?;
+        let denied = record_denied_approval(&mut tx, operator, id, denial).await;
         tx.finish(denied).await?;
     }
     approved
+}
+
+async fn record_denied_approval(
+    tx: &mut TenantTx,
+    operator: &Operator,
+    id: ErasureId,
+    denial: &Denial,
+) -> Result<(), Error> {
+    // The erasure is missing if the tenant has been erased in the meantime.
+    let mut entry = match erasures::get_for_update(tx, id).await? {
+        Some(erasure) => erasure_entry(operator, AuditAction::ErasureApprove, &erasure),
+        None => {
+            let details = serde_json::json!({ "erasure": { "id": id } });
+            operator_entry(operator, AuditAction::ErasureApprove, details)
+        }
+    };
+    entry.is_allowed = false;
+    entry.details["reason"] = serde_json::json!(denial.to_string());
+    Ok(audit_entries::insert(tx, &[entry]).await?)
 }
 
 async fn approve_in_tx(
@@ -125,15 +144,17 @@ async fn approve_in_tx(
     id: ErasureId,
     request_id: Option<RequestId>,
 ) -> Result<Erasure, Error> {
-    let approved_by = operator.id();
-    let payload = [approved_by.clone().into_bytes(), id.as_uuid().into_bytes().to_vec()];
+    let payload = [operator.id().into_bytes(), id.as_uuid().into_bytes().to_vec()];
     let claim = idempotency::claim_request(app, tx, request_id, Method::ApproveErasure, &payload).await?;
     let attempt = match claim {
         RequestClaim::Replay(erasure) => return Ok(erasure),
         RequestClaim::New(attempt) => attempt,
     };
+    check_not_deleted(tx).await?;
     let requested = erasures::get_for_update(tx, id).await?.ok_or(Error::NotFound(Resource::Erasure))?;
-    if requested.requested_by == approved_by {
+    let approved_by = operator.name();
+    // One person may have accounts at several issuers.
+    if requested.requested_by.subject == approved_by.subject {
         return Err(Error::NotAllowed(Denial::ApprovesOwnRequest));
     }
     let erasure = if requested.approval.is_some() {
@@ -155,9 +176,17 @@ async fn approve_in_tx(
 /// Returns `NotFound`.
 pub async fn list_erasures(app: &App, operator: &Operator, tenant: TenantId) -> Result<Vec<Erasure>, Error> {
     get::get_tenant(app, operator, tenant).await?;
-    let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
+    let mut tx = app.db.platform_tx(tenant, &Viewer::system()).await?;
     let listed = erasures::list(&mut tx, ERASURES_MAX).await;
     Ok(tx.finish(listed).await?)
+}
+
+/// Checks that the deletion of the transaction's tenant has not started, because an erasure would have no effect.
+async fn check_not_deleted(tx: &mut TenantTx) -> Result<(), Error> {
+    match tenant_records::get_for_update(tx).await?.state {
+        TenantState::Active | TenantState::Suspended => Ok(()),
+        TenantState::Deleting | TenantState::Deleted => Err(Error::TenantDeleted),
+    }
 }
 
 fn expire_days(app: &App) -> u32 {
@@ -165,8 +194,6 @@ fn expire_days(app: &App) -> u32 {
 }
 
 fn erasure_entry(operator: &Operator, action: AuditAction, erasure: &Erasure) -> AuditEntry {
-    let details = serde_json::json!({
-        "erasure_id": erasure.id, "reason": erasure.reason, "requested_by": erasure.requested_by,
-    });
+    let details = serde_json::json!({ "erasure": erasure.audit_details() });
     AuditEntry { file: erasure.file, ..operator_entry(operator, action, details) }
 }

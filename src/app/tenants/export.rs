@@ -88,7 +88,7 @@ pub async fn export_tenant(
     if matches!(record.state, TenantState::Deleting | TenantState::Deleted) {
         return Err(Error::TenantDeleted);
     }
-    let mut tx = app.db.tenant_tx(id, &Viewer::system()).await?;
+    let mut tx = app.db.platform_tx(id, &Viewer::system()).await?;
     let entry = operator_entry(operator, AuditAction::TenantExport, serde_json::json!({}));
     let written = audit_entries::insert(&mut tx, &[entry]).await;
     tx.finish(written).await?;
@@ -100,7 +100,7 @@ pub async fn export_tenant(
                 return Ok(Some((record, (app, position, page))));
             }
             let is_finished = matches!(position, Position::End);
-            let mut tx = app.db.tenant_tx(id, &Viewer::system()).await?;
+            let mut tx = app.db.platform_tx(id, &Viewer::system()).await?;
             let next = read_page(&mut tx, position).await;
             (page, position) = tx.finish(next).await?;
             if is_finished {

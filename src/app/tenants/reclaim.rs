@@ -1,4 +1,4 @@
-//! Hastens the deletion of the bytes of purged files.
+//! Makes the objects of purged files due for deletion.
 
 use super::{get, operator_entry};
 use crate::{
@@ -42,7 +42,7 @@ pub async fn reclaim_tenant(
     request_id: Option<RequestId>,
 ) -> Result<ReclaimedBytes, Error> {
     get::get_tenant(app, operator, id).await?;
-    let mut tx = app.db.tenant_tx(id, &Viewer::system()).await?;
+    let mut tx = app.db.platform_tx(id, &Viewer::system()).await?;
     let reclaimed = reclaim_in_tx(app, &mut tx, operator, request_id).await;
     tx.finish(reclaimed).await
 }

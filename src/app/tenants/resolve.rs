@@ -16,7 +16,7 @@ pub struct Identity {
     /// The bearer's id at the issuer.
     pub subject: String,
     pub kind: IdentityKind,
-    /// Whether the issuer may create tenants; `None` means what the configuration says for all issuers.
+    /// Whether the issuer may create tenants; `None` means the setting for all issuers.
     pub creates_tenants: Option<bool>,
 }
 

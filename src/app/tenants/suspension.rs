@@ -37,7 +37,7 @@ impl TenantStates {
 }
 
 async fn read_state(db: &Database, tenant: TenantId) -> Result<TenantState, DbError> {
-    let mut tx = db.tenant_tx(tenant, &Viewer::system()).await?;
+    let mut tx = db.platform_tx(tenant, &Viewer::system()).await?;
     let state = tenants::get_state(&mut tx).await;
     tx.finish(state).await
 }
@@ -45,13 +45,15 @@ async fn read_state(db: &Database, tenant: TenantId) -> Result<TenantState, DbEr
 /// Waits until the tenant is suspended or deleted, at most twice the interval of
 /// `tenants.stream_recheck_milliseconds` after that, and returns the error that ends its streams.
 ///
-/// While the database is unavailable, it continues to wait: nobody can suspend the tenant then.
+/// While the database is unavailable, it continues to wait: nobody can suspend the tenant then. Any other failure
+/// of the check ends the streams.
 pub async fn wait_until_suspended(app: &App, tenant: TenantId) -> Error {
     loop {
         sleep(app.tenant_states.interval).await;
         match app.tenant_states.get(&app.db, tenant).await.map(Error::check_tenant_active) {
             Ok(Ok(())) => {}
             Ok(Err(inactive)) => return inactive,
+            Err(error) if !error.is_outage() => return (*error).clone().into(),
             Err(error) => {
                 tracing::warn!(%tenant, %error, "failed to read the state of a tenant with running streams");
             }

@@ -6,7 +6,7 @@ use crate::{
         App, Error, Principal,
         idempotency::{self, RequestClaim},
         quotas::{
-            resolve_tenant::resolve_tenant,
+            resolve_tenant::{begin_tx, resolve_tenant},
             update::{QuotaUpdate, change_limits, encode_payload},
         },
     },
@@ -55,7 +55,7 @@ pub async fn update_tenant(
 ) -> Result<UpdatedTenant, Error> {
     let principal = Principal::Operator(operator.clone());
     let (id, viewer) = resolve_tenant(app, &principal, Some(id)).await?;
-    let mut tx = app.db.tenant_tx(id, &viewer).await?;
+    let mut tx = begin_tx(app, &principal, id, &viewer).await?;
     let updated = update_in_tx(app, &mut tx, operator, &principal, &update).await;
     let updated = tx.finish(updated).await;
     app.quota_cache.invalidate(id).await;

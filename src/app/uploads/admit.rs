@@ -14,13 +14,8 @@ use crate::{
         preconditions::{check_etag, check_version_count},
     },
     db::{
-        TenantTx, Viewer,
-        audit_entries::AuditAction,
-        blobs::Blob,
-        commit::AdmissionData,
-        files,
-        idempotency_keys::StoredResponse,
-        resumable_uploads::{self, StoredUpload},
+        TenantTx, Viewer, audit_entries::AuditAction, blobs::Blob, commit::AdmissionData, files,
+        idempotency_keys::StoredResponse, resumable_uploads::StoredUpload,
     },
     domain::{
         caller::Caller,
@@ -28,12 +23,13 @@ use crate::{
         digest::ObjectHashes,
         file::File,
         file_fields::check_retain_limit,
-        ids::{BlobId, FileId, RequestId, UploadId},
+        ids::{BlobId, FileId, RequestId},
         object_key::ObjectKey,
         policy::{FileSizeLimits, Policy, ScanRule},
         quota::Quota,
         upload_destination::{ContentRules, Destination, DestinationKind, NewVersion},
         upload_spec::{CheckedSpec, ResolvedSpec, UploadSpec},
+        violations::Violations,
     },
     storage::{ObjectStorage, PutOptions},
 };
@@ -137,10 +133,11 @@ pub(in crate::app) async fn read_admission_data(
 pub(in crate::app) fn check_admission(
     app: &App,
     caller: &Caller,
-    spec: UploadSpec,
+    mut spec: UploadSpec,
     quota: &Quota,
 ) -> Result<CheckedSpec, Error> {
-    let spec = add_retain_violations(caller, spec, app.clock.now());
+    let until = spec.retain_until_time;
+    add_retain_violations(caller, until, app.clock.now(), &mut spec.parse_violations);
     let spec = spec.check(&caller.tenant.policy, app.clock.now())?;
     check_scan_rule(app, caller)?;
     check_quota(quota, &spec)?;
@@ -149,11 +146,14 @@ pub(in crate::app) fn check_admission(
 
 /// Adds a violation if the policy does not let the caller retain a file for so long. Depends on the role, so it
 /// does not apply to a retry, which gets the stored response.
-fn add_retain_violations(caller: &Caller, mut spec: UploadSpec, now: Timestamp) -> UploadSpec {
+fn add_retain_violations(
+    caller: &Caller,
+    until: Option<Timestamp>,
+    now: Timestamp,
+    violations: &mut Violations,
+) {
     let days_max = caller.tenant.policy.retain.days_max(caller.role);
-    let (until, violations) = (spec.retain_until_time, &mut spec.parse_violations);
     check_retain_limit("spec.retain_until_time", until, days_max, now, violations);
-    spec
 }
 
 /// Rejects uploads if the policy requires a scan and no scanner is configured, unless the operator accepts
@@ -232,26 +232,20 @@ pub(super) async fn check_target_again(
     check_can_write(caller, &file)
 }
 
-/// Records in the audit log that the caller may no longer change the file of an open upload. Passes other outcomes
-/// through.
-pub(super) async fn record_if_denied<T>(
-    app: &App,
+/// Checks that the policy still lets the caller retain the new file of an open upload for so long. The policy or
+/// the role may have changed since the upload was admitted.
+///
+/// # Errors
+/// Returns `Invalid`.
+pub(super) fn check_retention_again(
     caller: &Caller,
-    upload: UploadId,
-    outcome: Result<T, Error>,
-) -> Result<T, Error> {
-    let error = match outcome {
-        Err(error @ Error::NotAllowed(_)) => error,
-        outcome => return outcome,
-    };
-    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let stored = resumable_uploads::get(&mut tx, upload).await;
-    let stored = tx.finish(stored).await?;
-    let file = stored.and_then(|stored| match stored.spec.checked.destination {
-        Destination::NewVersion(version) => Some(version.file),
-        Destination::NewFile(_) => None,
-    });
-    Err(audit::record_denial(app, caller, AuditAction::FileUpload, file, error).await)
+    spec: &CheckedSpec,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let Destination::NewFile(file) = &spec.destination else { return Ok(()) };
+    let mut violations = Violations::new();
+    add_retain_violations(caller, file.retain_until_time, now, &mut violations);
+    Ok(violations.into_result()?)
 }
 
 async fn load_target_file(

@@ -105,7 +105,7 @@ fn advise_after_wrong_part(declared: u64, received: u64) -> &'static str {
     }
 }
 
-/// Whose open uploads a limit counts.
+/// The open uploads that a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenUploadScope {
     /// Those that the caller created.

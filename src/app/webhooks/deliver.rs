@@ -279,8 +279,8 @@ impl<'a> Endpoint<'a> {
         self.wait(self.retry_delay(failed), advice).await
     }
 
-    /// Releases the lease until a pause has passed, or the longer one that the endpoint asks for. Returns that
-    /// nothing more may be sent.
+    /// Releases the lease and delays the next attempt, by the pause or by the longer time that the endpoint
+    /// requested. Returns `false`: nothing more may be sent now.
     async fn wait(&mut self, pause: Duration, advice: EndpointAdvice) -> Result<bool, Error> {
         self.progress.retry_delay = match advice {
             EndpointAdvice::RetryAfter(asked) => pause.max(asked),

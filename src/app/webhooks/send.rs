@@ -25,14 +25,14 @@ pub(super) struct SendFailure {
     pub(super) advice: EndpointAdvice,
 }
 
-/// What an endpoint that refused a message asks of its sender.
+/// The request of an endpoint that rejected a message, to its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EndpointAdvice {
-    /// It asks for nothing: the usual pause applies.
+    /// None: the usual pause applies.
     None,
     /// To wait at least this long before the next attempt.
     RetryAfter(Duration),
-    /// To send nothing any more.
+    /// To send no more messages.
     Gone,
 }
 
@@ -76,7 +76,7 @@ async fn send_request(config: &WebhooksConfig, url: &str, message: &Message) -> 
     sent.await.map_err(|error| describe_error(&error))
 }
 
-/// Reads what the endpoint asks for: status 410, or a `Retry-After` with status 429 or 503.
+/// Reads the request of the endpoint: status 410, or a `Retry-After` with status 429 or 503.
 fn read_advice(
     config: &WebhooksConfig,
     status: StatusCode,

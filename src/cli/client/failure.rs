@@ -81,11 +81,13 @@ impl Failure {
         }
     }
 
-    /// Whether the server could not be reached, or broke the connection.
-    pub(crate) fn is_transport(&self) -> bool {
+    /// Whether the server could not be reached, broke the connection, or did not respond like this service.
+    pub(crate) fn may_be_of_another_server(&self) -> bool {
         match self {
-            Self::Client(error) => matches!(error, ClientError::Transport { .. }),
-            Self::WithSubject { failure, .. } => failure.is_transport(),
+            Self::Client(ClientError::Transport { .. }) => true,
+            // Every error of the service has a reason.
+            Self::Client(ClientError::Rejected(rejection)) => rejection.reason_name.is_empty(),
+            Self::WithSubject { failure, .. } => failure.may_be_of_another_server(),
             _ => false,
         }
     }

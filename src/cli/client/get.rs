@@ -20,8 +20,8 @@ pub(crate) struct GetArgs {
     /// The ids of the files, as `strongroom ls` prints them.
     #[arg(value_name = "ID")]
     pub ids: Vec<String>,
-    /// The destination: a file, a directory (required for several files), or `-` for standard output. Standard output receives bytes
-    /// before the final check; discard them if the exit code is not 0.
+    /// The destination: a file, a directory (required for several files), or `-` for standard output. Standard
+    /// output receives bytes before the final check; discard them if the exit code is not 0.
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
     /// The version to download; 0 is the current version.

@@ -154,10 +154,11 @@ pub(super) async fn run_client_command(command: ClientCommand) -> Exit {
         Err(failure) if failure.is_broken_pipe() => Exit::Ok,
         Err(failure) => {
             output.report(&failure);
-            if failure.is_transport()
+            if failure.may_be_of_another_server()
                 && let Some(advice) = connection.find_port_advice().await
             {
                 output.hint(&advice);
+                return Exit::Unavailable;
             }
             failure.exit()
         }

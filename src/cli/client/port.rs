@@ -1,4 +1,5 @@
-//! Finds out what a port speaks after a call to it failed: people mix up the ports, http and https.
+//! Detects the protocol of a port after a call to it failed, because callers may confuse the ports, or http and
+//! https.
 
 use std::time::Duration;
 
@@ -9,13 +10,13 @@ use tokio::{
 };
 use url::Url;
 
-/// The time for the response of the port.
+/// The time in which the port must respond.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
-/// The first byte of a TLS alert, with which a TLS server refuses clear text.
+/// The first byte of a TLS alert, with which a TLS server rejects clear text.
 const TLS_ALERT: u8 = 0x15;
 
-/// Returns advice if the server at this address speaks another protocol than the address says. The token is not
+/// Returns advice if the server at this address uses another protocol than the address states. The token is not
 /// sent.
 pub(super) async fn find_port_advice(server: &str) -> Option<String> {
     let server: Url = server.parse().ok()?;

@@ -153,13 +153,13 @@ pub(crate) struct CreateArgs {
 pub(crate) struct UpdateArgs {
     /// The id of the tenant.
     pub id: String,
-    /// How many days in the future admins may set retain_until_time.
+    /// The maximum number of days between now and a retain_until_time that admins set; 0 means that they may not.
     #[arg(long, value_name = "DAYS", group = "limits")]
     pub retain_admin_days: Option<i32>,
-    /// How many days in the future members may set retain_until_time of their own files; 0 means not at all.
+    /// The same maximum for members, who may set it on their own files only; 0 means that they may not.
     #[arg(long, value_name = "DAYS", group = "limits")]
     pub retain_member_days: Option<i32>,
-    /// How many times the storage limit the bytes of purged files may reach that are not deleted yet.
+    /// The maximum of the bytes of purged files that are not deleted yet, as a multiple of the storage limit.
     #[arg(long, value_name = "N", group = "limits")]
     pub pending_deletion_multiple: Option<i64>,
     #[command(flatten)]

@@ -12,10 +12,9 @@ use crate::{
     db::{
         DbError, TenantTx, Viewer,
         files::{BASIC_COLUMNS, COLUMNS, FileRow},
-        sql::{sql, statement},
+        sql::{StoredTime, sql, statement},
     },
     domain::{
-        clock::Timestamp,
         file::File,
         file_list::{FileFilter, FileOrder, KeyValue, PagePosition, SortKey},
         ids::FileId,
@@ -72,8 +71,8 @@ impl RecordColumns {
 /// The keys of the files of a page.
 #[derive(Debug)]
 pub struct PageKeys {
-    /// The ids of the files, in the order of the list.
-    pub ids: Vec<FileId>,
+    /// The positions of the files, in the order of the list.
+    pub files: Vec<PagePosition>,
     /// The position to continue from; `None` after the last file.
     pub next: Option<PagePosition>,
 }
@@ -83,6 +82,8 @@ pub struct PageKeys {
 pub struct Page {
     /// The files, without tags and attachments.
     pub files: Vec<File>,
+    /// The positions of the files.
+    pub positions: Vec<PagePosition>,
     /// The position to continue from; `None` after the last file.
     pub next: Option<PagePosition>,
 }
@@ -95,17 +96,56 @@ pub async fn read_page(
     columns: RecordColumns,
 ) -> Result<Page, DbError> {
     let mut sql = Sql::default();
-    sql.push(&format!("SELECT {} FROM (", columns.names()));
+    sql.push(&format!("SELECT {}, {} FROM (", columns.names(), key_columns(query.order.key)));
     sql.branches(tx, viewer, query.filter, query.order, query.after, query.budget(viewer));
     sql.with(") AS page JOIN files AS f ON f.tenant_id = ", BindValue::Uuid(tx.tenant().as_uuid()));
     sql.push(&format!(" AND f.id = page.id ORDER BY {}", order_by("page", query.order)));
-    let mut rows: Vec<FileRow> =
+    let mut rows: Vec<PageRow> =
         sql.into_statement("list files", is_plain(viewer, query.filter)).load(tx.connection()?).await?;
     let has_more = rows.len() > query.size;
     rows.truncate(query.size);
-    let files: Vec<File> = rows.into_iter().map(FileRow::into_file).collect();
-    let next = files.last().filter(|_| has_more).map(|last| position(last, query.order.key));
-    Ok(Page { files, next })
+    let (mut files, mut positions) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    for row in rows {
+        let file = row.file.into_file();
+        positions.push(PagePosition { key: row.key.into_value()?, id: file.id });
+        files.push(file);
+    }
+    let next = positions.last().filter(|_| has_more).cloned();
+    Ok(Page { files, positions, next })
+}
+
+/// A file and its sort key. The key is read as it is stored, because a damaged record has another value in its
+/// place, after which no page could continue.
+#[derive(QueryableByName)]
+struct PageRow {
+    #[diesel(embed)]
+    file: FileRow,
+    #[diesel(embed)]
+    key: KeyColumns,
+}
+
+/// The columns of [`key_columns`]. The one of the list's order is not null.
+#[derive(QueryableByName)]
+struct KeyColumns {
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    time_key: Option<StoredTime>,
+    #[diesel(sql_type = Nullable<Text>)]
+    text_key: Option<String>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    number_key: Option<i64>,
+}
+
+impl KeyColumns {
+    fn into_value(self) -> Result<KeyValue, DbError> {
+        let time = |key: StoredTime| match key.timestamp() {
+            Some(time) => KeyValue::Time(time),
+            None => KeyValue::StoredTime(key.micros()),
+        };
+        let key = (self.time_key.map(time))
+            .or(self.text_key.map(KeyValue::Text))
+            .or(self.number_key.map(KeyValue::Number));
+        key.ok_or_else(|| DbError::corrupt("list files", "sort key"))
+    }
 }
 
 /// A row that was looked at: its id, its sort key, and whether it matches the filter.
@@ -113,12 +153,8 @@ pub async fn read_page(
 struct KeyRow {
     #[diesel(sql_type = SqlUuid)]
     id: FileId,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    time_key: Option<Timestamp>,
-    #[diesel(sql_type = Nullable<Text>)]
-    text_key: Option<String>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    number_key: Option<i64>,
+    #[diesel(embed)]
+    key: KeyColumns,
     #[diesel(sql_type = Bool)]
     matches: bool,
     /// The number of rows that were looked at.
@@ -126,17 +162,7 @@ struct KeyRow {
     scanned: i64,
 }
 
-impl KeyRow {
-    fn into_position(self) -> Result<PagePosition, DbError> {
-        let key = (self.time_key.map(KeyValue::Time))
-            .or(self.text_key.map(KeyValue::Text))
-            .or(self.number_key.map(KeyValue::Number));
-        let key = key.ok_or_else(|| DbError::corrupt("list files", "sort key"))?;
-        Ok(PagePosition { key, id: self.id })
-    }
-}
-
-/// The columns of the sort key in a [`KeyRow`].
+/// Returns the sort key as the columns of [`KeyColumns`].
 const fn key_columns(key: SortKey) -> &'static str {
     match key {
         SortKey::CreateTime => "key AS time_key, NULL::text AS text_key, NULL::bigint AS number_key",
@@ -178,29 +204,20 @@ pub async fn read_keys(
 /// Collects the keys of the page. There is a next page if rows remain after a full page or if the budget was
 /// exhausted.
 fn collect_keys(rows: Vec<KeyRow>, size: usize, budget: usize) -> Result<PageKeys, DbError> {
-    let mut ids = Vec::with_capacity(size.min(rows.len()));
+    let mut files: Vec<PagePosition> = Vec::with_capacity(size.min(rows.len()));
     let (mut last, mut scanned) = (None, 0);
     for row in rows {
-        if ids.len() == size {
-            return Ok(PageKeys { ids, next: last });
+        if files.len() == size {
+            return Ok(PageKeys { files, next: last });
         }
         scanned = usize::try_from(row.scanned).unwrap_or(usize::MAX);
+        let position = PagePosition { key: row.key.into_value()?, id: row.id };
         if row.matches {
-            ids.push(row.id);
+            files.push(position.clone());
         }
-        last = Some(row.into_position()?);
+        last = Some(position);
     }
-    Ok(PageKeys { ids, next: last.filter(|_| scanned >= budget) })
-}
-
-/// Returns the position after which a page starts whose predecessor ends with this file.
-pub fn position(file: &File, key: SortKey) -> PagePosition {
-    let key = match key {
-        SortKey::CreateTime => KeyValue::Time(file.create_time),
-        SortKey::Name => KeyValue::Text(file.name.clone()),
-        SortKey::SizeBytes => KeyValue::Number(i64::try_from(file.size_bytes).unwrap_or(i64::MAX)),
-    };
-    PagePosition { key, id: file.id }
+    Ok(PageKeys { files, next: last.filter(|_| scanned >= budget) })
 }
 
 /// Reads the records of visible files in the order of their ids. Omits files that no longer exist.

@@ -55,8 +55,8 @@ pub struct Policy {
     /// The initial quota of a tenant.
     pub quota: InitialQuota,
     pub trash: TrashRule,
-    /// How long callers may retain files. Omitted from the stored policy if it is the default, which releases
-    /// without this field can read.
+    /// How long callers may retain files. Omitted from the stored policy if it is the default, so that
+    /// releases without this field can read the policy.
     #[serde(default, skip_serializing_if = "RetainRule::is_default")]
     pub retain: RetainRule,
     /// The categories, by name.
@@ -123,8 +123,8 @@ pub struct InitialQuota {
     pub critical_percent: i16,
     /// The maximum file size per media kind.
     pub file_size_max_bytes: FileSizeLimits,
-    /// How many times the limit the bytes of purged files may reach that are not deleted yet. Omitted from the
-    /// stored policy if it is the default, which releases without this field can read.
+    /// The maximum of the bytes of purged files that are not deleted yet, as a multiple of the limit. Omitted from
+    /// the stored policy if it is the default, so that releases without this field can read the policy.
     #[serde(
         default = "default_pending_deletion_multiple",
         skip_serializing_if = "is_default_pending_deletion_multiple"
@@ -180,8 +180,8 @@ pub struct TrashRule {
     pub counts_against_quota: bool,
 }
 
-/// How many days in the future callers may set the `retain_until_time` of a file; 0 means not at all. A retention
-/// binds everyone: nothing but the approved erasure of an operator deletes the file before its end.
+/// The maximum number of days between now and a `retain_until_time` that a caller sets; 0 means that callers may
+/// not set it. A retention binds everyone: only an approved erasure allows the file to be purged before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetainRule {
@@ -191,9 +191,12 @@ pub struct RetainRule {
     pub member_days_max: u32,
 }
 
+/// The most days that ten calendar years have.
+const TEN_YEARS_DAYS: u32 = 3_653;
+
 impl Default for RetainRule {
     fn default() -> Self {
-        Self { admin_days_max: 3_650, member_days_max: 0 }
+        Self { admin_days_max: TEN_YEARS_DAYS, member_days_max: 0 }
     }
 }
 

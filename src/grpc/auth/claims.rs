@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// The rules for reading the claims of one issuer, and what the issuer is trusted with.
+/// The rules for reading the claims of one issuer, and the trust in the issuer.
 #[derive(Debug, Clone)]
 pub(super) struct ClaimRules {
     paths: ClaimsConfig,

@@ -56,7 +56,7 @@ pub(super) struct Issuer {
     leeway: Duration,
     /// The longest lifetime of a token. `None` for a development issuer.
     lifetime_max: Option<Duration>,
-    /// The meaning of its claims, and what it is trusted with.
+    /// The meaning of its claims, and the trust in it.
     pub(super) rules: ClaimRules,
     keys: Keys,
     signature_cache: SignatureCache,

@@ -13,7 +13,7 @@ use crate::{
 
 pub(in crate::grpc) fn to_proto(erasure: Erasure) -> v1::Erasure {
     let (approved_by, approve_time) = match erasure.approval {
-        Some(approval) => (approval.by, Some(time::to_proto(approval.time))),
+        Some(approval) => (approval.by.subject, Some(time::to_proto(approval.time))),
         None => (String::new(), None),
     };
     v1::Erasure {
@@ -21,7 +21,7 @@ pub(in crate::grpc) fn to_proto(erasure: Erasure) -> v1::Erasure {
         tenant_id: erasure.tenant.to_string(),
         file_id: erasure.file.map(|file| file.to_string()).unwrap_or_default(),
         reason: erasure.reason,
-        requested_by: erasure.requested_by,
+        requested_by: erasure.requested_by.subject,
         request_time: Some(time::to_proto(erasure.request_time)),
         approved_by,
         approve_time,

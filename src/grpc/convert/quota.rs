@@ -145,7 +145,7 @@ fn parse_percent(field: &str, value: i32, violations: &mut Violations) -> Option
 }
 
 pub(in crate::grpc) fn usage_to_proto(usage: Usage) -> v1::GetUsageResponse {
-    let Usage { counters, is_lower_bound, quota, time } = usage;
+    let Usage { counters, is_lower_bound, quota, level, time } = usage;
     let file_count = counters.iter().map(|entry| entry.file_count).fold(0, i64::saturating_add);
     let total: i64 = counters.iter().map(|entry| entry.total_bytes).fold(0, i64::saturating_add);
     let used = counters.into_iter().filter(|entry| entry.file_count > 0 || entry.total_bytes > 0);
@@ -158,7 +158,7 @@ pub(in crate::grpc) fn usage_to_proto(usage: Usage) -> v1::GetUsageResponse {
         file_count,
         warning_percent: quota.warning_percent.into(),
         critical_percent: quota.critical_percent.into(),
-        level: level_to_proto(quota.state().level).into(),
+        level: level_to_proto(level).into(),
         pending_deletion_bytes: quota.pending_deletion_bytes,
         last_calculated_time: Some(time::to_proto(time)),
         is_lower_bound,

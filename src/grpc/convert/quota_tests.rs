@@ -83,7 +83,8 @@ fn usage_has_averages_and_omits_empty_entries() {
         total_bytes,
     };
     let counters = vec![counter("avatar", 2, 225), counter("empty", 0, 0), counter("report", 1, 675)];
-    let usage = Usage { counters, is_lower_bound: false, quota: a_quota(), time: Timestamp::default() };
+    let (quota, time) = (a_quota(), Timestamp::default());
+    let usage = Usage { counters, is_lower_bound: false, level: quota.state().level, quota, time };
     let wire = usage_to_proto(usage);
     assert_eq!(wire.entries.len(), 2);
     assert_eq!((wire.entries[0].average_bytes, wire.entries[0].percent_of_total), (112, 25.0));

@@ -1,5 +1,5 @@
-//! Admits the requests of verified callers: limits the calls per second of a caller and its tenant, and makes a
-//! request one of its caller, within the caller's share of concurrent requests.
+//! Admits the requests of verified callers: limits the calls per second of a caller and its tenant, and transfers
+//! a request to its caller, within the caller's share of concurrent requests.
 
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
-//! Limits the memory of decoded messages: a message that decodes to more than a little holds space in a
-//! shared budget until its request is validated.
+//! Limits the memory of decoded messages: unless a decoded message is small, it holds space in a shared
+//! budget until its request is validated.
 //!
 //! [`MessageBudget`](super::MessageBudget) bounds the messages that are being received. A small message can
-//! decode to many times its size, so each message is also weighed when it is complete and before it is
-//! decoded. The weight is held until the next message of the stream is decoded, or until the response is
-//! known. If there is no space, the call is refused and can be retried: waiting would keep the encoded
-//! message in memory.
+//! decode to many times its size, so the memory that it will take, its [`Weight`], is also estimated when it
+//! is complete and before it is decoded. The space is held until the next message of the stream is decoded,
+//! or until the response is known. If there is no space, the call is rejected and can be retried: waiting
+//! would keep the encoded message in memory.
 
 use std::{
     pin::Pin,

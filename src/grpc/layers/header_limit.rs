@@ -1,6 +1,6 @@
-//! Refuses requests with too many bytes of headers.
+//! Rejects requests with too many bytes of headers.
 //!
-//! HTTP/2 refuses them too, but without a status of gRPC: the client then reports an unknown error. So the
+//! HTTP/2 rejects them too, but without a gRPC status: the client then reports an unknown error. So the
 //! transport accepts somewhat larger headers than the limit, and this layer returns the error of the contract.
 
 use http::{Request, Response};
@@ -22,12 +22,12 @@ const PSEUDO_HEADERS_BYTES: usize =
 /// The limit of the transport, as a multiple of the limit of this layer.
 const TRANSPORT_FACTOR: u32 = 8;
 
-/// Refuses requests whose headers have more bytes than this.
+/// Rejects requests whose headers have more bytes than this.
 #[derive(Clone, Copy)]
 pub(in crate::grpc) struct HeaderLimit(pub(in crate::grpc) u32);
 
 impl HeaderLimit {
-    /// Returns the limit of the transport, beyond which it refuses a request without a status of gRPC.
+    /// Returns the limit of the transport, beyond which it rejects a request without a gRPC status.
     pub(in crate::grpc) fn transport_bytes_max(self) -> u32 {
         self.0.saturating_mul(TRANSPORT_FACTOR)
     }

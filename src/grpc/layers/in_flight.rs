@@ -1,4 +1,4 @@
-//! Limits the number of concurrent requests. Further requests are refused immediately: a queue would only
+//! Limits the number of concurrent requests. Further requests are rejected immediately: a queue would only
 //! hide the overload, and hold memory for callers that no longer wait.
 //!
 //! A request counts when the signature of its token is verified, as one of the tenant that the token names, or of

@@ -44,7 +44,7 @@ const SMALL_BYTES: usize = 16 * 1024;
 /// The unit of the budget, so that it fits a semaphore.
 const UNIT_BYTES: usize = 1024;
 
-/// How long a message waits for space before its stream is refused.
+/// The time that a message waits for space before its stream is rejected.
 const SPACE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// How often a late message is checked again: several times while another one waits for space.
@@ -104,7 +104,7 @@ struct Rules {
     bytes_max: usize,
     decompressed_bytes_max: usize,
     arrival_max: Duration,
-    /// Who takes the space. Anonymous callers take none: all of their messages are small.
+    /// The holder of the space. Anonymous callers take none: all of their messages are small.
     holder: Option<Holder>,
     call_id: String,
 }

@@ -5,7 +5,7 @@
 //! longer than a deadline. A response that is dropped leaves one piece in the transport; its request counts
 //! as in flight until the client resets the stream.
 //!
-//! If the budget has no space, a read is refused and can be retried: a response that waits would take memory
+//! If the budget has no space, a read is rejected and can be retried: a response that waits would take memory
 //! too. A response of a method with side effects is always sent: it is one record, and its effect cannot be
 //! undone.
 

@@ -144,10 +144,6 @@ impl Client {
         !self.signs_payload
     }
 
-    pub(super) const fn http(&self) -> &HttpClient {
-        &self.http
-    }
-
     pub(super) fn record_write(&self) {
         self.has_written.store(true, Ordering::Relaxed);
     }

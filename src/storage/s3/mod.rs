@@ -19,6 +19,7 @@ mod multipart;
 mod objects;
 mod options;
 mod presign;
+mod signature;
 mod source_bucket;
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 
 pub(super) use self::source_bucket::BucketKeys;
-use self::{client::Client, copy::SINGLE_COPY_SIZE_BYTES_MAX, presign::Signers};
+use self::{client::Client, copy::SINGLE_COPY_SIZE_BYTES_MAX};
 pub use self::{
     options::{Encryption, PayloadSigning, S3Credentials, S3Options},
     source_bucket::SourceBucket,
@@ -44,7 +45,6 @@ use crate::domain::object_key::ObjectKey;
 #[derive(Debug)]
 pub(super) struct S3 {
     client: Client,
-    signers: Signers,
     single_copy_size_bytes_max: u64,
 }
 
@@ -53,7 +53,6 @@ impl S3 {
     pub(super) fn open(options: &S3Options) -> Result<Self, StorageError> {
         Ok(Self {
             client: Client::open(options.clone())?,
-            signers: Signers::default(),
             single_copy_size_bytes_max: SINGLE_COPY_SIZE_BYTES_MAX,
         })
     }
@@ -159,7 +158,7 @@ impl ObjectStorage for S3 {
     }
 
     async fn presign(&self, request: &PresignRequest) -> Result<Option<PresignedUrl>, StorageError> {
-        presign::presign(&self.client, &self.signers, request).await.map(Some)
+        presign::presign(&self.client, request).await.map(Some)
     }
 
     async fn initialize(&self, options: &InitOptions) -> Result<InitReport, StorageError> {

@@ -23,11 +23,11 @@ pub struct SharesState {
     pub in_use: u64,
     /// Callers that wait for units.
     pub waiting: u64,
-    /// Refusals because of the share of the caller.
+    /// Requests for units that failed because of the share of the caller.
     pub refused_caller: u64,
-    /// Refusals because of the share of the tenant or address.
+    /// Requests for units that failed because of the share of the tenant or address.
     pub refused_tenant: u64,
-    /// Refusals because all units were in use.
+    /// Requests for units that failed because all units were in use.
     pub refused_process: u64,
 }
 
@@ -37,7 +37,7 @@ pub struct PeersState {
     pub open: u64,
     /// Connections that were closed to make room.
     pub closed_for_room: u64,
-    /// Connections that were refused because of the limit per address.
+    /// Connections that were rejected because of the limit per address.
     pub refused: u64,
 }
 

@@ -151,7 +151,8 @@ type ItemOutcome = Result<CommitReceipt, Error>;
 enum BatchError {
     /// The batch exceeds the quota or a row was rejected. The uploads are retried one by one.
     Refused(Error),
-    /// The database is unavailable. Retrying one by one would only take longer.
+    /// The database is unavailable, or has no connection for the tenant. Retrying one by one would only take
+    /// longer.
     Unavailable(DbError),
     /// COMMIT was sent and its outcome is unknown.
     Unknown(DbError),
@@ -160,7 +161,9 @@ enum BatchError {
 impl From<DbError> for BatchError {
     fn from(error: DbError) -> Self {
         match error.kind {
-            DbErrorKind::Unavailable | DbErrorKind::ReadOnly => Self::Unavailable(error),
+            DbErrorKind::Unavailable | DbErrorKind::ReadOnly | DbErrorKind::Exhausted => {
+                Self::Unavailable(error)
+            }
             DbErrorKind::OutcomeUnknown { .. } => Self::Unknown(error),
             _ => Self::Refused(error.into()),
         }

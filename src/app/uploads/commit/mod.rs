@@ -21,13 +21,13 @@ use crate::{
     admission::CallerKey,
     app::{App, Error, access::can_write_all, audit, uploads::UploadError},
     db::{
-        Viewer,
+        DbError, TenantTx, Viewer,
         audit_entries::{AuditAction, AuditEntry},
         blobs::Blob,
         commit::FinishedDestination,
         idempotency_keys::RequestKey,
         upload_parts,
-        uploads::UploadLease,
+        uploads::{self, UploadLease},
     },
     domain::{
         caller::Caller,
@@ -271,7 +271,7 @@ async fn complete_multipart(
         Err(error) if open.is_resumable() && error.kind == StorageErrorKind::InvalidInput => {
             tracing::warn!(upload = %open.lease().id, %error, "found parts in the store that differ from the recorded ones");
             let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
-            let deleted = upload_parts::delete_from(&mut tx, open.lease(), 1).await;
+            let deleted = delete_parts(&mut tx, open.lease()).await;
             match tx.finish(deleted).await? {
                 // Another writer has taken over the upload, and the parts belong to it.
                 0 => Err(UploadError::Fenced.into()),
@@ -280,6 +280,13 @@ async fn complete_multipart(
         }
         Err(error) => Err(map_multipart_error(error)),
     }
+}
+
+/// Deletes all parts of an upload, whose new parts then renew the lease again. Returns the number of deleted parts.
+async fn delete_parts(tx: &mut TenantTx, lease: UploadLease) -> Result<usize, DbError> {
+    // The upload is locked before its parts, as when a part is recorded.
+    uploads::restart_renewals(tx, lease).await?;
+    upload_parts::delete_from(tx, lease, 1).await
 }
 
 /// Deletes an object that no committed row refers to. A failure is logged: the sweeper deletes the object

@@ -198,3 +198,20 @@ fn quota_warning(quota: &QuotaState) -> Option<Warning> {
         format!("{} of {} bytes of the tenant's quota are used", quota.used_bytes, quota.limit_bytes);
     Some(Warning { code, message })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destination_stored_by_earlier_versions_can_be_read() {
+        let stored = serde_json::json!({ "NewVersion": {
+            "version": { "file": "0198c0de-1111-7000-8000-0000000000a2", "if_etag": "" },
+            "category": "documents",
+            "may_write_all": false,
+        } });
+        let read: FinishedDestination = serde_json::from_value(stored.clone()).unwrap();
+        assert!(matches!(read, FinishedDestination::NewVersion { .. }));
+        assert_eq!(serde_json::to_value(read).unwrap(), stored);
+    }
+}

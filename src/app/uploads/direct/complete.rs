@@ -14,7 +14,7 @@ use crate::{
         App, Error, Resource,
         uploads::{
             UploadError,
-            admit::{Target, check_target_again, record_if_denied},
+            admit::{Target, check_retention_again, check_target_again},
             commit::{
                 CommitReceipt, CommittedUpload, PendingCommit, VerificationJob, commit_request_id,
                 committed_upload, delete_object, is_final_refusal, new_pending_commit,
@@ -22,7 +22,7 @@ use crate::{
             },
             error::{check_size, map_multipart_error},
             open::{
-                abandon::{AbandonedUpload, abandon_upload},
+                abandon::{AbandonedUpload, abandon_if_refused, abandon_upload},
                 lease_seconds,
             },
             receive::{
@@ -65,7 +65,7 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
 ) -> Result<CommittedUpload, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let owned = take_over_in_tx(app, &mut tx, caller, id).await;
-    let owned = record_if_denied(app, caller, id, tx.finish(owned).await).await;
+    let owned = abandon_if_refused(app, caller, id, tx.finish(owned).await).await;
     let (stored, limits) = match owned? {
         TakenUpload::Open(stored, limits) => (*stored, limits),
         TakenUpload::Committed(sha256) => {
@@ -205,6 +205,7 @@ async fn take_over_in_tx(
         return Ok(TakenUpload::Committed(verified.or(stored.spec.checked.sha256)));
     }
     check_target_again(tx, caller, &stored.spec.checked).await?;
+    check_retention_again(caller, &stored.spec.checked, app.clock.now())?;
     if matches!(stored.bytes, UploadedBytes::Staged(_)) {
         let fresh = new_direct_target(app, caller, &stored.spec)?;
         if !resumable_uploads::retarget(tx, stored.lease, fresh.blob_id, &fresh.key).await? {

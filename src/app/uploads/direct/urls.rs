@@ -3,10 +3,7 @@
 use crate::{
     app::{
         App, Error, Resource,
-        uploads::{
-            UploadError,
-            admit::{check_target_again, record_if_denied},
-        },
+        uploads::{UploadError, admit::check_target_again, open::abandon::abandon_if_refused},
     },
     db::{
         TenantTx, Viewer,
@@ -50,7 +47,7 @@ pub async fn presign_upload_urls(
 ) -> Result<Option<DirectUrls>, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let stored = find_open_upload(&mut tx, caller, id).await;
-    let stored = record_if_denied(app, caller, id, tx.finish(stored).await).await;
+    let stored = abandon_if_refused(app, caller, id, tx.finish(stored).await).await;
     let Some(stored) = stored? else { return Ok(None) };
     let store = app.stores.get(&stored.provider)?;
     let expires_in = app.limits.uploads.direct_url_lifetime();

@@ -36,7 +36,7 @@ use crate::{
     storage::ObjectStorage,
 };
 
-/// What decides whether and how a verified version becomes current.
+/// The data that determines whether and how a verified version becomes current.
 struct CurrentRules<'a> {
     policy: &'a Policy,
     /// The permissions of the uploader at the completion of the upload.

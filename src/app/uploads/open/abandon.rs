@@ -2,14 +2,22 @@
 
 use crate::{
     admission::Holder,
-    app::{App, Error},
+    app::{App, Error, Resource, audit, uploads::admit::Target},
     db::{
-        TenantTx, Viewer, blobs,
+        TenantTx, Viewer,
+        audit_entries::AuditAction,
+        blobs,
         quotas::{self, QuotaDelta},
-        resumable_uploads::{StoredUpload, UploadedBytes},
+        resumable_uploads::{self, StoredUpload, UploadedBytes},
         uploads::{self, UploadLease},
     },
-    domain::{ids::TenantId, object_key::ObjectKey, upload::UploadState},
+    domain::{
+        caller::Caller,
+        ids::{TenantId, UploadId},
+        object_key::ObjectKey,
+        upload::UploadState,
+        upload_destination::{Destination, NewVersion},
+    },
     storage::{MultipartId, ObjectStorage},
 };
 
@@ -64,6 +72,34 @@ pub(in crate::app::uploads) async fn abandon_upload(
     }
     delete_leftovers(app, store, &upload).await?;
     Ok(true)
+}
+
+/// Abandons the open upload of a version if its file is gone or hidden, or if the caller may no longer change it:
+/// it can never become a version. A denial is recorded in the audit log. Passes other outcomes through.
+pub(in crate::app::uploads) async fn abandon_if_refused<T>(
+    app: &App,
+    caller: &Caller,
+    upload: UploadId,
+    outcome: Result<T, Error>,
+) -> Result<T, Error> {
+    let Err(error @ (Error::NotAllowed(_) | Error::NotFound(Resource::File))) = outcome else {
+        return outcome;
+    };
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let stored = resumable_uploads::get(&mut tx, upload).await;
+    let stored = tx.finish(stored).await?.filter(|stored| stored.upload.created_by == caller.actor.id);
+    let Some(stored) = stored else { return Err(error) };
+    let target = Target::from_stored(app, caller, &stored)?;
+    let abandoned = AbandonedUpload::from_stored(caller.tenant_id(), &stored);
+    if let Err(error) = abandon_upload(app, target.store.as_ref(), abandoned).await {
+        tracing::warn!(%upload, %error, "failed to abandon upload");
+    }
+    match (&error, &stored.spec.checked.destination) {
+        (Error::NotAllowed(_), Destination::NewVersion(NewVersion { file, .. })) => {
+            Err(audit::record_denial(app, caller, AuditAction::FileUpload, Some(*file), error).await)
+        }
+        _ => Err(error),
+    }
 }
 
 /// Deletes the bytes of an upload whose reservation was released, then its row. If a step fails, the row

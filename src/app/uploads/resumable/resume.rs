@@ -11,10 +11,10 @@ use crate::{
         quotas::trash::explain_shortage,
         uploads::{
             UploadError,
-            admit::{check_target_again, record_if_denied},
+            admit::{check_retention_again, check_target_again},
             commit::{CommittedUpload, commit_request_id, replay_committed_upload},
             error::count_outcome,
-            open::OpenUpload,
+            open::{OpenUpload, abandon::abandon_if_refused},
             receive::{
                 Sink,
                 compare::{CommittedContent, CommittedParts},
@@ -31,7 +31,7 @@ use crate::{
         resumable_uploads::{self, StoredUpload},
         upload_parts,
     },
-    domain::{caller::Caller, ids::UploadId, policy::FileSizeLimits, upload::UploadState},
+    domain::{caller::Caller, clock::Timestamp, ids::UploadId, policy::FileSizeLimits, upload::UploadState},
 };
 
 /// Receives the rest of an upload and commits it at the finish message. If the upload was committed before,
@@ -104,11 +104,16 @@ pub(super) enum TakenUpload {
 /// Takes over an upload, unless it was committed.
 pub(super) async fn take_over(app: &App, caller: &Caller, id: UploadId) -> Result<TakenUpload, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let owned = take_over_in_tx(&mut tx, caller, id).await;
-    record_if_denied(app, caller, id, tx.finish(owned).await).await
+    let owned = take_over_in_tx(&mut tx, caller, id, app.clock.now()).await;
+    abandon_if_refused(app, caller, id, tx.finish(owned).await).await
 }
 
-async fn take_over_in_tx(tx: &mut TenantTx, caller: &Caller, id: UploadId) -> Result<TakenUpload, Error> {
+async fn take_over_in_tx(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    id: UploadId,
+    now: Timestamp,
+) -> Result<TakenUpload, Error> {
     resumable_uploads::take_over(tx, id).await?;
     let stored = resumable_uploads::get(tx, id).await?;
     // Only the creator may resume it, because the creator will own the file.
@@ -122,6 +127,7 @@ async fn take_over_in_tx(tx: &mut TenantTx, caller: &Caller, id: UploadId) -> Re
         return Ok(TakenUpload::Committed(Box::new(CommittedParts { stored, persisted })));
     }
     check_target_again(tx, caller, &stored.spec.checked).await?;
+    check_retention_again(caller, &stored.spec.checked, now)?;
     // Parts after a gap were written after different bytes, and so were their digest states.
     upload_parts::delete_from(tx, stored.lease, persisted.next_number()).await?;
     let limits = quotas::get(tx).await?.file_size_max_bytes;

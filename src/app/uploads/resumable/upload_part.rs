@@ -18,8 +18,8 @@ use crate::{
     domain::{caller::Caller, ids::UploadId, upload::Upload, violations::Violations},
 };
 
-/// Stores a part, or compares it with the stored part at that offset, also if the upload was committed. Returns the upload with its new
-/// progress.
+/// Stores a part, or compares it with the stored part at that offset, also if the upload was committed. Returns
+/// the upload with its new progress.
 ///
 /// # Errors
 /// Returns `NotFound`, `OffsetGap`, `ChecksumMismatch`, `ResentBytesDiffer`, `SizeMismatch` if bytes follow
