@@ -35,23 +35,32 @@ pub struct ShareLimits {
     pub rounding: usize,
     /// The most units that a tenant may hold, whatever is free.
     pub tenant_max: usize,
+    /// The most units of the share of a tenant, which its callers share.
+    pub share_max: usize,
 }
 
 impl ShareLimits {
     /// Limits of a pool whose holders take one unit at a time.
     pub const fn slots(capacity: usize) -> Self {
-        Self { capacity, reserved: 0, rounding: 1, tenant_max: usize::MAX }
+        Self { capacity, reserved: 0, rounding: 1, tenant_max: usize::MAX, share_max: usize::MAX }
     }
 
     /// Limits of a pool whose holders take many units at a time.
     pub const fn weighted(capacity: usize) -> Self {
-        Self { capacity, reserved: 0, rounding: 0, tenant_max: usize::MAX }
+        Self { capacity, reserved: 0, rounding: 0, tenant_max: usize::MAX, share_max: usize::MAX }
     }
 
     /// Reserves units for operators, at most half of the pool.
     #[must_use]
     pub fn with_reserve(self, units: usize) -> Self {
         Self { reserved: units.min(self.capacity / 2), ..self }
+    }
+
+    /// Gives a tenant a share of at most half of what is not reserved, however much is free. For what can be
+    /// held for long: a few tenants that take one share after the other would otherwise leave next to nothing.
+    #[must_use]
+    pub const fn with_tenant_half(self) -> Self {
+        Self { share_max: (self.capacity - self.reserved).div_ceil(2), ..self }
     }
 }
 
@@ -245,7 +254,7 @@ impl State {
         }
         let holdings = self.owners.get(&holder.owner);
         let held = holdings.map_or(0, |holdings| holdings.units);
-        let share = share_of(available + held, limits.rounding);
+        let share = share_of(available + held, limits.rounding).min(limits.share_max);
         if held + units > share.min(limits.tenant_max) {
             return Err(if share >= limits.tenant_max { Exhausted::TenantMax } else { Exhausted::Tenant });
         }

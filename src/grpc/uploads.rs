@@ -151,7 +151,7 @@ pub(super) struct UploadStreams {
 
 impl UploadStreams {
     pub(super) fn new(config: UploadsConfig, message_bytes_max: usize) -> Self {
-        let slots = Shares::new(ShareLimits::slots(config.streams_max));
+        let slots = Shares::new(ShareLimits::slots(config.streams_max).with_tenant_half());
         Self { config, message_bytes_max, slots }
     }
 
