@@ -90,6 +90,18 @@ fn tenant_maximum_is_shared_by_its_callers() {
 }
 
 #[test]
+fn tenant_half_leaves_others_half_of_the_pool() {
+    let shares = Shares::new(ShareLimits::slots(1_024).with_reserve(16).with_tenant_half());
+    let held: Vec<Vec<Slot>> =
+        (0..50).map(|number| take_all(&shares, caller(1, &number.to_string()))).collect();
+    assert_eq!(held.iter().map(Vec::len).sum::<usize>(), 504);
+    let second = take_all(&shares, caller(2, "zoe"));
+    assert!(second.len() > 200, "{}", second.len());
+    let one = Shares::new(ShareLimits::slots(1).with_tenant_half());
+    assert!(one.try_acquire(caller(1, "alice"), 1).is_ok());
+}
+
+#[test]
 fn unauthenticated_request_becomes_one_of_its_caller() {
     let shares = Shares::new(ShareLimits::slots(8).with_reserve(2));
     let address = Holder::of_address("192.0.2.1".parse().unwrap());

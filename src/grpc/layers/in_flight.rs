@@ -66,7 +66,9 @@ impl RequestSlot {
 impl InFlight {
     pub(in crate::grpc) fn new(config: &Config) -> Self {
         let server = &config.server;
-        let limits = ShareLimits::slots(server.requests_max).with_reserve(server.operator_requests_reserved);
+        let limits = ShareLimits::slots(server.requests_max)
+            .with_reserve(server.operator_requests_reserved)
+            .with_tenant_half();
         Self {
             requests: Shares::new(limits),
             checks: Anonymous::new(server.anonymous_requests_max),
