@@ -226,6 +226,11 @@ impl Drop for PeerConnection {
 }
 
 impl Peer {
+    /// Closes the connection.
+    pub fn close(&self) {
+        self.0.close.cancel();
+    }
+
     /// Marks the peer as known.
     pub fn mark_known(&self) {
         self.0.standing().is_known = true;

@@ -37,25 +37,52 @@ pub struct ShareLimits {
     pub rounding: usize,
     /// The most units that a tenant may hold, whatever is free.
     pub tenant_max: usize,
+    /// Whether one caller may hold all of `tenant_max`, and not only its share of it.
+    pub caller_may_reach_tenant_max: bool,
     /// The units that stay free when the others are lent; `None` if shares are never exceeded.
     pub lent_above: Option<usize>,
+    /// The most units of the share of a tenant, which its callers share.
+    pub share_max: usize,
 }
 
 impl ShareLimits {
     /// Limits of a pool whose holders take one unit at a time.
     pub const fn slots(capacity: usize) -> Self {
-        Self { capacity, reserved: 0, rounding: 1, tenant_max: usize::MAX, lent_above: None }
+        Self {
+            capacity,
+            reserved: 0,
+            rounding: 1,
+            tenant_max: usize::MAX,
+            caller_may_reach_tenant_max: false,
+            share_max: usize::MAX,
+            lent_above: None,
+        }
     }
 
     /// Limits of a pool whose holders take many units at a time.
     pub const fn weighted(capacity: usize) -> Self {
-        Self { capacity, reserved: 0, rounding: 0, tenant_max: usize::MAX, lent_above: None }
+        Self {
+            capacity,
+            reserved: 0,
+            rounding: 0,
+            tenant_max: usize::MAX,
+            caller_may_reach_tenant_max: false,
+            share_max: usize::MAX,
+            lent_above: None,
+        }
     }
 
     /// Reserves units for operators, at most half of the pool.
     #[must_use]
     pub fn with_reserve(self, units: usize) -> Self {
         Self { reserved: units.min(self.capacity / 2), ..self }
+    }
+
+    /// Gives a tenant a share of at most half of what is not reserved, however much is free. For what can be
+    /// held for long: a few tenants that take one share after the other would otherwise leave next to nothing.
+    #[must_use]
+    pub const fn with_tenant_half(self) -> Self {
+        Self { share_max: (self.capacity - self.reserved).div_ceil(2), ..self }
     }
 
     /// Lends idle units: as long as nobody within its share waits, a holder may exceed its own share and leave
@@ -266,7 +293,7 @@ impl State {
         }
         let holdings = self.owners.get(&holder.owner);
         let held = holdings.map_or(0, |holdings| holdings.units);
-        let share = limits.share_of(available + held);
+        let share = limits.share_of(available + held).min(limits.share_max);
         if held + units > share.min(limits.tenant_max) {
             return Err(if share >= limits.tenant_max { Exhausted::TenantMax } else { Exhausted::Tenant });
         }
@@ -274,8 +301,8 @@ impl State {
             return Ok(());
         }
         let held_by_caller = holdings.map_or(0, |holdings| holdings.units_of(holder.caller));
-        // Of the share and not of the maximum, which one caller may reach.
-        let left_by_others = share - (held - held_by_caller);
+        let shared = if limits.caller_may_reach_tenant_max { share } else { share.min(limits.tenant_max) };
+        let left_by_others = shared - (held - held_by_caller);
         if held_by_caller + units > limits.share_of(left_by_others) {
             return Err(Exhausted::Caller);
         }

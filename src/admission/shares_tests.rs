@@ -80,12 +80,28 @@ fn few_units_can_be_used_by_one_caller() {
 
 #[test]
 fn one_caller_can_reach_the_tenant_maximum() {
-    let shares = Shares::new(ShareLimits { tenant_max: 64, ..ShareLimits::slots(256) });
+    let slots = ShareLimits::slots(256);
+    let shares = Shares::new(ShareLimits { tenant_max: 64, caller_may_reach_tenant_max: true, ..slots });
     let alice = take_all(&shares, caller(1, "alice"));
     assert_eq!(alice.len(), 64, "less than a caller's share of the pool");
     for name in ["alice", "bob"] {
         assert_eq!(shares.try_acquire(caller(1, name), 1).unwrap_err(), Exhausted::TenantMax);
     }
+}
+
+#[test]
+fn tenant_half_leaves_others_half_of_the_pool() {
+    let shares = Shares::new(ShareLimits::slots(1_024).with_reserve(16).with_tenant_half());
+    let held: Vec<Vec<Slot>> =
+        (0..50).map(|number| take_all(&shares, caller(1, &number.to_string()))).collect();
+    assert_eq!(held.iter().map(Vec::len).sum::<usize>(), 504);
+    let second = take_all(&shares, caller(2, "zoe"));
+    assert!(second.len() > 200, "{}", second.len());
+    drop((held, second));
+    let first = take_all(&shares, caller(1, "flood"));
+    assert!(shares.try_acquire(caller(1, "alice"), 1).is_ok(), "one of {} leaves room", first.len());
+    let one = Shares::new(ShareLimits::slots(1).with_tenant_half());
+    assert!(one.try_acquire(caller(1, "alice"), 1).is_ok());
 }
 
 #[test]

@@ -207,7 +207,7 @@ impl Config {
     }
 
     /// Returns the maximum memory of decoded messages whose requests are not validated yet, in bytes: the
-    /// messages that may be received at the same time, and the parts that wait for a buffer of uploads.
+    /// messages that may be received at the same time, and parts that have no buffer of uploads yet.
     pub fn decoded_bytes_max(&self) -> usize {
         let messages = self.uploads.decode_permits.saturating_mul(self.server.message_size_max_bytes);
         messages.saturating_add(self.uploads.waiting_bytes_max()).max(self.uploads.part_message_bytes_max())

@@ -15,7 +15,10 @@ use crate::{
         App,
         imports::{self, ImportStop},
     },
-    proto::v1::{self, import_service_server::ImportService},
+    proto::{
+        codec,
+        v1::{self, import_service_server::ImportService},
+    },
 };
 
 type ImportStream = BoxStream<'static, Result<v1::ImportFilesResponse, Status>>;
@@ -39,7 +42,12 @@ impl ImportService for Imports {
         let (call_id, message_bytes_max) = (sender.origin.call_id.clone(), self.message_bytes_max);
         let stream_call_id = call_id.clone();
         let messages = stream
-            .map_ok(convert::import::message_from_proto)
+            .map_ok(|message| {
+                let converted = convert::import::message_from_proto(message);
+                // The client may be silent from now on.
+                drop(codec::take_space());
+                converted
+            })
             .map_err(move |status| status::with_details(status, message_bytes_max, &stream_call_id));
         // The future is large. Boxed, it is not moved again.
         let reports =

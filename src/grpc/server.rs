@@ -71,6 +71,15 @@ pub struct GrpcServer {
     pub metrics: Metrics,
 }
 
+/// The layers whose limits all requests share.
+#[derive(Clone)]
+struct SharedLimits {
+    in_flight: InFlight,
+    unread_responses: UnreadResponses,
+    message_budget: MessageBudget,
+    decoded_messages: DecodedMessages,
+}
+
 /// An error that prevents the server from serving.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -111,7 +120,7 @@ impl GrpcServer {
         let limits = MessageLimits::new(config);
         let routes = self.routes(config, limits, reporter.clone())?;
         let incoming = accepted(listener, Limits::new(&config.server, &self.metrics, close.clone()));
-        let (in_flight, message_budget) = self.shared_limits(config, limits);
+        let shared = self.shared_limits(config, limits);
         let signal = async {
             shutdown.await;
             // Health first, so that load balancers detect the drain before clients are asked to close
@@ -134,9 +143,7 @@ impl GrpcServer {
                 // Inside id, span and metrics, so that a panic is logged and counted.
                 .layer(AroundLayer(PanicBarrier))
                 // Before anything expensive: a token is verified only if its request may run.
-                .layer(AroundLayer(in_flight))
-                // Outside the deadline, which ends when the response is known: a client may read slowly.
-                .layer(AroundLayer(UnreadResponses::new(&config.server)))
+                .layer(AroundLayer(shared.in_flight))
                 // Around authentication, which may read the tenant from the database.
                 .layer(AroundLayer(Deadline { deadlines: config.deadlines.clone(), drain: drain.clone() }))
                 // The last check of the caller: the layers below see verified principals and anonymous
@@ -147,12 +154,15 @@ impl GrpcServer {
                 }))
                 // After authentication: the shares and rates belong to verified callers.
                 .layer(AroundLayer(Admit(Arc::clone(&self.app))))
+                // After admission, whose holder takes the space. Inside the deadline, which ends when a response
+                // is known: a client may read slowly.
+                .layer(AroundLayer(shared.unread_responses))
                 // Inside authentication, which determines the tenant.
                 .layer(AroundLayer(Suspension(Arc::clone(&self.app))))
                 // Only verified callers take memory for their messages.
-                .layer(AroundLayer(message_budget))
+                .layer(AroundLayer(shared.message_budget))
                 // Innermost: around the code that decodes messages.
-                .layer(AroundLayer(DecodedMessages::new(config.decoded_bytes_max())))
+                .layer(AroundLayer(shared.decoded_messages))
                 .add_routes(routes)
                 .serve_with_incoming_shutdown(incoming, signal)
                 .await
@@ -173,14 +183,21 @@ impl GrpcServer {
     }
 
     /// Creates the limits that all requests share, and reports their use.
-    fn shared_limits(&self, config: &Config, limits: MessageLimits) -> (InFlight, MessageBudget) {
-        let in_flight = InFlight::new(config);
+    fn shared_limits(&self, config: &Config, limits: MessageLimits) -> SharedLimits {
         let arrival_max = config.server.message_timeout();
-        let budget = MessageBudget::new(config.uploads.decode_permits, limits, arrival_max);
-        let (requests, messages) = (in_flight.clone(), budget.clone());
-        self.metrics.observe_shares("requests", move || requests.status().into());
-        self.metrics.observe_shares("messages", move || messages.status().into());
-        (in_flight, budget)
+        let part_bytes_max = config.uploads.part_message_bytes_max();
+        let shared = SharedLimits {
+            in_flight: InFlight::new(config),
+            unread_responses: UnreadResponses::new(&config.server),
+            message_budget: MessageBudget::new(config.uploads.decode_permits, limits, arrival_max),
+            decoded_messages: DecodedMessages::new(config.decoded_bytes_max(), part_bytes_max),
+        };
+        let SharedLimits { in_flight, unread_responses, message_budget, decoded_messages } = shared.clone();
+        self.metrics.observe_shares("requests", move || in_flight.status().into());
+        self.metrics.observe_shares("responses", move || unread_responses.status().into());
+        self.metrics.observe_shares("messages", move || message_budget.status().into());
+        self.metrics.observe_shares("decoded_messages", move || decoded_messages.status().into());
+        shared
     }
 
     fn routes(

@@ -3,7 +3,7 @@
 //!
 //! Clients decode without a guard.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::{any::Any, marker::PhantomData, sync::Arc};
 
 use bytes::Buf;
 use prost::{Message, Name};
@@ -22,7 +22,13 @@ pub trait DecodeGuard: Send + Sync {
     /// # Errors
     /// Returns a status if the message is malformed or exceeds a limit, or if there is no space for it.
     fn admit(&self, scanned: Result<Weight, Refusal>) -> Result<(), Status>;
+
+    /// Takes over what the guard holds for the message that was admitted last.
+    fn take_space(&self) -> Option<Held>;
 }
+
+/// Holds the memory of a decoded message in its budget, until it is dropped.
+pub type Held = Box<dyn Any + Send>;
 
 tokio::task_local! {
     static GUARD: Arc<dyn DecodeGuard>;
@@ -36,6 +42,13 @@ pub async fn guarded<F: Future>(guard: Arc<dyn DecodeGuard>, work: F) -> F::Outp
 /// Runs a function with a guard for the messages that it decodes.
 pub fn guarded_sync<T>(guard: Arc<dyn DecodeGuard>, work: impl FnOnce() -> T) -> T {
     GUARD.sync_scope(guard, work)
+}
+
+/// Takes over the space of the message that was decoded last in this call. Drop it as soon as the message does
+/// not need it: the message is validated, or another budget counts its bytes. The call holds the space until
+/// its end otherwise.
+pub fn take_space() -> Option<Held> {
+    GUARD.try_with(Arc::clone).ok()?.take_space()
 }
 
 /// Asks the guard of the current task, as the decoder does.

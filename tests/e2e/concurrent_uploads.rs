@@ -30,14 +30,14 @@ const MIB: usize = 1 << 20;
 const BYTE_BUDGET: usize = 32 * MIB;
 const PART: usize = 5 * MIB;
 
-/// Configures a server for a small machine: a memory bound of about 620 MiB.
+/// Configures a server for a small machine: a memory bound of about 840 MiB.
 fn small_server_command(site: &Site) -> tokio::process::Command {
     let mut command = site.command(&["serve", "--with-worker"]);
     for (key, value) in [
         ("SERVER__CONNECTIONS_MAX", 16),
-        // One caller alone gets nine sixteenths of a limit.
-        ("SERVER__REQUESTS_MAX", 2 * UPLOADS),
-        ("UPLOADS__STREAMS_MAX", 2 * UPLOADS),
+        // One caller alone gets three eighths of a limit.
+        ("SERVER__REQUESTS_MAX", 3 * UPLOADS),
+        ("UPLOADS__STREAMS_MAX", 3 * UPLOADS),
         ("SERVER__HTTP2__STREAM_WINDOW_BYTES", 64 * 1024),
         ("UPLOADS__BYTE_BUDGET_BYTES", BYTE_BUDGET),
         ("UPLOADS__PART_SIZE_BYTES", PART),

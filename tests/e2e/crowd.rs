@@ -33,6 +33,9 @@ const LARGE_SPECS: usize = 40;
 const SLOW_UPLOADS: usize = 1_000;
 const CONNECTIONS: usize = 12;
 
+/// The connections of the lists that are not read. The server closes them.
+const UNREAD_CONNECTIONS: usize = 4;
+
 /// The number of files with large records, and of files that a list with a rare prefix looks at.
 const LARGE_FILES: usize = 1_000;
 const SCANNED_FILES: usize = 20_000;
@@ -73,6 +76,16 @@ fn copy_file_sql(file_id: &str, name: &str, count: usize, metadata_bytes: usize)
 
 /// Sends a message as a raw call. Returns the response, whose body is not read.
 async fn call(channel: &Channel, token: &SecretString, path: &str, message: &[u8]) -> http::Response<Body> {
+    try_call(channel, token, path, message).await.unwrap()
+}
+
+/// Sends a message as a raw call, on a connection that the server may close.
+async fn try_call(
+    channel: &Channel,
+    token: &SecretString,
+    path: &str,
+    message: &[u8],
+) -> Result<http::Response<Body>, tonic::transport::Error> {
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     let framed = [&[0], length.as_slice(), message].concat();
     let request = http::Request::post(path)
@@ -82,8 +95,8 @@ async fn call(channel: &Channel, token: &SecretString, path: &str, message: &[u8
         .body(Body::new(Full::new(Bytes::from(framed))))
         .unwrap();
     let mut channel = channel.clone();
-    std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
-    channel.call(request).await.unwrap()
+    std::future::poll_fn(|context| channel.poll_ready(context)).await?;
+    channel.call(request).await
 }
 
 /// Reads a whole response: its message, or its status.
@@ -171,11 +184,13 @@ async fn hostile_crowd_stays_within_memory_bound() {
     let token = site.identity.token("alice", "acme", "member");
     // A client with a small window, so that a response that it does not read stays in the server.
     let endpoint = Endpoint::from_shared(server.grpc.clone()).unwrap().initial_stream_window_size(65_535);
-    let channels: Vec<Channel> = join_all((0..CONNECTIONS).map(|_| endpoint.connect()))
-        .await
-        .into_iter()
-        .collect::<Result<_, _>>()
-        .unwrap();
+    let mut channels: Vec<Channel> =
+        join_all((0..CONNECTIONS + UNREAD_CONNECTIONS).map(|_| endpoint.connect()))
+            .await
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .unwrap();
+    let unread_channels = channels.split_off(CONNECTIONS);
     let channel = |number: usize| channels[number % CONNECTIONS].clone();
     let (mut slow_uploads, slow_responses): (Vec<_>, Vec<_>) = (0..SLOW_UPLOADS)
         .map(|number| {
@@ -187,8 +202,8 @@ async fn hostile_crowd_stays_within_memory_bound() {
 
     let mut unread = JoinSet::new();
     for number in 0..UNREAD_LISTS {
-        let (channel, token) = (channel(number), token.clone());
-        unread.spawn(async move { call(&channel, &token, LIST, &list_request("large")).await });
+        let (channel, token) = (unread_channels[number % UNREAD_CONNECTIONS].clone(), token.clone());
+        unread.spawn(async move { try_call(&channel, &token, LIST, &list_request("large")).await });
     }
     // None of its 20,000 files matches, so the page is empty and has a token to continue.
     let rare = read(call(&channels[0], &token, LIST, &list_request("nothing")).await).await;

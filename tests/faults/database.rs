@@ -410,7 +410,8 @@ fn one_lost_session_keeps_the_other_connections() {
             locking.execute("COMMIT").await;
             assert_retryable(&blocked.await.unwrap().unwrap_err());
             // Connections are checked when they are used again.
-            let used = join_all((0..6).map(|_| s.alice().upload(spec("a"), b"bytes"))).await;
+            let again = s.alice();
+            let used = join_all((0..6).map(|_| again.upload(spec("a"), b"bytes"))).await;
             used.into_iter().for_each(|upload| drop(upload.unwrap()));
             let current = list_backends(&s).await;
             let closed: Vec<&String> = former.iter().filter(|pid| !current.contains(pid)).collect();

@@ -12,7 +12,7 @@ use crate::{
         upload_spec::UploadSpec,
         violations::Violations,
     },
-    proto::v1,
+    proto::{codec, v1},
 };
 
 /// Converts a spec without checking it. Its `parse_violations` hold the fields that could not be read, so
@@ -84,7 +84,7 @@ pub(in crate::grpc) fn part_request_from_proto(
 ) -> Result<PartRequest, Violations> {
     let upload = id::parse_upload_id(&request.upload_id)?;
     let v1::UploadPartRequest { offset, data, crc32c, .. } = request;
-    Ok(PartRequest { upload, part: PartMessage { offset, data, crc32c } })
+    Ok(PartRequest { upload, part: PartMessage { offset, data, crc32c, held: codec::take_space() } })
 }
 
 pub(in crate::grpc) fn completion_from_proto(request: v1::CompleteUploadRequest) -> Completion {

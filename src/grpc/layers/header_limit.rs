@@ -19,7 +19,7 @@ const HEADER_OVERHEAD_BYTES: usize = 32;
 const PSEUDO_HEADERS_BYTES: usize =
     ":method".len() + ":scheme".len() + ":authority".len() + ":path".len() + 4 * HEADER_OVERHEAD_BYTES;
 
-/// The limit of the transport, as a multiple of the limit of this layer.
+/// The limit of the transport, as a multiple of the limit of this layer. `default.toml` names it.
 const TRANSPORT_FACTOR: u32 = 8;
 
 /// Rejects requests whose headers have more bytes than this.
@@ -68,6 +68,13 @@ mod tests {
 
     use super::*;
     use crate::grpc::layers::testing::{call, request, status};
+
+    #[test]
+    fn configuration_names_the_limit_of_the_transport() {
+        assert_eq!(HeaderLimit(1_000).transport_bytes_max(), 8_000);
+        let reference = include_str!("../../config/default.toml");
+        assert!(reference.contains("beyond eight times this size"));
+    }
 
     #[tokio::test]
     async fn headers_beyond_the_limit_are_refused_with_both_sizes() {

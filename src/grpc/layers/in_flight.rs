@@ -89,7 +89,9 @@ pub(in crate::grpc) struct ExpiredCredentials;
 impl InFlight {
     pub(in crate::grpc) fn new(config: &Config) -> Self {
         let server = &config.server;
-        let limits = ShareLimits::slots(server.requests_max).with_reserve(server.operator_requests_reserved);
+        let limits = ShareLimits::slots(server.requests_max)
+            .with_reserve(server.operator_requests_reserved)
+            .with_tenant_half();
         Self {
             requests: Shares::new(limits),
             unverified: Shares::new(ShareLimits::slots(server.anonymous_requests_max)),

@@ -14,6 +14,7 @@ mod in_flight;
 mod measure;
 mod message_budget;
 mod panic_barrier;
+mod space;
 mod suspension;
 mod trace;
 mod unread_responses;

@@ -2,17 +2,21 @@
 //!
 //! The transport buffers a whole message for a client that does not read it. So a large response is sent in
 //! small pieces, and the rest is kept here: under a budget, for as long as the client makes progress, and not
-//! longer than a deadline. A response that is dropped leaves one piece in the transport; its request counts
-//! as in flight until the client resets the stream.
+//! longer than a deadline. Tenants and their callers share the budget fairly.
 //!
-//! If the budget has no space, a read is rejected and can be retried: a response that waits would take memory
-//! too. A response of a method with side effects is always sent: it is one record, and its effect cannot be
-//! undone.
+//! A response that is dropped, and a small one, leaves one piece in the transport, and its request counts as in
+//! flight: the transport cannot end a stream while it waits for its client. So if the client reads nothing for
+//! the same time again, its connection is closed. A trusted proxy keeps its connection, which is that of many
+//! clients; it resets idle streams itself.
+//!
+//! If the share of a caller has no space, a read is rejected and can be retried: a response that waits would
+//! take memory too. A response of a method with side effects is always sent: it is one record, and its effect
+//! cannot be undone.
 
 use std::{
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -20,22 +24,28 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use http::{HeaderMap, Request, Response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http::{Extensions, HeaderMap, Request, Response};
+use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt as _;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-    time::{Instant, sleep_until},
+    sync::oneshot,
+    time::{Instant, sleep, sleep_until},
 };
 use tonic::{Status, body::Body};
 use tracing::Instrument as _;
 
-use super::{Around, Inner, Next};
+use super::{
+    Around, Inner, Next,
+    space::{Space, SpaceLimits},
+};
 use crate::{
+    admission::{Holder, ShareStatus, Slot, peers::Peer},
     app::{Error, Workload},
     config::ServerConfig,
+    domain::address_range::AddressRange,
     grpc::{
         call::request_origin,
+        connections::PeerInfo,
         methods::{self, Responses},
         status,
     },
@@ -45,66 +55,87 @@ use crate::{
 /// memory of a request.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// The unit of the budget, so that it fits a semaphore.
-const UNIT_BYTES: usize = 1024;
+/// The largest page of records.
+const LARGEST_BYTES: usize = 4 * 1024 * 1024;
 
 const UNREAD: &str = "client did not read the response within the limits of the server";
 
-/// Limits the memory of unread responses.
+/// Limits the memory of unread responses. Inside `Admit`, which determines the holder.
 #[derive(Clone)]
 pub(in crate::grpc) struct UnreadResponses {
-    space: Arc<Semaphore>,
-    bytes_max: usize,
+    space: Space,
+    times: ReadTimes,
+    trusted: Arc<[AddressRange]>,
+}
+
+/// The times in which a client must read a response.
+#[derive(Debug, Clone, Copy)]
+struct ReadTimes {
+    /// The time in which it must make progress.
     idle_max: Duration,
+    /// The time in which it must read all of it.
     write_max: Duration,
 }
 
 impl UnreadResponses {
     pub(in crate::grpc) fn new(config: &ServerConfig) -> Self {
-        let bytes_max = config.unread_responses_max_bytes;
-        Self {
-            space: Arc::new(Semaphore::new((bytes_max / UNIT_BYTES).min(Semaphore::MAX_PERMITS))),
-            bytes_max,
+        let limits = SpaceLimits {
+            bytes_max: config.unread_responses_max_bytes,
+            largest_bytes: LARGEST_BYTES,
+            // An operator can list what there is while members read nothing.
+            reserved_bytes: LARGEST_BYTES,
+        };
+        let times = ReadTimes {
             idle_max: config.response_idle_timeout(),
             write_max: config.response_write_timeout(),
-        }
+        };
+        Self { space: Space::new(limits), times, trusted: config.trusted_proxies.clone().into() }
     }
 
-    /// Acquires space for a response, if there is any.
-    fn try_acquire(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        // A response that is larger than the whole budget takes all of it.
-        let units = u32::try_from(bytes.min(self.bytes_max) / UNIT_BYTES).unwrap_or(u32::MAX);
-        Arc::clone(&self.space).try_acquire_many_owned(units).ok()
+    /// Returns how callers share the space.
+    pub(in crate::grpc) fn status(&self) -> ShareStatus {
+        self.space.status()
+    }
+
+    /// Returns the peer of a connection that may be closed because of one request.
+    fn closable_peer(&self, extensions: &Extensions) -> Option<Peer> {
+        let PeerInfo { tcp, peer } = extensions.get::<PeerInfo>()?;
+        let address = tcp.remote_addr()?.ip();
+        let is_trusted = self.trusted.iter().any(|range| range.contains(address));
+        (!is_trusted).then(|| peer.clone())
     }
 }
 
 impl Around for UnreadResponses {
     async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
-        let call_id = request_origin(request.extensions()).call_id;
-        let responses = methods::responses(request.uri().path());
-        let response = next.run(request).await;
-        let Some(Responses::One { is_read }) = responses else { return response };
-        let (head, body) = response.into_parts();
+        let Some(Responses::One { is_read }) = methods::responses(request.uri().path()) else {
+            return next.run(request).await;
+        };
+        let extensions = request.extensions();
+        let call_id = request_origin(extensions).call_id;
+        let holder = extensions.get::<Holder>().copied();
+        let peer = self.closable_peer(extensions);
+        let (head, body) = next.run(request).await.into_parts();
         // The message is ready, so this does not wait.
         let collected = match body.collect().await {
             Ok(collected) => collected,
             Err(status) => return status.into_http(),
         };
         let (trailers, data) = (collected.trailers().cloned(), collected.to_bytes());
-        if data.len() <= PIECE_BYTES {
-            return Response::from_parts(head, Body::new(WholeBody { data, trailers }));
+        if data.is_empty() && trailers.is_none() {
+            return Response::from_parts(head, Body::empty());
         }
-        let permit = self.try_acquire(data.len());
-        if permit.is_none() && is_read {
+        let is_large = data.len() > PIECE_BYTES;
+        let space = if is_large { self.space.try_take(holder, data.len()) } else { None };
+        if is_large && is_read && space.is_none() {
             return status::status(&Error::Overloaded(Workload::Responses), &call_id).into_http();
         }
         let unread = Arc::new(Unread {
-            content: Mutex::new(Some(Content { data, trailers, _permit: permit })),
+            content: Mutex::new(Some(Content { data, trailers, _space: space })),
             sent_count: AtomicU64::new(0),
         });
         let (open, closed) = oneshot::channel();
-        let task = drop_if_unread(Arc::clone(&unread), closed, self.idle_max, self.write_max);
-        tokio::spawn(task.in_current_span());
+        tokio::spawn(watch_reading(Arc::clone(&unread), closed, self.times, peer).in_current_span());
         Response::from_parts(head, Body::new(PiecesBody { unread, call_id, has_ended: false, _open: open }))
     }
 }
@@ -120,33 +151,53 @@ struct Unread {
 struct Content {
     data: Bytes,
     trailers: Option<HeaderMap>,
-    _permit: Option<OwnedSemaphorePermit>,
+    _space: Option<Slot>,
 }
 
-/// Drops a response when its client makes no progress, or at its deadline. Ends when the body is closed.
-async fn drop_if_unread(
+impl Unread {
+    /// Ends when the client has made no progress for too long, or at the deadline of the response.
+    async fn stalls(&self, ReadTimes { idle_max, write_max }: ReadTimes) {
+        let deadline = Instant::now() + write_max;
+        let mut seen = 0;
+        loop {
+            let check = (Instant::now() + idle_max).min(deadline);
+            sleep_until(check).await;
+            let sent = self.sent_count.load(Ordering::Relaxed);
+            if sent == seen || check == deadline {
+                return;
+            }
+            seen = sent;
+        }
+    }
+
+    fn content(&self) -> MutexGuard<'_, Option<Content>> {
+        // Each statement leaves a valid value, so a poisoned lock is safe to use.
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Drops a response whose client does not read it, and closes the connection if the client does not even read
+/// the error. Ends when the body is closed.
+async fn watch_reading(
     unread: Arc<Unread>,
     mut closed: oneshot::Receiver<()>,
-    idle_max: Duration,
-    write_max: Duration,
+    times: ReadTimes,
+    peer: Option<Peer>,
 ) {
-    let deadline = Instant::now() + write_max;
-    let mut seen = 0;
-    loop {
-        let check = (Instant::now() + idle_max).min(deadline);
-        tokio::select! {
-            _ = &mut closed => return,
-            () = sleep_until(check) => {}
-        }
-        let sent = unread.sent_count.load(Ordering::Relaxed);
-        if sent == seen || check == deadline {
-            let dropped = unread.content.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(content) = dropped {
-                tracing::debug!(unread_bytes = content.data.len(), "dropped response that was not read");
-            }
-            return;
-        }
-        seen = sent;
+    tokio::select! {
+        _ = &mut closed => return,
+        () = unread.stalls(times) => {}
+    }
+    if let Some(content) = unread.content().take() {
+        tracing::debug!(unread_bytes = content.data.len(), "dropped response that was not read");
+    }
+    tokio::select! {
+        _ = &mut closed => return,
+        () = sleep(times.idle_max) => {}
+    }
+    if let Some(peer) = peer {
+        tracing::debug!("closed connection whose client reads nothing");
+        peer.close();
     }
 }
 
@@ -162,7 +213,7 @@ struct PiecesBody {
 impl Drop for PiecesBody {
     /// Releases the memory now, not when the task ends.
     fn drop(&mut self) {
-        *self.unread.content.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.unread.content() = None;
     }
 }
 
@@ -178,7 +229,7 @@ impl HttpBody for PiecesBody {
             return Poll::Ready(None);
         }
         let unread = Arc::clone(&self.unread);
-        let mut content = unread.content.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut content = unread.content();
         let Some(rest) = content.as_mut() else {
             self.has_ended = true;
             let mut trailers = HeaderMap::new();
@@ -190,41 +241,21 @@ impl HttpBody for PiecesBody {
             self.has_ended = true;
             return Poll::Ready(content.take().and_then(|sent| sent.trailers).map(Frame::trailers).map(Ok));
         }
+        let is_first = unread.sent_count.fetch_add(1, Ordering::Relaxed) == 0;
         let length = rest.data.len().min(PIECE_BYTES);
-        // A copy: a slice would keep the whole response in memory while the transport has the piece.
-        let piece = Bytes::copy_from_slice(&rest.data[..length]);
-        rest.data.advance(length);
-        unread.sent_count.fetch_add(1, Ordering::Relaxed);
+        let piece = if is_first && length == rest.data.len() {
+            std::mem::take(&mut rest.data)
+        } else {
+            // A copy: a slice would keep the whole response in memory while the transport has the piece.
+            let copy = Bytes::copy_from_slice(&rest.data[..length]);
+            rest.data.advance(length);
+            copy
+        };
         Poll::Ready(Some(Ok(Frame::data(piece))))
-    }
-}
-
-/// A response that is sent at once.
-struct WholeBody {
-    data: Bytes,
-    trailers: Option<HeaderMap>,
-}
-
-impl HttpBody for WholeBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if !self.data.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.data)))));
-        }
-        Poll::Ready(self.trailers.take().map(Frame::trailers).map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.data.is_empty() && self.trailers.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.data.len() as u64)
+        self.has_ended
     }
 }
 

@@ -130,7 +130,7 @@ impl CommittedParts {
         self,
         app: &Arc<App>,
         caller: &Caller,
-        PartMessage { offset, data, crc32c }: PartMessage,
+        PartMessage { offset, data, crc32c, held: _held }: PartMessage,
     ) -> Result<(), Error> {
         let committed_bytes = self.persisted.size_bytes();
         let mut receiver = self.into_receiver(app, caller)?;

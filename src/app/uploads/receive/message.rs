@@ -1,6 +1,6 @@
 //! The messages of an upload after its spec, and the pace at which they must arrive.
 
-use std::time::Duration;
+use std::{any::Any, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -41,6 +41,9 @@ pub struct PartMessage {
     pub data: Bytes,
     /// The CRC32C of `data`, if the client sent it.
     pub crc32c: Option<u32>,
+    /// Holds the memory of `data` in the budget of decoded messages. Dropped when the budget of the buffers
+    /// counts it.
+    pub held: Option<Box<dyn Any + Send>>,
 }
 
 /// The client's request to complete an upload.

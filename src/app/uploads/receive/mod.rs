@@ -153,13 +153,14 @@ pub(super) async fn receive_part(
     content: ContentInspector,
     open: Box<OpenUpload>,
     persisted: PersistedParts,
-    PartMessage { offset, data, crc32c }: PartMessage,
+    PartMessage { offset, data, crc32c, held }: PartMessage,
 ) -> Result<u64, Error> {
     let sink = Sink::Store { target: Box::new(open.target().clone()), open: Some(open) };
     let mut receiver = Receiver::new(app, caller, content, sink, persisted);
     receiver.chunk_size_max_bytes = receiver.part_size_bytes;
     receiver.check_part_length(offset, data.len())?;
     receiver.receive_chunk(offset, data, crc32c).await?;
+    drop(held);
     if receiver.resent.as_ref().is_some_and(ResentParts::is_inside_part) {
         return Err(Violations::one("data", "must be the whole part that is stored at this offset").into());
     }
