@@ -61,15 +61,7 @@ impl ShareLimits {
 
     /// Limits of a pool whose holders take many units at a time.
     pub const fn weighted(capacity: usize) -> Self {
-        Self {
-            capacity,
-            reserved: 0,
-            rounding: 0,
-            tenant_max: usize::MAX,
-            caller_may_reach_tenant_max: false,
-            share_max: usize::MAX,
-            lent_above: None,
-        }
+        Self { rounding: 0, ..Self::slots(capacity) }
     }
 
     /// Reserves units for operators, at most half of the pool.
