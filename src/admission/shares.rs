@@ -37,8 +37,6 @@ pub struct ShareLimits {
     pub rounding: usize,
     /// The most units that a tenant may hold, whatever is free.
     pub tenant_max: usize,
-    /// Whether one caller may hold all of `tenant_max`, and not only its share of it.
-    pub caller_may_reach_tenant_max: bool,
     /// The units that stay free when the others are lent; `None` if shares are never exceeded.
     pub lent_above: Option<usize>,
     /// The most units of the share of a tenant, which its callers share.
@@ -53,7 +51,6 @@ impl ShareLimits {
             reserved: 0,
             rounding: 1,
             tenant_max: usize::MAX,
-            caller_may_reach_tenant_max: false,
             share_max: usize::MAX,
             lent_above: None,
         }
@@ -293,8 +290,8 @@ impl State {
             return Ok(());
         }
         let held_by_caller = holdings.map_or(0, |holdings| holdings.units_of(holder.caller));
-        let shared = if limits.caller_may_reach_tenant_max { share } else { share.min(limits.tenant_max) };
-        let left_by_others = shared - (held - held_by_caller);
+        // Of the share and not of the maximum, which one caller may reach.
+        let left_by_others = share - (held - held_by_caller);
         if held_by_caller + units > limits.share_of(left_by_others) {
             return Err(Exhausted::Caller);
         }

@@ -81,7 +81,7 @@ fn few_units_can_be_used_by_one_caller() {
 #[test]
 fn one_caller_can_reach_the_tenant_maximum() {
     let slots = ShareLimits::slots(256);
-    let shares = Shares::new(ShareLimits { tenant_max: 64, caller_may_reach_tenant_max: true, ..slots });
+    let shares = Shares::new(ShareLimits { tenant_max: 64, ..slots });
     let alice = take_all(&shares, caller(1, "alice"));
     assert_eq!(alice.len(), 64, "less than a caller's share of the pool");
     for name in ["alice", "bob"] {

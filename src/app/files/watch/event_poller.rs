@@ -79,7 +79,7 @@ impl EventPoller {
     pub(in crate::app) fn new(limits: &WatchesConfig) -> Self {
         let tenant_max = limits.streams_per_tenant_max;
         let slots = ShareLimits::slots(limits.streams_max);
-        let limits = ShareLimits { tenant_max, caller_may_reach_tenant_max: true, ..slots };
+        let limits = ShareLimits { tenant_max, ..slots };
         Self { pollers: Pollers::default(), watches: Shares::new(limits) }
     }
 
