@@ -43,6 +43,8 @@ fn small_server_command(site: &Site) -> tokio::process::Command {
         ("UPLOADS__PART_SIZE_BYTES", PART),
         ("UPLOADS__DECODE_PERMITS", 12),
         ("DOWNLOADS__STREAMS_MAX", 4),
+        // All uploads start at once, and each needs transactions.
+        ("DATABASE__ACQUIRE_TIMEOUT_SECONDS", 60),
     ] {
         command.env(format!("STRONGROOM_{key}"), value.to_string());
     }
