@@ -40,7 +40,7 @@ pub(super) struct Downloads {
 
 impl Downloads {
     pub(super) fn new(config: DownloadsConfig, metrics: Metrics) -> Self {
-        let slots = Shares::new(ShareLimits::slots(config.streams_max).with_tenant_half());
+        let slots = Shares::new(ShareLimits::slots(config.streams_max));
         let observed = Arc::clone(&slots);
         metrics.observe_shares("downloads", move || observed.status().into());
         Self { slots, config, metrics }

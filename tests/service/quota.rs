@@ -328,8 +328,12 @@ fn usage_report_adds_up_by_category_and_media_kind() {
         ];
         assert_eq!(entries, expected);
         assert!((usage.entries.iter().map(|entry| entry.percent_of_total).sum::<f64>() - 100.0).abs() < 0.01);
-        assert_eq!((usage.limit_bytes, usage.used_bytes, usage.available_bytes), (1000, 171, 829));
-        assert!((usage.used_percent - 17.1).abs() < 0.01);
+        // A member gets the usage of the tenant in whole percents, an admin exactly.
+        assert_eq!((usage.limit_bytes, usage.used_bytes, usage.available_bytes), (1000, 171, 820));
+        assert!((usage.used_percent - 18.0).abs() < 0.01);
+        let exact = ada.usage().await.unwrap();
+        assert_eq!((exact.used_bytes, exact.available_bytes), (171, 829));
+        assert!((exact.used_percent - 17.1).abs() < 0.01);
         assert_eq!((usage.file_count, usage.level()), (4, QuotaLevel::Ok));
         assert_eq!((usage.warning_percent, usage.critical_percent), (80, 95));
         assert!(usage.last_calculated_time.is_some());

@@ -34,7 +34,7 @@ pub(super) async fn request_erasure(
     let erasure = client.request_erasure(request).await?.erasure.unwrap_or_default();
     print_erasure(&erasure, output)?;
     let (tenant, id) = (human::printable(&erasure.tenant_id), human::printable(&erasure.id));
-    output.note(&format!(
+    output.note(format!(
         "nothing is erased yet; another operator approves it with: strongroom tenants approve-erasure {tenant} {id}"
     ));
     Ok(())

@@ -106,7 +106,8 @@ impl Observables {
     }
 
     fn observe_shares(&self, meter: &Meter) {
-        let gauges: [(&'static str, &'static str, fn(&SharesState) -> u64); 3] = [
+        type Gauge = (&'static str, &'static str, fn(&SharesState) -> u64);
+        let gauges: [Gauge; 3] = [
             ("strongroom.shares.capacity", "Units of a shared resource", |state| state.capacity),
             ("strongroom.shares.in_use", "Units in use, by resource", |state| state.in_use),
             ("strongroom.shares.waiting", "Callers that wait for units, by resource", |state| state.waiting),
