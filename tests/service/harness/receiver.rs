@@ -25,11 +25,14 @@ pub(crate) struct ReceivedMessage {
     pub(crate) body: Bytes,
 }
 
+/// The status and a header of a response.
+type QueuedResponse = (u16, &'static str, String);
+
 #[derive(Clone, Default)]
 struct Shared {
     messages: Arc<Mutex<Vec<ReceivedMessage>>>,
-    /// The status and a header of each of the next responses, in order.
-    queued_responses: Arc<Mutex<VecDeque<(u16, &'static str, String)>>>,
+    /// The next responses, in order.
+    queued_responses: Arc<Mutex<VecDeque<QueuedResponse>>>,
     gate: Arc<RwLock<()>>,
 }
 
