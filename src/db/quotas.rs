@@ -214,7 +214,7 @@ struct TrashRow {
     bytes: i64,
 }
 
-/// Returns the bytes of files in the trash that the viewer may see, of the first [`TRASH_FILES_MAX`] files.
+/// Returns the bytes of files in the trash that the viewer may see, of the first `TRASH_FILES_MAX` files.
 pub async fn sum_trash(tx: &mut TenantTx) -> Result<i64, DbError> {
     // A sum over a limited subquery.
     let row: TrashRow = statement(

@@ -144,7 +144,7 @@ pub async fn renew_lease_for_parts(
     query("renew lease for parts", update).execute(tx.connection()?).await.map(|_| ())
 }
 
-/// Lets the parts of an upload that begins again renew the lease again, at most [`RESTARTS_MAX`] times. Does nothing
+/// Lets the parts of an upload that begins again renew the lease again, at most `RESTARTS_MAX` times. Does nothing
 /// if the lease was lost.
 pub async fn restart_renewals(tx: &mut TenantTx, lease: UploadLease) -> Result<(), DbError> {
     let restarted = held_upload!(tx, lease).filter(uploads::restart_count.lt(RESTARTS_MAX));
