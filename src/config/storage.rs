@@ -68,7 +68,7 @@ impl StorageConfig {
             violations.add("storage.key_prefix", message);
         }
         violations.check_range("storage.concurrency_max", self.concurrency_max, 1..=4_096);
-        violations.check_range("storage.downloads_max", self.downloads_max, 1..=DOWNLOADS_MAX);
+        violations.check_range("storage.downloads_max", self.downloads_max, 0..=DOWNLOADS_MAX);
         violations.check_range("storage.retry_attempts_max", self.retry_attempts_max, 1..=10);
         let (base, max) = (self.retry_backoff_base_milliseconds, self.retry_backoff_max_milliseconds);
         violations.check_range("storage.retry_backoff_base_milliseconds", base, 1..=60_000);
