@@ -325,7 +325,7 @@ fn requests_are_limited_per_caller() {
 }
 
 #[test]
-fn watches_of_one_caller_leave_some_to_its_colleagues() {
+fn one_caller_can_hold_all_watches_of_its_tenant_only() {
     service_test(|s| async move {
         let mut watchers = Vec::new();
         let refused = loop {
@@ -334,9 +334,12 @@ fn watches_of_one_caller_leave_some_to_its_colleagues() {
                 Err(error) => break error,
             }
         };
-        assert_overloaded(&refused, "watches");
-        assert_eq!(watchers.len(), 48, "three quarters of the tenant's");
-        s.bob().watch_files().await;
+        assert_eq!(
+            (refused.code(), reason(&refused).as_str()),
+            (Code::FailedPrecondition, "WATCHES_EXHAUSTED")
+        );
+        assert_eq!(watchers.len(), 64);
+        s.gus().watch_files().await;
     });
 }
 

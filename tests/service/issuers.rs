@@ -392,7 +392,11 @@ fn cancelled_first_calls_use_up_one_creation() {
                 let mut request = tonic::Request::new(GetQuotaRequest::default());
                 request.set_timeout(std::time::Duration::from_millis(200));
                 let cancelled = s.mallory().quotas.clone().get_quota(request).await.unwrap_err();
-                assert_eq!(cancelled.code(), Code::DeadlineExceeded);
+                // Whichever of client and server ends the call first.
+                assert!(
+                    matches!(cancelled.code(), Code::DeadlineExceeded | Code::Cancelled),
+                    "{cancelled:?}"
+                );
             }
             s.superuser.execute("ROLLBACK").await;
             s.alice().quota().await.unwrap();

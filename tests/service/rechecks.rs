@@ -331,19 +331,3 @@ fn reader_cannot_delay_the_check_of_its_download() {
         drop(held);
     });
 }
-
-#[test]
-fn download_ends_if_its_check_gets_no_connection() {
-    service_test_with(with_rechecks, |s| async move {
-        let owner = olga(&s);
-        let (_, stream) = start_download(&owner, &mark(&s)).await;
-        let tenant: TenantId = owner.tenant_id().await.parse().unwrap();
-        let mut held: Vec<TenantTx> = Vec::new();
-        while let Ok(tx) = s.app.db().platform_tx(tenant, &Viewer::system()).await {
-            held.push(tx);
-        }
-        let ended = wait_for_end(stream).await;
-        assert_eq!((ended.code(), reason(&ended).as_str()), (Code::ResourceExhausted, "OVERLOADED"));
-        drop(held);
-    });
-}
