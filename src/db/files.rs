@@ -37,9 +37,9 @@ pub(super) const COLUMNS: &str = "f.tenant_id, f.id, f.owner_id, f.created_by, f
 /// The same columns without the description and the metadata, which can be large.
 pub(super) const BASIC_COLUMNS: &str = "f.tenant_id, f.id, f.owner_id, f.created_by, f.updated_by, f.name, \
     f.original_name, f.category, f.title, ''::text AS description, '{}'::jsonb AS metadata, f.visibility, \
-    f.version, f.content_state, f.scan_status, f.mime_type, f.declared_mime_type, f.media_kind, f.size_bytes, f.sha256, f.revision, \
-    f.create_time, f.update_time, f.delete_time, f.purge_time, f.archive_time, f.expire_time, f.deletion_time, \
-    f.retain_until_time, f.hold_time, f.hold_by, f.hold_reason, f.state_reason";
+    f.version, f.content_state, f.scan_status, f.mime_type, f.declared_mime_type, f.media_kind, f.size_bytes, \
+    f.sha256, f.revision, f.create_time, f.update_time, f.delete_time, f.purge_time, f.archive_time, \
+    f.expire_time, f.deletion_time, f.retain_until_time, f.hold_time, f.hold_by, f.hold_reason, f.state_reason";
 
 /// A row of `files`. A column that cannot be read damages the record and not the query; see
 /// [`into_file`](Self::into_file).
