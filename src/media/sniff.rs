@@ -64,20 +64,26 @@ fn office_file(head: &[u8]) -> Option<&'static str> {
 }
 
 /// Whether the first element of a text is `<svg`. Declarations and comments may precede it.
+///
+/// Compares bytes: all characters of the syntax are ASCII, and decoding 8 KiB would cost more than everything else
+/// here.
 fn is_svg(head: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(head);
-    let mut rest = text.trim_start_matches('\u{feff}').trim_start();
+    let mut rest = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head).trim_ascii_start();
     loop {
-        let end = match rest {
-            _ if rest.starts_with("<!--") => "-->",
-            _ if rest.starts_with("<?") || rest.starts_with("<!") => ">",
+        let end: &[u8] = match rest {
+            [b'<', b'!', b'-', b'-', ..] => b"-->",
+            [b'<', b'?' | b'!', ..] => b">",
             _ => break,
         };
-        let Some((_, after)) = rest.split_once(end) else { return false };
-        rest = after.trim_start();
+        let Some(at) = rest.windows(end.len()).position(|window| window == end) else { return false };
+        rest = rest[at + end.len()..].trim_ascii_start();
     }
-    rest.strip_prefix("<svg").is_some_and(|after| after.starts_with([' ', '>', '\n', '\r', '\t', '/']))
+    rest.strip_prefix(b"<svg")
+        .is_some_and(|after| matches!(after.first(), Some(b' ' | b'>' | b'\n' | b'\r' | b'\t' | b'/')))
 }
+
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Whether the bytes are text in UTF-8 or in Latin-1.
 fn looks_like_text(head: &[u8]) -> bool {
@@ -101,10 +107,14 @@ fn is_latin1(head: &[u8]) -> bool {
         (byte < b' ' && !b"\t\n\r\x0c".contains(&byte))
             || [0x7f, 0x81, 0x8d, 0x8f, 0x90, 0x9d].contains(&byte)
     };
+    // First, because it ends at the first such byte, which binary data has early.
+    if head.iter().any(|byte| is_control(*byte)) {
+        return false;
+    }
     let ascii_count = head.iter().filter(|byte| byte.is_ascii()).count();
     // Short noise can consist of printable bytes only.
     const ASCII_PERCENT_MIN: usize = 60;
-    ascii_count * 100 >= head.len() * ASCII_PERCENT_MIN && !head.iter().any(|byte| is_control(*byte))
+    ascii_count * 100 >= head.len() * ASCII_PERCENT_MIN
 }
 
 /// Decodes text in UTF-16. Without a byte order mark, only text in mostly ASCII is recognized: every second byte
@@ -133,8 +143,15 @@ fn decode_utf16(head: &[u8]) -> Option<String> {
 fn is_mostly_zero(head: &[u8], offset: usize) -> bool {
     const UNITS_MIN: usize = 4;
     let units = head.len() / 2;
-    let zeros = |offset: usize| head.chunks_exact(2).filter(|pair| pair[offset] == 0).count();
-    units >= UNITS_MIN && zeros(offset) * 10 >= units * 9 && zeros(1 - offset) == 0
+    let mut others = 0;
+    // Ends early for binary data.
+    for pair in head.chunks_exact(2) {
+        others += usize::from(pair[offset] != 0);
+        if pair[1 - offset] == 0 || others * 10 > units {
+            return false;
+        }
+    }
+    units >= UNITS_MIN
 }
 
 #[cfg(test)]
