@@ -215,6 +215,8 @@ impl Service {
         let counts =
             tokio::spawn(worker::download_counts::write_download_counts(Arc::clone(&self.app), stopped()));
         let refusals = tokio::spawn(worker::refusals::write_refusals(Arc::clone(&self.app), stopped()));
+        let partitions =
+            tokio::spawn(worker::partitions::create_partitions(Arc::clone(&self.app), stopped()));
         let monitoring = Monitoring::start(self.monitored.clone(), edge, &self.config.edge, stopped());
         let (health, stop_on_signal) = (self.monitored.health.clone(), stop.clone());
         let signal = tokio::spawn(async move {
@@ -247,6 +249,7 @@ impl Service {
         }
         counts.abort();
         refusals.abort();
+        partitions.abort();
         // Probes and metrics are served until the last request has finished.
         monitoring.stop().await?;
         served.map_err(|error| StartError::Serve(error.into()))

@@ -46,6 +46,7 @@ mod list_education;
 mod media_types;
 mod model;
 mod ownership;
+mod partitions;
 mod pending_deletion;
 mod pgbouncer;
 mod plans;
