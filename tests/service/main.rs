@@ -15,6 +15,7 @@ mod batch_get;
 mod bounded_responses;
 mod broken_requests;
 mod categories;
+mod clocks;
 mod contract;
 mod contract_descriptor;
 mod copy;
