@@ -39,7 +39,7 @@ pub struct StreamSnapshot {
     /// The incarnation of the database that positions belong to. It changes when the database is restored or
     /// fails over.
     pub incarnation: String,
-    /// The lower bound. Older events may have been dropped.
+    /// The lower bound. Retention may have dropped older events; all later ones are stored.
     pub horizon: Timestamp,
 }
 
@@ -50,15 +50,14 @@ const EVENT_SKEW_MAX: chrono::Duration = chrono::Duration::hours(1);
 impl StreamSnapshot {
     /// Returns whether all events after a position are retained, if a reader reached it at `time` in this
     /// `incarnation`.
-    pub fn retains_all_after(&self, time: Timestamp, incarnation: &str, retention: chrono::Duration) -> bool {
-        incarnation == self.incarnation && self.retains_time(time, retention)
+    pub fn retains_all_after(&self, time: Timestamp, incarnation: &str) -> bool {
+        incarnation == self.incarnation && self.retains_time(time)
     }
 
     /// Returns whether all events since `time` are retained, in any incarnation.
-    pub fn retains_time(&self, time: Timestamp, retention: chrono::Duration) -> bool {
-        let start = self.horizon.max(self.time.checked_sub_signed(retention).unwrap_or(Timestamp::MIN_UTC));
+    pub fn retains_time(&self, time: Timestamp) -> bool {
         let oldest = time.checked_sub_signed(EVENT_SKEW_MAX);
-        oldest.is_some_and(|oldest| oldest >= start)
+        oldest.is_some_and(|oldest| oldest >= self.horizon)
     }
 }
 

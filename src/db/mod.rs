@@ -76,7 +76,7 @@ pub use tenant_tx::{TenantTx, TransactionId, Viewer};
 use crate::{
     admission::Holder,
     domain::{
-        clock::{Clock, Timestamp},
+        clock::{Clock, ClockOffset, Timestamp},
         ids::TenantId,
     },
 };
@@ -225,6 +225,16 @@ impl Database {
             ));
         }
         Ok(())
+    }
+
+    /// Measures the database's clock against a clock of this process.
+    pub async fn measure_clock(&self, local: &dyn Clock) -> Result<ClockOffset, DbError> {
+        let mut tx = self.system_tx().await?;
+        let start = local.now();
+        let time = tx.wall_clock_time().await?;
+        let error_max = (local.now() - start) / 2;
+        tx.commit().await?;
+        Ok(ClockOffset { offset: time - start - error_max, error_max })
     }
 
     /// Returns the notifier for events that this process commits.

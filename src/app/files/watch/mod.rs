@@ -114,7 +114,7 @@ pub async fn watch_files(
     let newest = event_stream::get_newest(&mut tx).await;
     let (snapshot, _) = tx.finish(newest).await?;
     let cursor = match cursor {
-        Some(cursor) => cursor.check(&snapshot, event_retention(app)).map(|()| cursor)?,
+        Some(cursor) => cursor.check(&snapshot).map(|()| cursor)?,
         None => Cursor::at(&snapshot),
     };
     Ok(Watch {
@@ -128,11 +128,6 @@ pub async fn watch_files(
         valid_until,
         _permit: permit,
     })
-}
-
-/// Returns how long events are stored.
-pub(in crate::app) fn event_retention(app: &App) -> chrono::Duration {
-    chrono::Duration::days(i64::try_from(app.limits.retention.event_days).unwrap_or(i64::from(u32::MAX)))
 }
 
 impl Watch {
@@ -204,7 +199,7 @@ impl Watch {
         let batch = self.read_batch_in_tx(&mut tx).await;
         let (EventBatch { events, snapshot }, files) = tx.finish(batch).await?;
         // Events after the cursor may have been dropped while this watch processed its backlog.
-        self.cursor.check(&snapshot, event_retention(app))?;
+        self.cursor.check(&snapshot)?;
         let is_last = events.len() < EVENTS_PER_BATCH;
         for event in events {
             self.cursor.advance(event.position, event.create_time);
