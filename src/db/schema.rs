@@ -252,6 +252,7 @@ diesel::table! {
         may_be_unfinished -> Bool,
         delete_after -> Timestamptz,
         is_being_deleted -> Bool,
+        size_bytes -> BigInt,
     }
 }
 
