@@ -56,6 +56,7 @@ pub mod tenant_records;
 mod tenant_tx;
 pub mod tenants;
 pub mod tombstones;
+pub mod upload_completions;
 pub mod upload_parts;
 pub mod uploads;
 pub mod usage_counters;

@@ -346,6 +346,7 @@ diesel::table! {
         staging_key -> Nullable<Text>,
         renewed_part_count -> Integer,
         restart_count -> Integer,
+        completion -> Nullable<Jsonb>,
     }
 }
 

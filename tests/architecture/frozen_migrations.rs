@@ -37,6 +37,7 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130024400_create_erasures", 0x5e1f_cc7f_0369_4682),
     ("20261130025000_normalize_tags", 0x9821_f2cc_8ab9_718f),
     ("20261130114100_count_stray_objects", 0x3a6e_1912_a675_79d3),
+    ("20261130114200_record_upload_completion", 0x522e_d43e_382e_0a93),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.

@@ -21,6 +21,7 @@ mod copy;
 mod damaged;
 mod delete;
 mod direct;
+mod direct_repeats;
 mod direct_versions;
 mod download;
 mod download_counts;
