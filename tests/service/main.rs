@@ -23,6 +23,7 @@ mod delete;
 mod direct;
 mod direct_repeats;
 mod direct_versions;
+mod doubles;
 mod download;
 mod download_counts;
 mod early_responses;
