@@ -8,7 +8,7 @@ use diesel::{
 
 use super::{
     DbError, TenantTx,
-    events::{EventKind, PositionRow, position_number, position_of},
+    events::{EventKind, EventSubject, PositionRow, position_number, position_of},
     schema::events,
     sql::{
         OfTenant as _, query, sql, statement,
@@ -22,8 +22,7 @@ use crate::domain::{clock::Timestamp, event_position::EventPosition, ids::FileId
 pub struct StoredEvent {
     pub position: EventPosition,
     pub kind: EventKind,
-    pub file: FileId,
-    pub version: i32,
+    pub subject: EventSubject,
     pub actor_id: String,
     /// The start time of its transaction.
     pub create_time: Timestamp,
@@ -72,7 +71,8 @@ pub struct EventBatch {
 /// A filter for events.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
-    /// The numbers of the event kinds; empty means all. May contain kinds of a newer release.
+    /// The numbers of the event kinds; empty means all kinds of changes of files. May contain kinds of a newer
+    /// release.
     pub kinds: Vec<i16>,
     /// Selects events of this file only.
     pub file: Option<FileId>,
@@ -142,10 +142,12 @@ pub async fn read(
          FROM moment AS m LEFT JOIN LATERAL (
             SELECT * FROM events AS e
             WHERE e.tenant_id = $1 AND (e.xid, e.n) > ($2, $3) AND e.xid < m.xmin
-              AND (cardinality($4) = 0 OR e.kind = ANY ($4)) AND ($5 IS NULL OR e.file_id = $5)
+              AND (cardinality($4) = 0 AND e.kind <> {webhook_disabled} OR e.kind = ANY ($4))
+              AND ($5 IS NULL OR e.file_id = $5)
             ORDER BY e.xid, e.n LIMIT $6) AS e ON true
          ORDER BY e.xid, e.n",
         snapshot = SNAPSHOT,
+        webhook_disabled = EventKind::WebhookDisabled,
     );
     let rows: Vec<BatchRow> = statement(OPERATION, text)
         .bind::<SqlUuid, _>(tx.tenant())
@@ -222,8 +224,7 @@ impl EventRow {
         Ok(StoredEvent {
             position: self.position.into_position(operation)?,
             kind: self.kind,
-            file: self.file_id,
-            version: self.version,
+            subject: EventSubject::from_columns(self.kind, self.file_id, self.version),
             actor_id: self.actor_id,
             create_time: self.create_time,
         })

@@ -8,10 +8,12 @@
 //! There is no trait for the database: row-level security is part of the product, and the tests use a real
 //! server.
 
+pub mod admission_data;
 pub mod attachments;
 pub mod audit_entries;
 pub mod blobs;
 pub mod commit;
+mod commit_rows;
 pub mod committed_file;
 mod connect;
 pub mod content_states;
@@ -26,6 +28,7 @@ mod failover;
 pub mod file_copies;
 pub mod file_owners;
 pub mod file_readers;
+mod file_rows;
 pub mod file_tags;
 pub mod files;
 pub mod fsck;
@@ -53,6 +56,7 @@ pub mod tenant_records;
 mod tenant_tx;
 pub mod tenants;
 pub mod tombstones;
+pub mod upload_completions;
 pub mod upload_parts;
 pub mod uploads;
 pub mod usage_counters;

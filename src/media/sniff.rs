@@ -248,6 +248,50 @@ mod tests {
     }
 
     #[test]
+    fn real_files_have_their_types() {
+        let filled = |head: &[u8]| [head, &[0; 512]].concat();
+        // A container by FFmpeg; the second one has audio only.
+        let mp4 = |brands: &[u8]| filled(&[&ftyp(b"isom", brands)[..], &b"free\0\0\x10\0mdat"[..]].concat());
+        let ebml =
+            b"\x1a\x45\xdf\xa3\x01\0\0\0\0\0\0\x1f\x42\x86\x81\x01\x42\xf7\x81\x01\x42\xf2\x81\x04\x42\xf3\
+            \x81\x08\x42\x82\x84webm\x42\x87\x81\x02\x42\x85\x81\x02\x18\x53\x80\x67";
+        let matroska =
+            b"\x1a\x45\xdf\xa3\xa3\x42\x86\x81\x01\x42\xf7\x81\x01\x42\xf2\x81\x04\x42\xf3\x81\x08\x42\x82\
+            \x88matroska\x42\x87\x81\x04\x42\x85\x81\x02";
+        let opus = b"OggS\0\x02\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x12\x34\x56\x78\x01\x13OpusHead\x01\x02";
+        let exif = b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\x01\0\x48\0\x48\0\0\xff\xe1\0\x62Exif\0\0MM\0\x2a";
+        let xlsx = [
+            zip(&["[Content_Types].xml"]),
+            vec![0xaa; 900],
+            zip(&["_rels/.rels"]),
+            vec![0xaa; 800],
+            zip(&["xl/_rels/workbook.xml.rels"]),
+        ];
+        for (head, mime_type) in [
+            (filled(b"RIFF\x64\x5b\0\0WEBPVP8X\x0a\0\0\0\x10\0\0\0\x8f\x01\0"), "image/webp"),
+            (mp4(b"isomiso2avc1mp41"), "video/mp4"),
+            (mp4(b"isomiso2mp41"), "video/mp4"),
+            (filled(&ftyp(b"M4V ", b"M4V mp42isom")), "video/mp4"),
+            (filled(b"\0\0\0\x14ftypqt  \0\0\0\0qt  \0\0\x0a\xbemoov\0\0\0\x6cmvhd"), "video/quicktime"),
+            (filled(ebml), "video/webm"),
+            (filled(matroska), "video/x-matroska"),
+            (filled(opus), "audio/ogg"),
+            (filled(exif), "image/jpeg"),
+            (
+                filled(b"%PDF-1.3\n%\xc4\xe5\xf2\xe5\xeb\xa7\xf3\xa0\xd0\xc4\xc6\n2 0 obj\n"),
+                "application/pdf",
+            ),
+            (
+                zip(&["word/media/image3.jpeg", "word/media/image2.png"]),
+                "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+            ),
+            (xlsx.concat(), "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+        ] {
+            assert_eq!(sniff_media_type(&head).as_deref(), Some(mime_type), "{:?}", &head[..40]);
+        }
+    }
+
+    #[test]
     fn text_in_older_encodings_is_text() {
         let utf16 = |text: &str, bom: &[u8], to_bytes: fn(u16) -> [u8; 2]| {
             [bom, &text.encode_utf16().flat_map(to_bytes).collect::<Vec<u8>>()].concat()

@@ -390,8 +390,13 @@ fn blob_cannot_adopt_object_that_is_being_deleted() {
         let key = key
             .with_new_blob(key.day(), strongroom::domain::ids::BlobId::from_uuid(uuid::Uuid::nil()))
             .unwrap();
-        let copy =
-            StrayObject { tenant: key.tenant(), provider: "new".to_owned(), key, may_be_unfinished: false };
+        let copy = StrayObject {
+            tenant: key.tenant(),
+            provider: "new".to_owned(),
+            key,
+            may_be_unfinished: false,
+            size_bytes: 0,
+        };
         let mut tx = s.db.system_tx().await.unwrap();
         stray_objects::insert(&mut tx, &copy, 24).await.unwrap();
         assert!(!stray_objects::claim(&mut tx, &copy).await.unwrap(), "the stray object is not due");

@@ -31,19 +31,20 @@ use crate::{
 const BLOBS_PER_JOB: usize = 20;
 
 /// Enqueues the job of a file if any of its blobs is in the archive class or stored with a provider that has
-/// one.
+/// one. Returns whether it did.
 pub(in crate::app) async fn enqueue_if_needed(
     app: &App,
     tx: &mut TenantTx,
     file: FileId,
-) -> Result<(), DbError> {
+) -> Result<bool, DbError> {
     let has_classes =
         |provider: &str| app.stores.get(provider).is_ok_and(|store| store.capabilities().storage_classes);
     let locations = storage_classes::list_file_locations(tx, file).await?;
-    if locations.iter().any(|location| location.has_archived || has_classes(&location.provider)) {
+    let is_needed = locations.iter().any(|location| location.has_archived || has_classes(&location.provider));
+    if is_needed {
         enqueue_job(app, tx, file).await?;
     }
-    Ok(())
+    Ok(is_needed)
 }
 
 /// Enqueues the job of a file. A running job does not count as a duplicate, because it may have read the

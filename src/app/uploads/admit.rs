@@ -14,7 +14,7 @@ use crate::{
         preconditions::{check_etag, check_version_count},
     },
     db::{
-        TenantTx, Viewer, audit_entries::AuditAction, blobs::Blob, commit::AdmissionData, files,
+        TenantTx, Viewer, admission_data::AdmissionData, audit_entries::AuditAction, blobs::Blob, files,
         idempotency_keys::StoredResponse, resumable_uploads::StoredUpload,
     },
     domain::{

@@ -22,6 +22,7 @@ use crate::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction, AuditEntry},
         event_stream::{self, EventBatch, EventFilter, StoredEvent},
+        events,
         webhook_deliveries::{self, Delivery},
         webhooks::{self, DeliveryProgress, StoredWebhook},
     },
@@ -334,7 +335,7 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    /// Disables the endpoint until an admin activates it again, and records that in the audit log.
+    /// Disables the endpoint until an admin activates it again, and records that in the audit log and as an event.
     async fn disable(&mut self, reason: &str) -> Result<RoundReport, Error> {
         let WebhookLease { tenant, webhook, .. } = *self.lease;
         self.progress.state = WebhookState::Disabled;
@@ -346,6 +347,7 @@ impl<'a> Endpoint<'a> {
         let written = async {
             if webhooks::record_progress(&mut tx, self.lease, &self.progress).await? {
                 audit_entries::insert(&mut tx, &[entry]).await?;
+                events::insert_webhook_disabled(&mut tx, webhook).await?;
             }
             Ok::<_, Error>(())
         }

@@ -1,5 +1,6 @@
 //! The URLs of a direct upload. They are signed on request and never stored: anyone who has a URL can write.
 
+use super::part_count;
 use crate::{
     app::{
         App, Error, Resource,
@@ -54,7 +55,7 @@ pub async fn presign_upload_urls(
     let size_bytes = stored.upload.size_bytes.unwrap_or_default();
     let part_size_bytes = stored.upload.part_size_bytes;
     let expire_time = app.clock.now() + expires_in;
-    let count = size_bytes.div_ceil(part_size_bytes).max(1);
+    let count = part_count(&stored.upload, size_bytes);
     let mut parts = Vec::new();
     for (number, index) in (1..).zip(0..count) {
         let offset = index * part_size_bytes;
