@@ -20,6 +20,7 @@ mod slot;
 mod tests;
 
 use std::{
+    ops::Add,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -61,6 +62,22 @@ pub struct ShareStatus {
     pub refused_tenant: u64,
     /// The number of requests that were not granted because too few units were free.
     pub refused_process: u64,
+}
+
+impl Add for ShareStatus {
+    type Output = Self;
+
+    /// Adds the use of another pool of the same resource.
+    fn add(self, other: Self) -> Self {
+        Self {
+            capacity: self.capacity + other.capacity,
+            in_use: self.in_use + other.in_use,
+            waiting: self.waiting + other.waiting,
+            refused_caller: self.refused_caller + other.refused_caller,
+            refused_tenant: self.refused_tenant + other.refused_tenant,
+            refused_process: self.refused_process + other.refused_process,
+        }
+    }
 }
 
 /// A pool of units that is shared fairly.
