@@ -71,6 +71,8 @@ mod schema;
 mod schema_file;
 mod service_info;
 mod shutdown;
+#[path = "../stalled_calls/mod.rs"]
+mod stalled_calls;
 mod standard_services;
 mod storage_class;
 mod storage_move;

@@ -24,7 +24,8 @@ use strongroom::{
 };
 
 use crate::harness::{
-    PART, Service, Setup, file_id, service_test_in, service_test_with, sha256, spec, upload_messages,
+    PART, Service, Setup, UNLIMITED, file_id, service_test_in, service_test_with, sha256, spec,
+    upload_messages,
 };
 
 struct NoProgress;
@@ -52,7 +53,7 @@ fn new_mover(s: &Service) -> BlobMover {
     let stores: Vec<_> = others.chain([Arc::clone(&faulty)]).collect();
     BlobMover {
         db: s.db.clone(),
-        stores: Stores::new(stores, faulty.provider()).unwrap(),
+        stores: Stores::new(stores, faulty.provider(), UNLIMITED).unwrap(),
         clock: s.clock.clone(),
         ids: Arc::new(SystemIds),
         part_size_bytes: PART as u64,
@@ -436,7 +437,7 @@ fn status_lists_configured_and_used_providers() {
         assert_eq!(rows, [("new", false, true, 0, 0), ("old", true, false, 5, bytes)]);
         assert!(statuses[0].latency_milliseconds.is_some() && statuses[1].problem.is_some(), "{statuses:?}");
 
-        let only_new = Stores::new([Arc::clone(stores.get("new").unwrap())], "new").unwrap();
+        let only_new = Stores::new([Arc::clone(stores.get("new").unwrap())], "new", UNLIMITED).unwrap();
         let statuses = list_provider_statuses(&s.db, &only_new).await.unwrap();
         let old = statuses.iter().find(|provider| provider.name == "old").unwrap();
         assert!(!old.is_reachable && old.problem.as_ref().unwrap().contains("not configured"), "{old:?}");

@@ -12,6 +12,7 @@
 
 use super::relocation::{Relocation, RelocationOutcome, TargetClass, verify_object};
 use crate::{
+    admission::Holder,
     app::{App, Error},
     db::{
         DbError, TenantTx, Viewer,
@@ -69,8 +70,9 @@ pub async fn apply_storage_class(app: &App, tenant: TenantId, file: FileId) -> R
     let (mut moved, mut is_incomplete, mut failure) = (0, false, None);
     for classed in misplaced {
         let key = classed.movable.tenant_blob.blob.key.clone();
-        let store = match app.stores.get(&classed.movable.tenant_blob.blob.provider) {
-            Ok(store) => store.as_ref(),
+        let provider = &classed.movable.tenant_blob.blob.provider;
+        let store = match app.stores.get_for(provider, Holder::of_tenant(tenant)) {
+            Ok(store) => store,
             Err(unknown) => {
                 tracing::info!(%tenant, %key, error = %unknown, "failed to move blob to its storage class");
                 failure = Some(unknown.into());
@@ -86,7 +88,7 @@ pub async fn apply_storage_class(app: &App, tenant: TenantId, file: FileId) -> R
             is_incomplete = true;
             break;
         }
-        match move_blob(app, &classed, store).await {
+        match move_blob(app, &classed, store.as_ref()).await {
             Ok(RelocationOutcome::Moved) => moved += 1,
             Ok(RelocationOutcome::Superseded) => {
                 tracing::info!(%tenant, %key, "blob was purged, moved or given another target class during its move");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::error::{check_size, count_refusal};
 use crate::{
+    admission::Holder,
     app::{
         App, Error,
         access::{check_can_write, require_visible},
@@ -285,7 +286,7 @@ pub(super) fn new_target(app: &App, caller: &Caller, spec: &ResolvedSpec) -> Res
         ObjectKey::for_blob(&app.limits.key_prefix, caller.tenant_id(), &spec.rules.category, day, blob_id)
             .map_err(Error::internal)?;
     let options = PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id));
-    let store = Arc::clone(app.stores.primary());
+    let store = app.stores.primary_for(Holder::of_caller(caller));
     Ok(Target { store, blob_id, key, options, destination: spec.checked.destination.kind() })
 }
 
@@ -293,7 +294,7 @@ impl Target {
     /// Returns the location of the blob of a stored upload.
     pub(super) fn from_stored(app: &App, caller: &Caller, stored: &StoredUpload) -> Result<Self, Error> {
         Ok(Self {
-            store: Arc::clone(app.stores.get(&stored.provider)?),
+            store: app.stores.get_for(&stored.provider, Holder::of_caller(caller))?,
             blob_id: stored.blob_id,
             key: stored.key.clone(),
             options: PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id)),

@@ -11,6 +11,7 @@ mod decoded_messages;
 mod detailed_errors;
 mod header_limit;
 mod in_flight;
+mod last_byte;
 mod measure;
 mod message_budget;
 mod panic_barrier;
@@ -18,6 +19,7 @@ mod space;
 mod suspension;
 mod trace;
 mod unread_responses;
+mod unread_streams;
 
 use std::{
     convert::Infallible,

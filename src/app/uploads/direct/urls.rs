@@ -2,6 +2,7 @@
 
 use super::part_count;
 use crate::{
+    admission::Holder,
     app::{
         App, Error, Resource,
         uploads::{UploadError, admit::check_target_again, open::abandon::abandon_if_refused},
@@ -50,7 +51,7 @@ pub async fn presign_upload_urls(
     let stored = find_open_upload(&mut tx, caller, id).await;
     let stored = abandon_if_refused(app, caller, id, tx.finish(stored).await).await;
     let Some(stored) = stored? else { return Ok(None) };
-    let store = app.stores.get(&stored.provider)?;
+    let store = app.stores.get_for(&stored.provider, Holder::of_caller(caller))?;
     let expires_in = app.limits.uploads.direct_url_lifetime();
     let size_bytes = stored.upload.size_bytes.unwrap_or_default();
     let part_size_bytes = stored.upload.part_size_bytes;
