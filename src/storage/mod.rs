@@ -79,6 +79,7 @@ mod provision;
 mod retrying;
 mod s3;
 mod source_directory;
+mod source_entry;
 mod source_object;
 mod stores;
 #[cfg(test)]
@@ -95,13 +96,14 @@ pub use self::{
     decorator::{Attempt, Decorator, Operation},
     error::{StorageError, StorageErrorKind},
     extension::ObjectStorageExt,
-    import_source::{EntryProblem, ImportSource, SourceEntry, SourceKeys},
+    import_source::{ImportSource, SourceKeys},
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
     payload::Payload,
     presign::{PresignRequest, PresignedUrl},
     provision::{Capabilities, InitOptions, InitOutcome, InitReport, InitStep, Space},
     s3::{Encryption, PayloadSigning, S3Credentials, S3Options, SourceBucket},
     source_directory::SourceDirectory,
+    source_entry::{EntryProblem, SourceEntry},
     source_object::SourceObject,
     stores::{Stores, UnknownProvider},
     traced::Traced,
