@@ -29,11 +29,13 @@ use crate::{
     domain::violations::Violations,
     grpc::{
         call::request_origin,
+        convert::structs,
         methods::{self, Responses},
         status::{self, TransportError},
     },
     proto::{
         codec::{self, DecodeGuard, Held},
+        struct_limits::StructLimits,
         wire::{Refusal, Weight},
     },
 };
@@ -109,6 +111,10 @@ impl CallGuard {
 }
 
 impl DecodeGuard for CallGuard {
+    fn struct_limits(&self) -> &StructLimits {
+        &structs::LIMITS
+    }
+
     fn admit(&self, scanned: Result<Weight, Refusal>) -> Result<(), Status> {
         let mut held = self.held();
         // The message before it was validated.
@@ -118,8 +124,11 @@ impl DecodeGuard for CallGuard {
                 *held = self.acquire(weight)?;
                 Ok(())
             }
-            Err(Refusal::TooMuch { field, description }) => {
-                let violations = Violations::one(field, description);
+            Err(Refusal::TooMuch(excesses)) => {
+                let mut violations = Violations::new();
+                for excess in excesses {
+                    violations.add(excess.field, excess.description);
+                }
                 Err(status::status(&violations.into(), &self.call_id))
             }
             Err(Refusal::Malformed(cause)) => {
@@ -165,7 +174,10 @@ mod tests {
     use tonic_types::StatusExt;
 
     use super::*;
-    use crate::grpc::layers::testing::{call, request, status};
+    use crate::{
+        grpc::layers::testing::{call, request, status},
+        proto::wire::Excess,
+    };
 
     const MIB: usize = 1024 * 1024;
 
@@ -241,7 +253,8 @@ mod tests {
 
     #[tokio::test]
     async fn refused_message_names_its_field() {
-        let refusal = Refusal::TooMuch { field: "spec.tags".into(), description: "has too many".into() };
+        let excess = |field: &str| Excess { field: field.to_owned(), description: "has too many".to_owned() };
+        let refusal = Refusal::TooMuch(vec![excess("spec.tags"), excess("spec.metadata")]);
         let layer = layer();
         let respond = move |_| {
             let refused = codec::admit_for_test(Err(refusal.clone())).unwrap_err();
@@ -249,6 +262,11 @@ mod tests {
         };
         let status = status(&call(&layer, request("/any"), respond).await).unwrap();
         assert_eq!(status.code(), Code::InvalidArgument);
-        assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "spec.tags");
+        let violations = status.get_details_bad_request().unwrap().field_violations;
+        assert_eq!(violations.len(), 2);
+        assert_eq!(
+            (violations[0].field.as_str(), violations[1].field.as_str()),
+            ("spec.tags", "spec.metadata")
+        );
     }
 }
