@@ -5,20 +5,21 @@
 //! beginning. This one covers the time until the last message.
 
 use std::{
-    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
-use http_body::{Body as HttpBody, Frame};
+use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 
-use super::{Around, Inner, Next};
+use super::{
+    Around, Inner, Next,
+    observed_body::{BodyObserver, PolledFrame, observe, poll_inner},
+};
 use crate::{
     app::Error,
     config::DeadlinesConfig,
@@ -129,7 +130,7 @@ impl Around for Deadline {
             Class::Unary(_) | Class::Upload => response,
             Class::Stream(_) | Class::Watch => {
                 let end = self.end(class, deadline, call_id);
-                response.map(|inner| Body::new(EndingBody { inner, end: Some(end) }))
+                response.map(|body| end_with(body, end))
             }
         }
     }
@@ -163,34 +164,30 @@ fn caller_timeout(headers: &HeaderMap) -> Option<Duration> {
     Some(timeout - EARLY_END_MAX.min(timeout / 10))
 }
 
-/// A body that ends early, with a status in its trailers, when a future is ready.
-pub(super) struct EndingBody {
-    pub(super) inner: Body,
-    pub(super) end: Option<BoxFuture<'static, Status>>,
+/// Ends a body early, with a status in its trailers, when a future is ready.
+pub(super) fn end_with(body: Body, end: BoxFuture<'static, Status>) -> Body {
+    observe(body, EarlyEnd(Some(end)))
 }
 
-impl HttpBody for EndingBody {
-    type Data = Bytes;
-    type Error = Status;
+/// The early end of a body; `None` after it.
+struct EarlyEnd(Option<BoxFuture<'static, Status>>);
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Some(end) = self.end.as_mut() else { return Poll::Ready(None) };
+impl BodyObserver for EarlyEnd {
+    fn poll_frame(&mut self, body: &mut Body, context: &mut Context<'_>) -> PolledFrame {
+        let Some(end) = self.0.as_mut() else { return Poll::Ready(None) };
         if let Poll::Ready(status) = end.as_mut().poll(context) {
             // The inner stream is dropped now, not when the client has read the trailers.
-            self.inner = Body::empty();
-            self.end = None;
+            *body = Body::empty();
+            self.0 = None;
             let mut trailers = HeaderMap::new();
             let written = status.add_header(&mut trailers).map(|()| Frame::trailers(trailers));
             return Poll::Ready(Some(written));
         }
-        Pin::new(&mut self.inner).poll_frame(context)
+        poll_inner(body, context)
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+    fn size_hint(&self, _: &Body) -> SizeHint {
+        SizeHint::default()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tests of deadlines, with a paused clock.
 
+use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use tonic::Code;
 use tonic_types::StatusExt;

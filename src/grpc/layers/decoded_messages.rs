@@ -9,18 +9,16 @@
 //! waiting would keep the encoded message in memory.
 
 use std::{
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::Context,
 };
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Body as HttpBody, Frame};
 use tonic::{Status, body::Body};
 
 use super::{
     Around, Inner, Next,
+    observed_body::{BodyObserver, PolledFrame, observe, poll_inner},
     space::{Space, SpaceLimits},
 };
 use crate::{
@@ -82,7 +80,7 @@ impl Around for DecodedMessages {
             // The guard is dropped, and with it the space of the request, which was validated.
             return response;
         }
-        response.map(|inner| Body::new(GuardedBody { inner, guard }))
+        response.map(|body| observe(body, guard))
     }
 }
 
@@ -144,32 +142,18 @@ impl DecodeGuard for CallGuard {
     }
 }
 
-/// The body of a response that decodes messages while it is sent.
-struct GuardedBody {
-    inner: Body,
-    guard: Arc<CallGuard>,
-}
-
-impl HttpBody for GuardedBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let guard = Arc::<CallGuard>::clone(&self.guard);
-        let inner = Pin::new(&mut self.inner);
-        codec::guarded_sync(guard, || inner.poll_frame(context))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+/// Guards the messages that are decoded while a response is sent.
+impl BodyObserver for Arc<CallGuard> {
+    fn poll_frame(&mut self, body: &mut Body, context: &mut Context<'_>) -> PolledFrame {
+        let guard = Self::clone(self);
+        codec::guarded_sync(guard, || poll_inner(body, context))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use tonic::Code;
     use tonic_types::StatusExt;
 

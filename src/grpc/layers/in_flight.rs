@@ -8,17 +8,18 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use http::{Extensions, Request, Response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Code, Status, body::Body};
 
-use super::{Around, Inner, Next, anonymous::Anonymous, deadline::EndingBody};
+use super::{
+    Around, Inner, Next,
+    anonymous::Anonymous,
+    deadline::end_with,
+    observed_body::{Holding, observe},
+};
 use crate::{
     admission::{
         Holder, ShareLimits, ShareStatus, Shares, Slot, holder::normalize_address, rates::RateLimiter,
@@ -133,7 +134,7 @@ impl InFlight {
             place.displaced().await;
             displaced()
         });
-        response.map(|inner| Body::new(EndingBody { inner, end: Some(end) }))
+        response.map(|body| end_with(body, end))
     }
 
     async fn run_authenticated<S: Inner>(
@@ -157,7 +158,7 @@ impl InFlight {
         {
             return status::status(&error, &call_id).into_http();
         }
-        response.map(|inner| Body::new(HoldingBody { inner, _held: slot }))
+        response.map(|body| observe(body, Holding(slot)))
     }
 }
 
@@ -175,7 +176,7 @@ impl Around for InFlight {
             Some(Access::Anonymous) => self.run_anonymous(request, next, address).await,
             _ => self.run_authenticated(request, next, address).await,
         };
-        response.map(|inner| Body::new(HoldingBody { inner, _held: running }))
+        response.map(|body| observe(body, Holding(running)))
     }
 }
 
@@ -237,32 +238,6 @@ impl AddressRates {
             per_second_max,
             retry_after,
         })
-    }
-}
-
-/// A body that holds something until it is dropped.
-struct HoldingBody<H> {
-    inner: Body,
-    _held: H,
-}
-
-impl<H: Unpin> HttpBody for HoldingBody<H> {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.inner).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }
 

@@ -13,6 +13,7 @@ mod header_limit;
 mod in_flight;
 mod measure;
 mod message_budget;
+mod observed_body;
 mod panic_barrier;
 mod space;
 mod suspension;
