@@ -39,7 +39,7 @@ pub struct ServerConfig {
     pub response_idle_seconds: u64,
     /// Time in which a client must read a whole large response, in seconds.
     pub response_write_seconds: u64,
-    /// Time in which a message must arrive completely, in seconds.
+    /// Time over which the rate of a message is measured, in seconds.
     pub message_seconds: u64,
     /// Age at which a client is asked to reconnect, in seconds; 0 disables it.
     pub connection_age_max_seconds: u64,
@@ -138,8 +138,8 @@ impl ServerConfig {
         Duration::from_secs(self.unauthenticated_seconds)
     }
 
-    /// Returns the time in which a message must arrive completely.
-    pub fn message_timeout(&self) -> Duration {
+    /// Returns the time over which the rate of a message is measured.
+    pub fn message_window(&self) -> Duration {
         Duration::from_secs(self.message_seconds)
     }
 

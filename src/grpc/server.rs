@@ -24,8 +24,9 @@ use super::{
     health,
     imports::Imports,
     layers::{
-        Admit, AroundLayer, CallId, Deadline, DecodedMessages, DetailedErrors, Drain, HeaderLimit, InFlight,
-        Inner, Measure, MessageBudget, PanicBarrier, Suspension, Trace, UnreadResponses,
+        Admit, AroundLayer, ArrivalLimits, CallId, Deadline, DecodedMessages, DetailedErrors, Drain,
+        HeaderLimit, InFlight, Inner, Measure, MessageBudget, PanicBarrier, Suspension, Trace,
+        UnreadResponses,
     },
     message_limits::MessageLimits,
     policies::Policies,
@@ -36,7 +37,7 @@ use super::{
     webhooks::Webhooks,
 };
 use crate::{
-    app::{App, service_info::TransportLimits},
+    app::{App, service_info::TransportLimits, uploads::PaceLimits},
     config::{Config, ServerConfig, server::TlsConfig},
     proto::{
         self,
@@ -180,7 +181,11 @@ impl GrpcServer {
             // Before anything expensive: a token is verified only if its request may run.
             AroundLayer(shared.in_flight),
             // Around authentication, which may read the tenant from the database.
-            AroundLayer(Deadline { deadlines: config.deadlines.clone(), drain: drain.clone() }),
+            AroundLayer(Deadline {
+                deadlines: config.deadlines.clone(),
+                part_pace: PaceLimits::of_upload(&config.uploads),
+                drain: drain.clone(),
+            }),
             // The last check of the caller: the layers below see verified principals and anonymous methods only.
             AroundLayer(Auth { app: Arc::clone(&self.app), authenticator: Arc::clone(&self.authenticator) }),
             // After authentication: the shares and rates belong to verified callers.
@@ -199,12 +204,15 @@ impl GrpcServer {
 
     /// Creates the limits that all requests share, and reports their use.
     fn shared_limits(&self, config: &Config, limits: MessageLimits) -> SharedLimits {
-        let arrival_max = config.server.message_timeout();
         let part_bytes_max = config.uploads.part_message_bytes_max();
         let shared = SharedLimits {
             in_flight: InFlight::new(config),
             unread_responses: UnreadResponses::new(&config.server),
-            message_budget: MessageBudget::new(config.uploads.decode_permits, limits, arrival_max),
+            message_budget: MessageBudget::new(
+                config.uploads.decode_permits,
+                limits,
+                ArrivalLimits::new(config),
+            ),
             decoded_messages: DecodedMessages::new(config.decoded_bytes_max(), part_bytes_max),
         };
         let SharedLimits { in_flight, unread_responses, message_budget, decoded_messages } = shared.clone();

@@ -40,7 +40,7 @@ pub(super) use self::{
     header_limit::HeaderLimit,
     in_flight::{ExpiredCredentials, InFlight, RequestSlot},
     measure::Measure,
-    message_budget::MessageBudget,
+    message_budget::{ArrivalLimits, MessageBudget},
     panic_barrier::PanicBarrier,
     suspension::Suspension,
     trace::Trace,
