@@ -23,6 +23,7 @@ mod error;
 mod event_hints;
 pub mod event_stream;
 pub mod events;
+mod evidence;
 pub mod expiring_files;
 mod failover;
 pub mod file_copies;
@@ -69,13 +70,13 @@ use std::{sync::Arc, time::Duration};
 
 pub use error::{Constraint, DbError, DbErrorKind};
 pub use event_hints::EventHints;
-pub use lost_commit::WrittenRow;
+pub use evidence::{TransactionId, WrittenRow};
 pub use migrate::SchemaError;
 pub use pool::PoolStatus;
 pub use pooler::PoolerError;
 pub use roles::RoleError;
 pub use system_tx::{SystemTx, TransactionOutcome};
-pub use tenant_tx::{TenantTx, TransactionId, Viewer};
+pub use tenant_tx::{TenantTx, Viewer};
 
 use crate::{
     admission::Holder,

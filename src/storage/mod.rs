@@ -79,6 +79,7 @@ mod provision;
 mod retrying;
 mod s3;
 mod source_directory;
+mod source_entry;
 mod source_object;
 mod stores;
 #[cfg(test)]
@@ -95,7 +96,7 @@ pub use self::{
     decorator::{Attempt, Decorator, Operation},
     error::{StorageError, StorageErrorKind},
     extension::ObjectStorageExt,
-    import_source::{EntryProblem, ImportSource, SourceEntry, SourceKeys},
+    import_source::{ImportSource, SourceKeys},
     limited::StoreLimits,
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
     payload::Payload,
@@ -103,6 +104,7 @@ pub use self::{
     provision::{Capabilities, InitOptions, InitOutcome, InitReport, InitStep, Space},
     s3::{Encryption, PayloadSigning, S3Credentials, S3Options, SourceBucket},
     source_directory::SourceDirectory,
+    source_entry::{EntryProblem, SourceEntry},
     source_object::SourceObject,
     stores::{Stores, UnknownProvider},
     traced::Traced,

@@ -6,7 +6,8 @@ use crate::harness::{Service, TestClock, service_test};
 
 /// Returns the time of the database, which no test clock overrides.
 async fn database_time(s: &Service) -> Timestamp {
-    let microseconds = s.superuser.query_number("SELECT extract(epoch FROM clock_timestamp()) * 1000000").await;
+    let microseconds =
+        s.superuser.query_number("SELECT extract(epoch FROM clock_timestamp()) * 1000000").await;
     Timestamp::from_timestamp_micros(microseconds).unwrap()
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::{
     app::{
         Error,
-        uploads::{Stall, UploadError},
+        uploads::{Stall, UploadError, bytes_per_second},
     },
     domain::checksum::ChecksumAlgorithm,
 };
@@ -42,7 +42,8 @@ pub enum ImportError {
     SourceIdle(Duration),
     /// The source sent fewer bytes in this time than the minimum rate requires.
     #[error(
-        "source sent {received_bytes} bytes in {seconds} seconds; the minimum is {rate_min_bytes_per_second} bytes per second; import the object again"
+        "source sent {received_bytes} bytes in {seconds} seconds, {} bytes per second; the minimum is {rate_min_bytes_per_second} bytes per second; import the object again",
+        bytes_per_second(*received_bytes, *seconds)
     )]
     SourceSlow { received_bytes: u64, seconds: u64, rate_min_bytes_per_second: u64 },
     /// The stored bytes were abandoned before the commit, because their lease expired.

@@ -153,14 +153,20 @@ pub enum UploadStreamOrder {
 /// The way in which a client was too slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Stall {
-    /// It sent no message for this long.
-    #[error("received no message for {} seconds", .0.as_secs())]
+    /// It sent no bytes for this long.
+    #[error("received no bytes for {} seconds", .0.as_secs())]
     Idle(Duration),
     /// It sent fewer bytes in this time than the minimum rate requires.
     #[error(
-        "received {received_bytes} bytes in {seconds} seconds; the minimum is {rate_min_bytes_per_second} bytes per second"
+        "received {received_bytes} bytes in {seconds} seconds, {} bytes per second; the minimum is {rate_min_bytes_per_second} bytes per second",
+        bytes_per_second(*received_bytes, *seconds)
     )]
     Slow { received_bytes: u64, seconds: u64, rate_min_bytes_per_second: u64 },
+}
+
+/// Returns the average rate over a time of at least one second.
+pub(crate) fn bytes_per_second(bytes: u64, seconds: u64) -> u64 {
+    bytes / seconds.max(1)
 }
 
 impl UploadError {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::{Request, Response};
 use tonic::body::Body;
 
-use super::{Around, Inner, Next, deadline::EndingBody};
+use super::{Around, Inner, Next, deadline::end_with};
 use crate::{
     app::{App, Principal, tenants::wait_until_suspended},
     grpc::{
@@ -66,6 +66,6 @@ impl Around for Suspension {
         if is_upload {
             return response;
         }
-        response.map(|inner| Body::new(EndingBody { inner, end: Some(end) }))
+        response.map(|body| end_with(body, end))
     }
 }

@@ -87,13 +87,13 @@ fn stream_errors_of_uploads_are_pinned() {
         (
             U::Stalled(Stall::Idle(MINUTE)),
             "UPLOAD_STALLED",
-            "upload stalled: received no message for 60 seconds; it was not committed",
+            "upload stalled: received no bytes for 60 seconds; it was not committed",
         ),
         (
             U::Stalled(slow),
             "UPLOAD_STALLED",
-            "upload stalled: received 512 bytes in 30 seconds; the minimum is 1024 bytes per second; it was not \
-             committed",
+            "upload stalled: received 512 bytes in 30 seconds, 17 bytes per second; the minimum is 1024 bytes per \
+             second; it was not committed",
         ),
         (
             U::Fenced,
@@ -227,7 +227,8 @@ fn errors_of_imports_are_pinned() {
         (
             I::SourceSlow { received_bytes: 512, seconds: 30, rate_min_bytes_per_second: 1024 },
             "STORAGE_UNAVAILABLE",
-            "source sent 512 bytes in 30 seconds; the minimum is 1024 bytes per second; import the object again",
+            "source sent 512 bytes in 30 seconds, 17 bytes per second; the minimum is 1024 bytes per second; import \
+             the object again",
         ),
         (
             I::LeaseExpired,

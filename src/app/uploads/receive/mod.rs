@@ -1,7 +1,7 @@
 //! Receives the bytes of one upload: checks them, buffers at most one part, and writes full parts while more
 //! bytes arrive.
 //!
-//! `message` defines the messages and limits their pace. All buffers share one byte budget of the process
+//! `message` defines the messages, and `pace` limits how slowly they may arrive. All buffers share one byte budget of the process
 //! (`budget`). `content` computes size, digest and type of the bytes, `part` buffers and writes one part, and
 //! `persisted` describes the parts that were stored before.
 //!
@@ -11,20 +11,21 @@ pub(super) mod budget;
 pub(super) mod compare;
 pub(super) mod content;
 pub(super) mod message;
+pub(super) mod pace;
 mod part;
 pub(super) mod persisted;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::Stream;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use self::{
     budget::BudgetError,
     content::{ContentInspector, ContentSummary},
-    message::{PaceMonitor, PartMessage, UploadMessage},
+    message::{PartMessage, UploadMessage},
+    pace::{PaceLimits, PaceMonitor, UploadStream},
     part::{Part, PartCheckpoint, PartWrite, WrittenPart},
     persisted::{PersistedParts, ResentParts},
 };
@@ -102,7 +103,7 @@ pub(super) async fn receive_upload<S>(
     messages: S,
 ) -> Result<ReceivedStream, Error>
 where
-    S: Stream<Item = UploadMessage> + Send + Unpin,
+    S: UploadStream,
 {
     let sink = Sink::open(app, caller, admitted).await?;
     let (limits, rules) = match admitted.basis {
@@ -124,10 +125,10 @@ pub(super) async fn receive_stream<S>(
     mut messages: S,
 ) -> Result<ReceivedStream, Error>
 where
-    S: Stream<Item = UploadMessage> + Send + Unpin,
+    S: UploadStream,
 {
     let mut receiver = Receiver::new(app, caller, content, sink, persisted);
-    let mut pace = PaceMonitor::new(app);
+    let mut pace = PaceMonitor::new(PaceLimits::of_upload(&app.limits.uploads));
     loop {
         match pace.next_message(&mut messages, receiver.streamed_bytes).await? {
             Some(UploadMessage::Chunk { offset, data, crc32c }) => {
