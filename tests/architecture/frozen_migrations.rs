@@ -36,6 +36,9 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130024300_index_scheduled_blobs", 0x9001_d86c_bf91_6e2d),
     ("20261130024400_create_erasures", 0x5e1f_cc7f_0369_4682),
     ("20261130025000_normalize_tags", 0x9821_f2cc_8ab9_718f),
+    ("20261130116100_add_tick_done_time", 0xc7ee_1cc2_b9ff_6b0b),
+    ("20261130116110_count_dependency_failures", 0xcaa3_4a36_d358_63db),
+    ("20261130116120_create_storage_breakers", 0xf01a_f1f3_7417_ea46),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.

@@ -68,7 +68,7 @@ pub async fn apply_storage_class(app: &App, tenant: TenantId, file: FileId) -> R
     let (mut moved, mut is_incomplete, mut failure) = (0, false, None);
     for classed in misplaced {
         let key = classed.movable.tenant_blob.blob.key.clone();
-        let store = match app.stores.get(&classed.movable.tenant_blob.blob.provider) {
+        let store = match app.background_stores.get(&classed.movable.tenant_blob.blob.provider) {
             Ok(store) => store.as_ref(),
             Err(unknown) => {
                 tracing::info!(%tenant, %key, error = %unknown, "failed to move blob to its storage class");
