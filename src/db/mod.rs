@@ -48,6 +48,7 @@ mod roles;
 pub mod schedules;
 mod schema;
 mod sql;
+pub mod storage_breakers;
 pub mod storage_classes;
 pub mod stray_objects;
 pub mod sweep_candidates;

@@ -282,6 +282,26 @@ pub async fn list_expired(
     query("list expired uploads", page).load(tx.connection()?).await
 }
 
+/// Returns open uploads of all providers whose lease has expired, after a position, ordered by expiry time.
+pub async fn list_expired_open(
+    tx: &mut SystemTx,
+    after: Option<ExpiredUploadCursor>,
+    limit: i64,
+) -> Result<Vec<ExpiredUpload>, DbError> {
+    type Position = Record<(Timestamptz, SqlUuid, SqlUuid)>;
+    let after = after.unwrap_or(ExpiredUploadCursor::START);
+    let position = (uploads::lease_expire_time, uploads::tenant_id, uploads::id);
+    let page = uploads::table
+        .across_tenants()
+        .filter(uploads::state.eq(UploadState::Open))
+        .filter(uploads::lease_expire_time.le(now()))
+        .filter(position.into_sql::<Position>().gt((after.lease_expire_time, after.tenant, after.upload)))
+        .order(position)
+        .limit(limit)
+        .select(ExpiredUpload::as_select());
+    query("list expired open uploads", page).load(tx.connection()?).await
+}
+
 /// Returns uploads of one tenant that are open or abandoned with bytes left in the store, regardless of their
 /// lease, each with its provider.
 pub async fn list_for_tenant(

@@ -17,9 +17,9 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 
 use super::{
-    ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
-    ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,
-    StorageError,
+    ByteStream, Capabilities, DeletionResults, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo,
+    MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions,
+    Space, StorageError,
 };
 use crate::domain::object_key::ObjectKey;
 
@@ -132,11 +132,37 @@ declare_decorator! {
     Presign: presign(request: &PresignRequest) -> Option<PresignedUrl>;
     Initialize: initialize(options: &InitOptions) -> InitReport;
     Space: space() -> Option<Space>;
+    DeleteBatch: delete_batch(keys: &[ObjectKey]) -> DeletionResults;
+}
+
+impl Operation {
+    /// Returns the verb phrase of errors, such as `put object`.
+    pub const fn verb_phrase(self) -> &'static str {
+        match self {
+            Self::Put => "put object",
+            Self::StartMultipart => "start multipart upload",
+            Self::PutPart => "put part",
+            Self::CompleteMultipart => "complete multipart upload",
+            Self::AbortMultipart => "abort multipart upload",
+            Self::Head => "head object",
+            Self::Get => "get object",
+            Self::Delete => "delete object",
+            Self::List => "list objects",
+            Self::ListMultiparts => "list multipart uploads",
+            Self::Check => "check store",
+            Self::Copy => "copy object",
+            Self::ListParts => "list parts",
+            Self::Presign => "presign",
+            Self::Initialize => "initialize store",
+            Self::Space => "query free space",
+            Self::DeleteBatch => "delete objects",
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use super::*;
     use crate::{
@@ -144,8 +170,10 @@ mod tests {
         domain::clock::SystemIds,
         storage::{
             Traced,
+            breaker::{Breaker, BreakerOptions},
             conformance::check_conformance,
             flaky::{Flaky, Plan},
+            guarded::Guarded,
             limited::{Limited, Permits, StoreLimits},
             tests::{key, memory, retrying},
         },
@@ -161,10 +189,16 @@ mod tests {
         }
     }
 
+    const BREAKER: BreakerOptions = BreakerOptions {
+        failures_max: 5,
+        backoff_base: Duration::from_secs(1),
+        backoff_max: Duration::from_secs(1),
+    };
+
     type Decorate = fn(Arc<dyn ObjectStorage>) -> Arc<dyn ObjectStorage>;
 
     /// All decorators, the base first.
-    const DECORATORS: [Decorate; 5] = [
+    const DECORATORS: [Decorate; 6] = [
         |store| Arc::new(Unchanged(store)),
         |store| Flaky::new(store, Plan::new()),
         |store| {
@@ -173,6 +207,7 @@ mod tests {
         },
         |store| retrying(store, 3),
         |store| Traced::wrap(store, Metrics::for_tests().unwrap()),
+        |store| Guarded::wrap(store, Arc::new(Breaker::new(BREAKER)), Duration::from_secs(60)),
     ];
 
     /// Performs an operation on an object that does not exist. The result does not matter.
@@ -194,7 +229,7 @@ mod tests {
             Operation::Copy => drop(store.copy(&key, &key, &options).await),
             Operation::ListParts => drop(store.list_parts(&key, &id).await),
             Operation::Presign => {
-                let (expires_in, content_type) = (std::time::Duration::from_secs(1), None);
+                let (expires_in, content_type) = (Duration::from_secs(1), None);
                 drop(
                     store
                         .presign(&PresignRequest::Put { key, size_bytes: 0, expires_in, content_type })
@@ -205,6 +240,8 @@ mod tests {
                 drop(store.initialize(&InitOptions { abort_incomplete_after_days: None }).await);
             }
             Operation::Space => drop(store.space().await),
+            // Without keys, because each also counts as a call of `delete`.
+            Operation::DeleteBatch => drop(store.delete_batch(&[]).await),
         }
     }
 

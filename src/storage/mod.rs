@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! app  ──►  Stores ──► Limited ──► Traced ──► Retrying ──► Local | Memory | S3
+//! background work  ──►  GuardedStores ──► Limited ──► Guarded ──► Traced ──► …
 //! ```
 //!
 //! # Guarantees of every adapter
@@ -22,8 +23,8 @@
 //! decides what to do. Keys are never reused, so orphaned objects and uploads can be found by listing and are
 //! swept after a grace period.
 //!
-//! **Idempotence.** A repeated `complete_multipart` returns the same result as the first. `abort_multipart`
-//! and `delete` succeed if there is nothing to do. `put_part` with the same number replaces the part, and
+//! **Idempotence.** A repeated `complete_multipart` returns the same result as the first. `abort_multipart`,
+//! `delete` and `delete_batch` succeed if there is nothing to do. `put_part` with the same number replaces the part, and
 //! only the receipt returned last is valid. A rejected `complete_multipart` leaves the upload open.
 //!
 //! **Order.** `list` and `list_multiparts` return keys in bytewise order. Uploads with the same key are
@@ -65,9 +66,12 @@ pub mod conformance;
 pub mod flaky;
 
 mod backoff;
+mod breaker;
 mod decorator;
 mod error;
 mod extension;
+mod guarded;
+mod guarded_stores;
 mod import_source;
 mod limited;
 mod local;
@@ -93,9 +97,11 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub use self::{
+    breaker::{Breaker, BreakerOptions, BreakerStatus},
     decorator::{Attempt, Decorator, Operation},
     error::{StorageError, StorageErrorKind},
     extension::ObjectStorageExt,
+    guarded_stores::{Breakers, GuardedStores},
     import_source::{ImportSource, SourceKeys},
     limited::StoreLimits,
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
@@ -122,6 +128,12 @@ pub const PART_NUMBER_MAX: u32 = 10_000;
 
 /// The maximum size of a part in bytes (5 GiB), as in S3.
 pub const PART_SIZE_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024;
+
+/// The maximum number of objects of a batch deletion, as in S3.
+pub const DELETE_BATCH_KEYS_MAX: usize = 1_000;
+
+/// The results of a batch deletion, one for each key.
+pub type DeletionResults = Vec<Result<(), StorageError>>;
 
 /// The bytes of an object, in order. See "Limits" in the [module](self) documentation.
 pub type ByteStream = BoxStream<'static, Result<Bytes, StorageError>>;
@@ -220,6 +232,14 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
 
     /// Deletes an object. Does nothing if the object does not exist.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError>;
+
+    /// Deletes up to [`DELETE_BATCH_KEYS_MAX`] different objects, with as few requests as the store allows.
+    /// Returns the result of each key, in the order of the keys: a key that fails does not affect the others.
+    /// An object that does not exist is a success.
+    ///
+    /// # Errors
+    /// Returns `InvalidInput` if there are more keys. After any other error the outcome of every key is unknown.
+    async fn delete_batch(&self, keys: &[ObjectKey]) -> Result<DeletionResults, StorageError>;
 
     /// Lists up to `limit` objects whose keys start with `prefix` and are greater than `after`. The prefix is
     /// text; it need not end at a slash.

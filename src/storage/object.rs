@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range};
 
-use super::{PART_NUMBER_MAX, PART_SIZE_BYTES_MAX, StorageError};
+use super::{DELETE_BATCH_KEYS_MAX, PART_NUMBER_MAX, PART_SIZE_BYTES_MAX, StorageError};
 use crate::domain::{clock::Timestamp, ids::TenantId, object_key::ObjectKey, storage_class::StorageClass};
 
 /// Attributes of a new object. They are hints for people who inspect the store; the record in the database is
@@ -169,6 +169,15 @@ pub(super) fn check_part(
         return Err(StorageError::invalid_input(operation, reason));
     }
     Ok(())
+}
+
+/// Checks the number of keys of a batch deletion.
+pub(super) fn check_delete_batch(keys: &[ObjectKey]) -> Result<(), StorageError> {
+    if keys.len() <= DELETE_BATCH_KEYS_MAX {
+        return Ok(());
+    }
+    let reason = format!("batch has {} keys; the limit is {DELETE_BATCH_KEYS_MAX}", keys.len());
+    Err(StorageError::invalid_input("delete objects", reason))
 }
 
 /// Checks that the range lies inside an object of this size.

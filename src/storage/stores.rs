@@ -30,9 +30,17 @@ struct SharedStore {
 
 impl SharedStore {
     fn new(unlimited: Arc<dyn ObjectStorage>, limits: StoreLimits) -> Self {
-        let permits = Permits::new(limits);
+        Self::with_permits(unlimited, Permits::new(limits))
+    }
+
+    fn with_permits(unlimited: Arc<dyn ObjectStorage>, permits: Permits) -> Self {
         let for_background = Limited::wrap(Arc::clone(&unlimited), permits.clone(), Holder::BACKGROUND);
         Self { unlimited, permits, for_background }
+    }
+
+    /// Returns another store with the same permits.
+    fn with_store(&self, store: Arc<dyn ObjectStorage>) -> Self {
+        Self::with_permits(store, self.permits.clone())
     }
 
     fn store_for(&self, holder: Holder) -> Arc<dyn ObjectStorage> {
@@ -82,6 +90,13 @@ impl Stores {
             )
         })?;
         Ok(Self { by_name, primary })
+    }
+
+    /// Returns the stores with each one replaced, under the same names. They share the permits.
+    pub(super) fn map(&self, replace: impl Fn(&Arc<dyn ObjectStorage>) -> Arc<dyn ObjectStorage>) -> Self {
+        let replace = |shared: &SharedStore| shared.with_store(replace(&shared.unlimited));
+        let by_name = self.by_name.iter().map(|(name, shared)| (name.clone(), replace(shared))).collect();
+        Self { by_name, primary: replace(&self.primary) }
     }
 
     /// Returns the store for new objects, for background work.

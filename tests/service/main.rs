@@ -10,6 +10,7 @@
 mod archive;
 mod audit_retention;
 mod auth;
+mod background_isolation;
 mod batch_delete;
 mod batch_get;
 mod bounded_responses;
@@ -42,6 +43,7 @@ mod import_buckets;
 mod import_find;
 mod import_urls;
 mod issuers;
+mod job_waits;
 mod jobs;
 mod large_headers;
 mod list;

@@ -1,7 +1,7 @@
 //! File system operations: write, sync, link, and sync the directories. Everything here blocks.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs::{self, DirBuilder, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
@@ -14,7 +14,9 @@ use std::{
 
 use uuid::Uuid;
 
-use super::super::{MultipartId, ObjectInfo, Payload, Space, StorageError, StorageErrorKind};
+use super::super::{
+    DeletionResults, MultipartId, ObjectInfo, Payload, Space, StorageError, StorageErrorKind,
+};
 use crate::domain::{clock::Timestamp, object_key::ObjectKey};
 
 /// The number of directories cached as durable. Each takes a few hundred bytes; dropping the cache costs a
@@ -265,6 +267,32 @@ impl Disk {
             false => Ok(()),
         };
         delete().map_err(|error| map_io_error(error, "delete object").with_key(key))
+    }
+
+    /// Deletes objects, and syncs each of their directories once.
+    pub(super) fn delete_batch(&self, keys: &[ObjectKey]) -> DeletionResults {
+        let directory_of = |key: &ObjectKey| {
+            self.object_path(key).parent().map_or_else(|| self.objects.clone(), Path::to_owned)
+        };
+        let removed: Vec<io::Result<bool>> =
+            keys.iter().map(|key| remove_file(&self.object_path(key))).collect();
+        let changed = keys.iter().zip(&removed).filter(|(_, removed)| matches!(removed, Ok(true)));
+        let changed: HashSet<PathBuf> = changed.map(|(key, _)| directory_of(key)).collect();
+        let mut unsynced: HashMap<PathBuf, io::Error> = HashMap::new();
+        for directory in changed {
+            if let Err(error) = sync_directory(&directory) {
+                unsynced.insert(directory, error);
+            }
+        }
+        let result = |(key, removed): (&ObjectKey, io::Result<bool>)| {
+            let deleted = match (removed, unsynced.get(&directory_of(key))) {
+                (Err(error), _) => Err(error),
+                (Ok(true), Some(error)) => Err(io::Error::new(error.kind(), error.to_string())),
+                (Ok(_), _) => Ok(()),
+            };
+            deleted.map_err(|error| map_io_error(error, "delete object").with_key(key))
+        };
+        keys.iter().zip(removed).map(result).collect()
     }
 
     /// Writes, syncs and removes a test file.

@@ -40,10 +40,10 @@ use self::{
     multipart::OpenUploads,
 };
 use super::{
-    ByteStream, Capabilities, InitOptions, InitOutcome, InitReport, ListPage, MultipartId, MultipartInfo,
-    MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions,
-    Space, StorageError,
-    object::{check_part, check_part_size, check_parts},
+    ByteStream, Capabilities, DeletionResults, InitOptions, InitOutcome, InitReport, ListPage, MultipartId,
+    MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest,
+    PresignedUrl, PutOptions, Space, StorageError,
+    object::{check_delete_batch, check_part, check_part_size, check_parts},
 };
 use crate::domain::{clock::IdSource, object_key::ObjectKey};
 
@@ -182,6 +182,12 @@ impl ObjectStorage for Local {
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         let (disk, key) = (Arc::clone(&self.disk), key.clone());
         run_blocking("delete object", move || disk.delete(&key)).await
+    }
+
+    async fn delete_batch(&self, keys: &[ObjectKey]) -> Result<DeletionResults, StorageError> {
+        check_delete_batch(keys)?;
+        let (disk, keys) = (Arc::clone(&self.disk), keys.to_vec());
+        run_blocking("delete objects", move || Ok(disk.delete_batch(&keys))).await
     }
 
     async fn list(

@@ -17,10 +17,10 @@ use futures::{StreamExt, stream};
 pub(super) use self::body::KeptContent;
 use self::body::{Body, copy_head};
 use super::{
-    ByteStream, Capabilities, InitOptions, InitOutcome, InitReport, ListPage, MultipartId, MultipartInfo,
-    MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions,
-    Space, StorageError, StorageErrorKind,
-    object::{check_part, check_part_size, check_parts, check_range},
+    ByteStream, Capabilities, DeletionResults, InitOptions, InitOutcome, InitReport, ListPage, MultipartId,
+    MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest,
+    PresignedUrl, PutOptions, Space, StorageError, StorageErrorKind,
+    object::{check_delete_batch, check_part, check_part_size, check_parts, check_range},
 };
 use crate::domain::{
     clock::{Clock, IdSource, Timestamp},
@@ -239,6 +239,16 @@ impl ObjectStorage for Memory {
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         self.state().objects.remove(key.as_str());
         Ok(())
+    }
+
+    async fn delete_batch(&self, keys: &[ObjectKey]) -> Result<DeletionResults, StorageError> {
+        check_delete_batch(keys)?;
+        let mut state = self.state();
+        let delete = |key: &ObjectKey| {
+            state.objects.remove(key.as_str());
+            Ok(())
+        };
+        Ok(keys.iter().map(delete).collect())
     }
 
     async fn list(

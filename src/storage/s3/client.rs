@@ -98,6 +98,8 @@ pub(super) struct Client {
     signs_payload: bool,
     /// Whether a write has succeeded, so that the readiness check need not write.
     pub(super) has_written: AtomicBool,
+    /// Whether the store has rejected a batch deletion as unknown, so that objects are deleted one by one.
+    pub(super) lacks_batch_deletion: AtomicBool,
     /// Tenant buckets that are known to exist. A cache.
     pub(super) known_buckets: Mutex<HashSet<String>>,
 }
@@ -135,6 +137,7 @@ impl Client {
             endpoint,
             signs_payload,
             has_written: AtomicBool::new(false),
+            lacks_batch_deletion: AtomicBool::new(false),
             known_buckets: Mutex::default(),
         })
     }

@@ -7,6 +7,7 @@
 //! - A download is one ranged GET. Its bytes are counted, so an interrupted connection is an error.
 //! - If a response leaves the outcome of a completion open, the adapter looks at the object: see `multipart`.
 
+mod batch_deletion;
 mod buckets;
 mod client;
 mod copy;
@@ -36,9 +37,9 @@ pub use self::{
     source_bucket::SourceBucket,
 };
 use super::{
-    ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
-    ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,
-    StorageError,
+    ByteStream, Capabilities, DeletionResults, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo,
+    MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions,
+    Space, StorageError,
 };
 use crate::domain::object_key::ObjectKey;
 
@@ -133,6 +134,10 @@ impl ObjectStorage for S3 {
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         objects::delete(&self.client, key).await
+    }
+
+    async fn delete_batch(&self, keys: &[ObjectKey]) -> Result<DeletionResults, StorageError> {
+        batch_deletion::delete_batch(&self.client, keys).await
     }
 
     async fn list(

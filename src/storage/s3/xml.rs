@@ -89,6 +89,31 @@ pub(super) struct EtagResult {
     pub(super) etag: String,
 }
 
+/// The result of a batch deletion.
+#[derive(Deserialize)]
+pub(super) struct DeleteResult {
+    /// One entry for each key.
+    #[serde(rename = "$value", default)]
+    pub(super) entries: Vec<DeletionEntry>,
+}
+
+/// The result of one key of a batch deletion.
+#[derive(Deserialize)]
+pub(super) enum DeletionEntry {
+    #[serde(rename_all = "PascalCase")]
+    Deleted { key: String },
+    #[serde(rename_all = "PascalCase")]
+    Error {
+        key: String,
+        code: String,
+        #[serde(default)]
+        message: String,
+    },
+    /// White space between the elements.
+    #[serde(rename = "$text")]
+    Text(#[allow(dead_code, reason = "the parser needs a place for the text")] String),
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct BucketList {

@@ -1,6 +1,7 @@
 //! Tests with scripted responses that no real store returns on demand: lost, late, truncated or contradictory
 //! ones.
 
+mod batch_deletion;
 mod complete;
 mod requests;
 mod script;
