@@ -32,6 +32,7 @@ pub mod file_readers;
 mod file_rows;
 pub mod file_tags;
 pub mod files;
+pub mod finished_upload;
 pub mod fsck;
 pub mod idempotency_keys;
 pub mod imports;

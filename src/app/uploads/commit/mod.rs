@@ -24,7 +24,7 @@ use crate::{
         DbError, TenantTx, Viewer,
         audit_entries::{AuditAction, AuditEntry},
         blobs::Blob,
-        commit::FinishedDestination,
+        finished_upload::FinishedDestination,
         idempotency_keys::RequestKey,
         upload_parts,
         uploads::{self, UploadLease},
