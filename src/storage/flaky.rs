@@ -202,6 +202,8 @@ fn planned_error(kind: StorageErrorKind, operation: Operation) -> StorageError {
         Operation::Presign => "presign",
         Operation::Initialize => "initialize store",
         Operation::Space => "query free space",
+        Operation::CopyPart => "copy part",
+        Operation::ListProtections => "list bucket protections",
     };
     StorageError::new(kind, verb).with_source("injected fault")
 }

@@ -11,7 +11,7 @@ use crate::{
         blobs::{self, ProviderUsage},
     },
     domain::error_text::with_causes,
-    storage::{ObjectStorage, Stores, UnknownProvider},
+    storage::{BucketProtection, ObjectStorage, Stores, UnknownProvider},
 };
 
 /// The number of checks per store. The median latency is reported.
@@ -35,6 +35,8 @@ pub struct ProviderStatus {
     pub archived_bytes: u64,
     /// The free space, if the store reports it.
     pub free_bytes: Option<u64>,
+    /// The buckets whose settings can keep the bytes of deleted objects.
+    pub protections: Vec<BucketProtection>,
     /// The error that makes the provider unusable.
     pub problem: Option<String>,
 }
@@ -71,6 +73,7 @@ fn unchecked_status(name: String, usage: Option<ProviderUsage>) -> ProviderStatu
         bytes: usage.as_ref().map_or(0, |usage| usage.bytes),
         archived_bytes: usage.as_ref().map_or(0, |usage| usage.archived_bytes),
         free_bytes: None,
+        protections: Vec::new(),
         problem: None,
     }
 }
@@ -97,6 +100,10 @@ async fn check_provider(
     status.latency_milliseconds = latencies.get(CHECKS / 2).map(|median| median.as_secs_f64() * 1000.0);
     match store.space().await {
         Ok(space) => status.free_bytes = space.map(|space| space.free_bytes),
+        Err(error) => status.problem = Some(with_causes(&error)),
+    }
+    match store.list_protections().await {
+        Ok(protections) => status.protections = protections,
         Err(error) => status.problem = Some(with_causes(&error)),
     }
     status

@@ -98,6 +98,12 @@ pub(super) struct Client {
     signs_payload: bool,
     /// Whether a write has succeeded, so that the readiness check need not write.
     pub(super) has_written: AtomicBool,
+    /// Whether the store verifies the checksum of a whole object, according to its last response.
+    pub(super) takes_whole_checksum: AtomicBool,
+    /// Whether it was logged that the store does not verify it.
+    pub(super) has_logged_checksum: AtomicBool,
+    /// Whether it was logged that versions of deleted objects stay.
+    pub(super) has_logged_versions: AtomicBool,
     /// Tenant buckets that are known to exist. A cache.
     pub(super) known_buckets: Mutex<HashSet<String>>,
 }
@@ -135,6 +141,9 @@ impl Client {
             endpoint,
             signs_payload,
             has_written: AtomicBool::new(false),
+            takes_whole_checksum: AtomicBool::new(false),
+            has_logged_checksum: AtomicBool::new(false),
+            has_logged_versions: AtomicBool::new(false),
             known_buckets: Mutex::default(),
         })
     }
