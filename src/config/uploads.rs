@@ -15,6 +15,8 @@ const CHUNK_OVERHEAD_BYTES: usize = 1_024;
 pub struct UploadsConfig {
     /// Size of the parts in which a file is written, in bytes.
     pub part_size_bytes: usize,
+    /// Number of parts of an upload stream before the first larger one.
+    pub equal_parts_max: u32,
     /// Maximum number of parts of one upload that are written concurrently.
     pub parts_in_flight_max: usize,
     /// Maximum number of concurrent upload streams in this process.
@@ -95,6 +97,7 @@ impl UploadsConfig {
 
     pub(super) fn check(&self, violations: &mut Violations, server: &ServerConfig) {
         violations.check_range("uploads.part_size_bytes", self.part_size_bytes, 5_242_880..=67_108_864);
+        violations.check_range("uploads.equal_parts_max", self.equal_parts_max, 1..=7_000);
         violations.check_range("uploads.streams_max", self.streams_max, 1..=65_536);
         violations.check_range("uploads.first_message_seconds", self.first_message_seconds, 1..=3_600);
         violations.check_range("uploads.parts_in_flight_max", self.parts_in_flight_max, 1..=32);

@@ -159,6 +159,14 @@ pub async fn is_lease_held(tx: &mut TenantTx, lease: UploadLease) -> Result<bool
     query("check lease", diesel::select(exists(held))).one(tx.connection()?).await
 }
 
+/// Returns the id of the multipart upload of an upload whose lease was neither lost nor has expired.
+pub async fn get_held_multipart_id(tx: &mut TenantTx, lease: UploadLease) -> Result<Option<String>, DbError> {
+    let held = held_upload!(tx, lease).filter(uploads::lease_expire_time.gt(now()));
+    let id = held.select(uploads::multipart_id);
+    let id: Option<Option<String>> = query("get multipart id", id).first(tx.connection()?).await?;
+    Ok(id.flatten())
+}
+
 /// Changes the reserved bytes by `by_bytes`, which may be negative. Returns false if the lease was lost or has
 /// expired, because such an upload can no longer be committed.
 pub async fn adjust_reservation(

@@ -17,11 +17,11 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 
 use super::{
-    ByteStream, Capabilities, DeletionResults, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo,
-    MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions,
-    Space, StorageError,
+    BucketProtection, ByteStream, Capabilities, DeletionResults, InitOptions, InitReport, ListPage,
+    MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload,
+    PresignRequest, PresignedUrl, PutOptions, Space, StorageError,
 };
-use crate::domain::object_key::ObjectKey;
+use crate::domain::{checksum::Crc64, object_key::ObjectKey};
 
 /// One attempt of an operation on the wrapped store.
 pub type Attempt<'a, T> = BoxFuture<'a, Result<T, StorageError>>;
@@ -117,8 +117,12 @@ declare_decorator! {
     StartMultipart:
         start_multipart(key: &ObjectKey, part_size_bytes: u64, options: &PutOptions) -> MultipartId;
     PutPart: put_part(key: &ObjectKey, id: &MultipartId, number: u32, body: Payload) -> PartReceipt;
-    CompleteMultipart:
-        complete_multipart(key: &ObjectKey, id: &MultipartId, parts: &[PartReceipt]) -> ObjectInfo;
+    CompleteMultipart: complete_multipart(
+        key: &ObjectKey,
+        id: &MultipartId,
+        parts: &[PartReceipt],
+        crc64nvme: Option<Crc64>
+    ) -> ObjectInfo;
     AbortMultipart: abort_multipart(key: &ObjectKey, id: &MultipartId) -> ();
     Head: head(key: &ObjectKey) -> ObjectInfo;
     Get: get(key: &ObjectKey, range: Range<u64>) -> ByteStream;
@@ -132,6 +136,8 @@ declare_decorator! {
     Presign: presign(request: &PresignRequest) -> Option<PresignedUrl>;
     Initialize: initialize(options: &InitOptions) -> InitReport;
     Space: space() -> Option<Space>;
+    CopyPart: copy_part(key: &ObjectKey, id: &MultipartId, number: u32, from: &ObjectInfo) -> PartReceipt;
+    ListProtections: list_protections() -> Vec<BucketProtection>;
     DeleteBatch: delete_batch(keys: &[ObjectKey]) -> DeletionResults;
 }
 
@@ -155,6 +161,8 @@ impl Operation {
             Self::Presign => "presign",
             Self::Initialize => "initialize store",
             Self::Space => "query free space",
+            Self::CopyPart => "copy part",
+            Self::ListProtections => "list bucket protections",
             Self::DeleteBatch => "delete objects",
         }
     }
@@ -167,7 +175,7 @@ mod tests {
     use super::*;
     use crate::{
         admission::Holder,
-        domain::clock::SystemIds,
+        domain::clock::{SystemIds, Timestamp},
         storage::{
             Traced,
             breaker::{Breaker, BreakerOptions},
@@ -218,7 +226,7 @@ mod tests {
             Operation::Put => drop(store.put(&key, body, &options).await),
             Operation::StartMultipart => drop(store.start_multipart(&key, 1, &options).await),
             Operation::PutPart => drop(store.put_part(&key, &id, 1, body).await),
-            Operation::CompleteMultipart => drop(store.complete_multipart(&key, &id, &[]).await),
+            Operation::CompleteMultipart => drop(store.complete_multipart(&key, &id, &[], None).await),
             Operation::AbortMultipart => drop(store.abort_multipart(&key, &id).await),
             Operation::Head => drop(store.head(&key).await),
             Operation::Get => drop(store.get(&key, 0..0).await),
@@ -242,6 +250,11 @@ mod tests {
             Operation::Space => drop(store.space().await),
             // Without keys, because each also counts as a call of `delete`.
             Operation::DeleteBatch => drop(store.delete_batch(&[]).await),
+            Operation::CopyPart => {
+                let from = ObjectInfo { key: key.clone(), size_bytes: 1, modify_time: Timestamp::UNIX_EPOCH };
+                drop(store.copy_part(&key, &id, 1, &from).await);
+            }
+            Operation::ListProtections => drop(store.list_protections().await),
         }
     }
 

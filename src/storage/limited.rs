@@ -98,9 +98,13 @@ impl Decorator for Limited {
         attempt: impl Fn() -> Attempt<'a, T> + Send,
     ) -> Result<T, StorageError> {
         let _permit = match operation {
-            // Readiness depends on the store, not on how many operations are active. The other three are rare
+            // Readiness depends on the store, not on how many operations are active. The others are rare
             // or do not send the bytes of files.
-            Operation::Check | Operation::Initialize | Operation::Space | Operation::Presign => None,
+            Operation::Check
+            | Operation::Initialize
+            | Operation::Space
+            | Operation::Presign
+            | Operation::ListProtections => None,
             _ => Some(self.acquire_permit(&self.permits.operations).await),
         };
         attempt().await

@@ -77,6 +77,7 @@ mod limited;
 mod local;
 mod memory;
 mod object;
+mod part_layout;
 mod payload;
 mod presign;
 mod provision;
@@ -105,9 +106,12 @@ pub use self::{
     import_source::{ImportSource, SourceKeys},
     limited::StoreLimits,
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
+    part_layout::{
+        GROWN_PART_SIZE_BYTES_MAX, OBJECT_SIZE_BYTES_MAX, PART_NUMBER_MAX, PART_SIZE_BYTES_MAX, PartLayout,
+    },
     payload::Payload,
     presign::{PresignRequest, PresignedUrl},
-    provision::{Capabilities, InitOptions, InitOutcome, InitReport, InitStep, Space},
+    provision::{BucketProtection, Capabilities, InitOptions, InitOutcome, InitReport, InitStep, Space},
     s3::{Encryption, PayloadSigning, S3Credentials, S3Options, SourceBucket},
     source_directory::SourceDirectory,
     source_entry::{EntryProblem, SourceEntry},
@@ -116,18 +120,13 @@ pub use self::{
     traced::Traced,
 };
 use crate::domain::{
+    checksum::Crc64,
     clock::{Clock, IdSource},
     object_key::ObjectKey,
 };
 
 /// The maximum size of a piece in a download stream, in bytes. A piece fits into one gRPC message.
 pub const PIECE_SIZE_BYTES_MAX: usize = 1024 * 1024;
-
-/// The highest part number of a multipart upload, as in S3.
-pub const PART_NUMBER_MAX: u32 = 10_000;
-
-/// The maximum size of a part in bytes (5 GiB), as in S3.
-pub const PART_SIZE_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024;
 
 /// The maximum number of objects of a batch deletion, as in S3.
 pub const DELETE_BATCH_KEYS_MAX: usize = 1_000;
@@ -162,7 +161,8 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
     ) -> Result<ObjectInfo, StorageError>;
 
     /// Starts a multipart upload. Every part has `part_size_bytes` bytes, except the last, which may be
-    /// shorter. Some stores require at least 5 MiB.
+    /// shorter; with [`PutOptions::equal_parts`], later parts are larger ([`PartLayout`]). Some stores
+    /// require at least 5 MiB.
     ///
     /// # Errors
     /// Returns `InvalidInput` if the store does not accept this part size.
@@ -186,17 +186,35 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
         body: Payload,
     ) -> Result<PartReceipt, StorageError>;
 
-    /// Creates the object from parts 1 to n. Stored parts that are not in `parts` are discarded.
+    /// Stores a part whose bytes are those of another object, which the store copies. The part may have more
+    /// bytes than one that is sent. The object is not changed.
     ///
     /// # Errors
-    /// Returns `InvalidInput` if a part is missing, was never stored, was replaced after its receipt was
+    /// Returns the errors of [`put_part`](Self::put_part), and `Damaged` if the object does not exist or has
+    /// another size.
+    async fn copy_part(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        number: u32,
+        from: &ObjectInfo,
+    ) -> Result<PartReceipt, StorageError>;
+
+    /// Creates the object from parts 1 to n. Stored parts that are not in `parts` are discarded. `crc64nvme` is
+    /// the checksum of the whole object; a store that supports it verifies it.
+    ///
+    /// # Errors
+    /// Returns `PartsDiffer` if a part is missing, was never stored, was replaced after its receipt was
     /// returned, or has the wrong size. Returns `NotFound` if there is neither such an upload nor such an
-    /// object. Returns `AlreadyExists` if another writer created an object with this key.
+    /// object, for example because the store aborted the upload. Returns `AlreadyExists` if another writer
+    /// created an object with this key. Returns `Damaged` if the object has another checksum; it may exist then.
+    /// Any other error changes nothing, and the call can be repeated.
     async fn complete_multipart(
         &self,
         key: &ObjectKey,
         id: &MultipartId,
         parts: &[PartReceipt],
+        crc64nvme: Option<Crc64>,
     ) -> Result<ObjectInfo, StorageError>;
 
     /// Aborts a multipart upload and frees its parts. Does nothing if the upload does not exist. If the
@@ -281,6 +299,9 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
 
     /// Checks that the store is reachable and writable. Used for readiness; neither limited nor retried.
     async fn check(&self) -> Result<(), StorageError>;
+
+    /// Lists the buckets whose settings can keep the bytes of deleted objects. Used by `storage status`.
+    async fn list_protections(&self) -> Result<Vec<BucketProtection>, StorageError>;
 }
 
 /// The options of a store and of its decorators.

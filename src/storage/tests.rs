@@ -242,7 +242,7 @@ async fn discard_adapter_returns_repeating_content() {
     for (number, body) in [(1, part.clone()), (2, part.slice(..PIECE_SIZE_BYTES_MAX))] {
         receipts.push(store.put_part(&key, &id, number, Payload::from(body)).await.unwrap());
     }
-    let info = store.complete_multipart(&key, &id, &receipts).await.unwrap();
+    let info = store.complete_multipart(&key, &id, &receipts, None).await.unwrap();
     assert_eq!(info.size_bytes, 3 * PIECE_SIZE_BYTES_MAX as u64);
 
     let range = 5..info.size_bytes - 5;

@@ -38,6 +38,7 @@ fn outcome_name(kind: StorageErrorKind) -> &'static str {
         StorageErrorKind::Unavailable => "unavailable",
         StorageErrorKind::NoSpace => "no_space",
         StorageErrorKind::Damaged => "damaged",
+        StorageErrorKind::PartsDiffer => "parts_differ",
         StorageErrorKind::InvalidInput => "invalid_input",
         StorageErrorKind::Other => "other",
     }

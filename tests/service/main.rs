@@ -34,6 +34,7 @@ mod expire;
 mod fairness;
 mod file_expiry;
 mod fsck;
+mod growing_parts;
 #[allow(dead_code, unused_imports, reason = "tests/faults uses the rest of the harness")]
 mod harness;
 mod hidden_files;
@@ -48,6 +49,7 @@ mod jobs;
 mod large_headers;
 mod list;
 mod list_education;
+mod lost_parts;
 mod media_types;
 mod model;
 mod ownership;

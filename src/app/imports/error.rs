@@ -51,6 +51,9 @@ pub enum ImportError {
         "lease on the stored bytes expired before the commit; no file was stored; import the object again"
     )]
     LeaseExpired,
+    /// The store no longer has the bytes that were stored before.
+    #[error("object store lost stored bytes of the object; no file was stored; import the object again")]
+    StoreLostBytes,
     /// The commit is so late that the sweeper may already have deleted the bytes.
     #[error(
         "bytes were stored {} s before the commit; the limit is {} s; no file was stored; import the object again",
@@ -91,6 +94,7 @@ impl ImportError {
             Self::FetchFailed { kind: FetchFailure::Unavailable, .. }
             | Self::SourceIdle(_)
             | Self::SourceSlow { .. }
+            | Self::StoreLostBytes
             | Self::CommitTooLate { .. } => Some(Duration::from_secs(1)),
             Self::FetchFailed { kind: FetchFailure::Gone | FetchFailure::Refused, .. }
             | Self::StreamOrder(_)
@@ -119,6 +123,7 @@ fn convert(error: UploadError) -> Error {
             ImportError::SourceSlow { received_bytes, seconds, rate_min_bytes_per_second }
         }
         UploadError::Fenced => ImportError::LeaseExpired,
+        UploadError::PartsLost => ImportError::StoreLostBytes,
         UploadError::CommitTooLate { age, age_max } => ImportError::CommitTooLate { age, age_max },
         // These concern the order of messages, resumed uploads and direct uploads. An import has none of them.
         error @ (UploadError::StreamOrder(_)
@@ -153,6 +158,7 @@ mod tests {
             UploadError::Stalled(idle),
             UploadError::Stalled(slow),
             UploadError::Fenced,
+            UploadError::PartsLost,
             UploadError::CommitTooLate { age: Duration::from_secs(2), age_max: Duration::from_secs(1) },
         ] {
             let before = error.to_string();

@@ -12,7 +12,7 @@ use crate::{
         blobs::{self, ProviderUsage},
     },
     domain::error_text::with_causes,
-    storage::{ObjectStorage, Stores, UnknownProvider},
+    storage::{BucketProtection, ObjectStorage, Stores, UnknownProvider},
 };
 
 /// The number of checks per store. The median latency is reported.
@@ -38,6 +38,8 @@ pub struct ProviderStatus {
     pub free_bytes: Option<u64>,
     /// The circuit breakers of background work, if a process that runs it reported any in the last minute.
     pub breaker: Option<BreakerSummary>,
+    /// The buckets whose settings can keep the bytes of deleted objects.
+    pub protections: Vec<BucketProtection>,
     /// The error that makes the provider unusable.
     pub problem: Option<String>,
 }
@@ -78,6 +80,7 @@ fn unchecked_status(name: String, usage: Option<ProviderUsage>) -> ProviderStatu
         archived_bytes: usage.as_ref().map_or(0, |usage| usage.archived_bytes),
         free_bytes: None,
         breaker: None,
+        protections: Vec::new(),
         problem: None,
     }
 }
@@ -104,6 +107,10 @@ async fn check_provider(
     status.latency_milliseconds = latencies.get(CHECKS / 2).map(|median| median.as_secs_f64() * 1000.0);
     match store.space().await {
         Ok(space) => status.free_bytes = space.map(|space| space.free_bytes),
+        Err(error) => status.problem = Some(with_causes(&error)),
+    }
+    match store.list_protections().await {
+        Ok(protections) => status.protections = protections,
         Err(error) => status.problem = Some(with_causes(&error)),
     }
     status

@@ -69,6 +69,9 @@ fn table(providers: &[ProviderStatus]) -> Result<String, Failure> {
         )?;
     }
     for provider in providers {
+        for protection in &provider.protections {
+            writeln!(table, "{}: bucket {}: {protection}", provider.name, protection.bucket)?;
+        }
         if let Some(problem) = &provider.problem {
             writeln!(table, "{}: {problem}", provider.name)?;
         }

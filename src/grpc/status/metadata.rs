@@ -132,6 +132,7 @@ fn upload_metadata(error: &UploadError) -> Entries {
         | UploadError::DirectUnsupported
         | UploadError::IsDirect
         | UploadError::NotDirect
+        | UploadError::PartsLost
         | UploadError::Fenced => Vec::new(),
     }
 }
@@ -146,6 +147,7 @@ fn import_metadata(error: &ImportError) -> Entries {
         | ImportError::FetchFailed { .. }
         | ImportError::SourceIdle(_)
         | ImportError::SourceSlow { .. }
+        | ImportError::StoreLostBytes
         | ImportError::LeaseExpired => Vec::new(),
     }
 }

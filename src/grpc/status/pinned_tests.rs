@@ -102,6 +102,12 @@ fn stream_errors_of_uploads_are_pinned() {
              stored no file",
         ),
         (
+            U::PartsLost,
+            "UPLOAD_PARTS_LOST",
+            "object store lost parts of this upload, which has ended; no file was stored; send the file as a new \
+             upload",
+        ),
+        (
             U::CommitTooLate { age: MINUTE, age_max: SECOND },
             "UPLOAD_FENCED",
             "bytes were stored 60 s before the commit; the limit is 1 s; no file was stored; send the upload again",
@@ -234,6 +240,11 @@ fn errors_of_imports_are_pinned() {
             I::LeaseExpired,
             "UPLOAD_FENCED",
             "lease on the stored bytes expired before the commit; no file was stored; import the object again",
+        ),
+        (
+            I::StoreLostBytes,
+            "UPLOAD_PARTS_LOST",
+            "object store lost stored bytes of the object; no file was stored; import the object again",
         ),
         (
             I::CommitTooLate { age: MINUTE, age_max: SECOND },

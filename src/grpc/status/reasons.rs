@@ -90,6 +90,7 @@ fn upload_reason(error: &UploadError) -> ErrorReason {
         UploadError::Committed(_) => ErrorReason::UploadCommitted,
         UploadError::Stalled(_) => ErrorReason::UploadStalled,
         UploadError::Fenced | UploadError::CommitTooLate { .. } => ErrorReason::UploadFenced,
+        UploadError::PartsLost => ErrorReason::UploadPartsLost,
     }
 }
 
@@ -104,6 +105,7 @@ fn import_reason(error: &ImportError) -> ErrorReason {
         | ImportError::SourceSlow { .. } => ErrorReason::StorageUnavailable,
         ImportError::ChecksumMismatch { .. } => ErrorReason::ChecksumMismatch,
         ImportError::SizeMismatch { .. } => ErrorReason::SizeMismatch,
+        ImportError::StoreLostBytes => ErrorReason::UploadPartsLost,
         ImportError::LeaseExpired | ImportError::CommitTooLate { .. } => ErrorReason::UploadFenced,
     }
 }
@@ -137,6 +139,7 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         ErrorReason::UploadNotFinished
         | ErrorReason::UploadStalled
         | ErrorReason::UploadFenced
+        | ErrorReason::UploadPartsLost
         | ErrorReason::EtagMismatch
         | ErrorReason::RequestInProgress
         | ErrorReason::OutcomeUnknown => Code::Aborted,

@@ -15,7 +15,7 @@ use std::{
 use uuid::Uuid;
 
 use super::super::{
-    DeletionResults, MultipartId, ObjectInfo, Payload, Space, StorageError, StorageErrorKind,
+    DeletionResults, MultipartId, ObjectInfo, PartLayout, Payload, Space, StorageError, StorageErrorKind,
 };
 use crate::domain::{clock::Timestamp, object_key::ObjectKey};
 
@@ -31,31 +31,42 @@ pub(super) struct Disk {
     durable: Mutex<HashSet<PathBuf>>,
 }
 
-/// The identity of an unfinished file: its id and the part size of its upload. The part size of a put is 0.
+/// Separates the part size from the number of equal parts in the id of an upload whose parts grow.
+const EQUAL_PARTS_SEPARATOR: char = '+';
+
+/// The identity of an unfinished file: its id and the layout of its upload. The part size of a put is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct UnfinishedId {
     pub(super) uuid: Uuid,
-    pub(super) part_size_bytes: u64,
+    pub(super) layout: PartLayout,
 }
 
 impl UnfinishedId {
     pub(super) const fn put(uuid: Uuid) -> Self {
-        Self { uuid, part_size_bytes: 0 }
+        Self { uuid, layout: PartLayout::equal(0) }
     }
 
-    pub(super) const fn multipart(uuid: Uuid, part_size_bytes: u64) -> Self {
-        Self { uuid, part_size_bytes }
+    pub(super) const fn multipart(uuid: Uuid, layout: PartLayout) -> Self {
+        Self { uuid, layout }
     }
 
     pub(super) fn to_multipart_id(self) -> MultipartId {
-        MultipartId::new(format!("{}.{}", self.uuid, self.part_size_bytes))
+        let size = self.layout.part_size_bytes();
+        MultipartId::new(match self.layout.equal_parts() {
+            Some(equal_parts) => format!("{}.{size}{EQUAL_PARTS_SEPARATOR}{equal_parts}", self.uuid),
+            None => format!("{}.{size}", self.uuid),
+        })
     }
 
     /// Parses an id. Accepts only the exact text that this store generates, because the id becomes part of a
     /// path.
     pub(super) fn parse(id: &MultipartId) -> Option<Self> {
         let (uuid, size) = id.as_str().split_once('.')?;
-        let parsed = Self { uuid: Uuid::try_parse(uuid).ok()?, part_size_bytes: size.parse().ok()? };
+        let layout = match size.split_once(EQUAL_PARTS_SEPARATOR) {
+            Some((size, equal_parts)) => PartLayout::growing(size.parse().ok()?, equal_parts.parse().ok()?),
+            None => PartLayout::equal(size.parse().ok()?),
+        };
+        let parsed = Self { uuid: Uuid::try_parse(uuid).ok()?, layout };
         (parsed.to_multipart_id() == *id).then_some(parsed)
     }
 
@@ -64,7 +75,7 @@ impl UnfinishedId {
         key: &ObjectKey,
         operation: &'static str,
     ) -> Result<Self, StorageError> {
-        let parsed = Self::parse(id).filter(|parsed| parsed.part_size_bytes > 0);
+        let parsed = Self::parse(id).filter(|parsed| parsed.layout.part_size_bytes() > 0);
         parsed.ok_or_else(|| invalid_id_error(id, key, operation))
     }
 

@@ -16,7 +16,7 @@ use super::{
     client::{Client, Request},
     digest,
     errors::Failure,
-    objects, xml,
+    objects, versions, xml,
 };
 use crate::domain::object_key::ObjectKey;
 
@@ -48,7 +48,13 @@ async fn delete_in_bucket<'a>(client: &Client, bucket: &str, keys: &[&'a ObjectK
         return delete_each(client, keys).await;
     }
     match send(client, bucket, keys).await {
-        Ok(result) => find_failed(result, keys),
+        Ok(result) => {
+            let hidden = find_hidden(&result, keys);
+            let mut failed = find_failed(result, keys);
+            // In a bucket that keeps versions. All keys of a batch are usually in this state, or none.
+            failed.extend(run_each(&hidden, |key| versions::delete_all(client, key)).await);
+            failed
+        }
         Err(failure) if objects::is_missing_tenant_bucket(client, &failure) => FailedKeys::new(),
         Err(failure) if is_unsupported(&failure) => {
             tracing::info!(bucket, %failure, "the store has no batch deletion; deleting objects one by one");
@@ -94,7 +100,7 @@ fn find_failed<'a>(result: xml::DeleteResult, keys: &[&'a ObjectKey]) -> FailedK
     for entry in result.entries {
         match entry {
             xml::DeletionEntry::Text(_) => {}
-            xml::DeletionEntry::Deleted { key } => drop(failed.remove(key.as_str())),
+            xml::DeletionEntry::Deleted { key, .. } => drop(failed.remove(key.as_str())),
             xml::DeletionEntry::Error { key, code, .. } if code == "NoSuchKey" => {
                 failed.remove(key.as_str());
             }
@@ -115,12 +121,26 @@ fn is_unsupported(failure: &Failure) -> bool {
         || matches!(failure.status(), Some(StatusCode::NOT_IMPLEMENTED | StatusCode::METHOD_NOT_ALLOWED))
 }
 
+/// Returns the keys whose bytes are still stored, behind a marker.
+fn find_hidden<'a>(result: &xml::DeleteResult, keys: &[&'a ObjectKey]) -> Vec<&'a ObjectKey> {
+    let is_hidden = |entry: &xml::DeletionEntry, key: &ObjectKey| matches!(entry, xml::DeletionEntry::Deleted { key: deleted, delete_marker: true } if deleted == key.as_str());
+    keys.iter().copied().filter(|key| result.entries.iter().any(|entry| is_hidden(entry, key))).collect()
+}
+
 async fn delete_each<'a>(client: &Client, keys: &[&'a ObjectKey]) -> FailedKeys<'a> {
+    run_each(keys, |key| objects::delete(client, key)).await
+}
+
+/// Runs a deletion for each key, several at the same time.
+async fn run_each<'a, F>(keys: &[&'a ObjectKey], delete: impl Fn(&'a ObjectKey) -> F) -> FailedKeys<'a>
+where
+    F: Future<Output = Result<(), StorageError>>,
+{
     let mut failed = FailedKeys::new();
     for chunk in keys.chunks(CONCURRENT_REQUESTS_MAX) {
         let mut deletions = Vec::with_capacity(chunk.len());
-        for key in chunk {
-            deletions.push(objects::delete(client, key));
+        for &key in chunk {
+            deletions.push(delete(key));
         }
         for (key, deleted) in chunk.iter().zip(join_all(deletions).await) {
             if let Err(error) = deleted {

@@ -101,7 +101,12 @@ pub(super) struct DeleteResult {
 #[derive(Deserialize)]
 pub(super) enum DeletionEntry {
     #[serde(rename_all = "PascalCase")]
-    Deleted { key: String },
+    Deleted {
+        key: String,
+        /// Whether the deletion only hid the object behind a marker.
+        #[serde(default)]
+        delete_marker: bool,
+    },
     #[serde(rename_all = "PascalCase")]
     Error {
         key: String,
@@ -132,6 +137,47 @@ pub(super) struct Buckets {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Bucket {
     pub(super) name: String,
+}
+
+/// The versions of the objects with a prefix. Versions and markers alternate, so all elements are one list.
+#[derive(Deserialize)]
+pub(super) struct Versions {
+    #[serde(rename = "$value", default)]
+    pub(super) elements: Vec<VersionsElement>,
+}
+
+/// An element of [`Versions`].
+#[derive(Deserialize)]
+pub(super) enum VersionsElement {
+    IsTruncated(bool),
+    NextKeyMarker(String),
+    NextVersionIdMarker(String),
+    Version(Version),
+    DeleteMarker(Version),
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Version {
+    pub(super) key: String,
+    pub(super) version_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Versioning {
+    /// Empty if the bucket never had versions.
+    #[serde(default)]
+    pub(super) status: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ObjectLock {
+    #[serde(default)]
+    pub(super) object_lock_enabled: String,
 }
 
 /// Escapes text for use between XML tags.
