@@ -267,4 +267,10 @@ async fn deletion_in_a_bucket_with_versions_leaves_no_version() {
     for key in others {
         assert_eq!(store.head(key).await.unwrap().size_bytes, 10, "other objects are not deleted");
     }
+    let deleted = store.delete_batch(others).await.unwrap();
+    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    for key in others {
+        let versions = get_text(object_url(&options, &format!("?versions&prefix={key}"))).await;
+        assert!(!versions.contains("<VersionId>"), "a batch leaves no version either: {versions}");
+    }
 }

@@ -5,10 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    error::{check_fits_parts, check_size, count_refusal},
-    open::stream_layout,
-};
+use super::error::{check_fits_parts, check_size, count_refusal};
 use crate::{
     admission::Holder,
     app::{
@@ -35,7 +32,7 @@ use crate::{
         upload_spec::{CheckedSpec, ResolvedSpec, UploadSpec},
         violations::Violations,
     },
-    storage::{ObjectStorage, PutOptions},
+    storage::{ObjectStorage, PartLayout, PutOptions},
 };
 
 /// The result of the checks before the first byte.
@@ -317,4 +314,10 @@ impl Target {
             class: self.options.class,
         }
     }
+}
+
+/// Returns the sizes of the parts of an upload in a single stream, whose size may be unknown.
+pub(super) fn stream_layout(app: &App) -> PartLayout {
+    let uploads = &app.limits.uploads;
+    PartLayout::growing(uploads.part_size_bytes as u64, uploads.equal_parts_max)
 }

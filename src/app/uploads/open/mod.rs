@@ -18,7 +18,10 @@ use self::{
     abandon::{AbandonedUpload, abandon_upload},
     multipart::OpenMultipart,
 };
-use super::{admit::Target, error::count_refusal};
+use super::{
+    admit::{Target, stream_layout},
+    error::count_refusal,
+};
 use crate::{
     app::{App, Error, uploads::UploadError},
     db::{
@@ -259,12 +262,6 @@ impl Drop for OpenUpload {
             }
         });
     }
-}
-
-/// Returns the sizes of the parts of an upload in a single stream, whose size may be unknown.
-pub(super) fn stream_layout(app: &App) -> PartLayout {
-    let uploads = &app.limits.uploads;
-    PartLayout::growing(uploads.part_size_bytes as u64, uploads.equal_parts_max)
 }
 
 /// Returns the lease duration of an upload in seconds.

@@ -33,9 +33,9 @@ use self::{
     persisted::{PersistedParts, ResentParts},
 };
 use super::{
-    admit::{AdmissionBasis, AdmittedUpload, Target},
+    admit::{AdmissionBasis, AdmittedUpload, Target, stream_layout},
     error::check_fits_parts,
-    open::{OpenUpload, stream_layout},
+    open::OpenUpload,
 };
 use crate::{
     admission::Holder,
