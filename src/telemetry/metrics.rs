@@ -385,7 +385,12 @@ mod tests {
         let shares =
             SharesState { capacity: 9, in_use: 8, waiting: 2, refused_tenant: 3, ..SharesState::default() };
         metrics.observe_shares("downloads", move || shares);
-        metrics.observe_peers("grpc", || PeersState { open: 5, closed_for_room: 6, refused: 7 });
+        metrics.observe_peers("grpc", || PeersState {
+            open: 5,
+            closed_for_room: 6,
+            refused: 7,
+            beyond_share: 8,
+        });
         let text = metrics.render().unwrap();
         for line in [
             "strongroom_shares_capacity{resource=\"downloads\"} 9",
@@ -395,6 +400,7 @@ mod tests {
             "strongroom_connections{port=\"grpc\"} 5",
             "strongroom_connections_closed_total{port=\"grpc\",reason=\"room\"} 6",
             "strongroom_connections_closed_total{port=\"grpc\",reason=\"address\"} 7",
+            "strongroom_connections_closed_total{port=\"grpc\",reason=\"share\"} 8",
             "strongroom_uploaded_bytes_total 5",
             "strongroom_downloaded_bytes_total 6",
             "strongroom_uploads_total{outcome=\"committed\"} 1",
