@@ -53,7 +53,8 @@ use self::{
 use crate::{
     config::{
         DownloadsConfig, ImportsConfig, ListsConfig, RateLimitsConfig, RetentionConfig, ScanningConfig,
-        SweepingConfig, TenantsConfig, UploadsConfig, WatchesConfig, WebhooksConfig, WorkerConfig,
+        SweepingConfig, TenantPresets, TenantsConfig, UploadsConfig, WatchesConfig, WebhooksConfig,
+        WorkerConfig,
     },
     crypto::sealer::Sealer,
     db::{
@@ -64,7 +65,7 @@ use crate::{
         caller::{Caller, Operator},
         clock::{Clock, IdSource},
         ids::TenantId,
-        policy::UnknownPreset,
+        policy::{Policy, UnknownPreset},
     },
     storage::{SourceBucket, Stores},
     telemetry::Metrics,
@@ -93,6 +94,8 @@ pub struct Limits {
     pub worker: WorkerConfig,
     pub scanning: ScanningConfig,
     pub tenants: TenantsConfig,
+    /// The names of the policies of new tenants.
+    pub presets: TenantPresets,
     pub rate_limits: RateLimitsConfig,
     /// The prefix of every object key; may be empty.
     pub key_prefix: String,
@@ -134,6 +137,7 @@ struct Rotations {
     due_stray_objects: Rotation<StrayObjectCursor>,
     expiring_tenants: Rotation<TenantId>,
     deleting_tenants: Rotation<TenantId>,
+    provisional_tenants: Rotation<TenantId>,
 }
 
 /// The parts of an [`App`].
@@ -154,6 +158,9 @@ impl App {
     /// # Errors
     /// Returns `UnknownPreset` if the configuration names a policy preset that does not exist.
     pub fn new(parts: Parts, limits: Limits) -> Result<Arc<Self>, UnknownPreset> {
+        for preset in limits.presets.names() {
+            Policy::preset(preset)?;
+        }
         let Parts { db, stores, import_buckets, clock, ids, page_tokens, metrics } = parts;
         let tasks = TaskTracker::new();
         let uploads = &limits.uploads;
@@ -169,7 +176,7 @@ impl App {
         let connections_max = limits.uploads.commit_connections_max;
         let batch_max = limits.uploads.commit_batch_max;
         Ok(Arc::new(Self {
-            tenants: TenantDirectory::new(&limits.tenants)?,
+            tenants: TenantDirectory::new(&limits.tenants),
             tenant_states: TenantStates::new(limits.tenants.stream_recheck_interval()),
             quota_cache: QuotaCache::new(),
             commits: Group::new(commits, connections_max, batch_max, tasks.clone()),

@@ -23,8 +23,8 @@ use super::{
     health,
     imports::Imports,
     layers::{
-        Admit, AroundLayer, CallId, Deadline, DecodedMessages, DetailedErrors, Drain, HeaderLimit, InFlight,
-        Measure, MessageBudget, PanicBarrier, Suspension, Trace, UnreadResponses,
+        Admit, AroundLayer, CallId, Deadline, DecodedMessages, DetailedErrors, Drain, FirstCalls,
+        HeaderLimit, InFlight, Measure, MessageBudget, PanicBarrier, Suspension, Trace, UnreadResponses,
     },
     message_limits::MessageLimits,
     policies::Policies,
@@ -154,6 +154,8 @@ impl GrpcServer {
                 }))
                 // After authentication: the shares and rates belong to verified callers.
                 .layer(AroundLayer(Admit(Arc::clone(&self.app))))
+                // Outside the layers below, which can refuse a call that its use case has accepted.
+                .layer(AroundLayer(FirstCalls))
                 // After admission, whose holder takes the space. Inside the deadline, which ends when a response
                 // is known: a client may read slowly.
                 .layer(AroundLayer(shared.unread_responses))

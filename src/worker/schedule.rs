@@ -15,7 +15,7 @@ use crate::{
         integrity::sweep::sweep_due_stores,
         retention::enforce_retention,
         storage::delete_due_blobs::delete_due_blobs,
-        tenants::erase::erase_deleting_tenants,
+        tenants::{erase::erase_deleting_tenants, settle::settle_first_calls},
         uploads::expire::expire_uploads,
     },
     db::{
@@ -40,6 +40,8 @@ pub enum Tick {
     DeleteBlobs,
     /// Erases one part of each tenant that is being deleted.
     EraseTenants,
+    /// Settles tenants whose first calls have ended without success.
+    SettleFirstCalls,
     /// Deletes objects left behind by moves between stores.
     DeleteStrayObjects,
     /// Sweeps the stores that are due for a sweep.
@@ -55,6 +57,7 @@ impl Tick {
         Self::PurgeTrash,
         Self::DeleteBlobs,
         Self::EraseTenants,
+        Self::SettleFirstCalls,
         Self::DeleteStrayObjects,
     ];
     /// Ticks that may take hours.
@@ -69,6 +72,7 @@ impl Tick {
             Self::PurgeTrash => "purge_trash",
             Self::DeleteBlobs => "delete_blobs",
             Self::EraseTenants => "erase_tenants",
+            Self::SettleFirstCalls => "settle_first_calls",
             Self::DeleteStrayObjects => "delete_stray_objects",
             Self::Sweep => "sweep",
         }
@@ -83,6 +87,7 @@ impl Tick {
             Self::PurgeTrash => purge_trash(app).boxed(),
             Self::DeleteBlobs => delete_due_blobs(app).boxed(),
             Self::EraseTenants => erase_deleting_tenants(app).boxed(),
+            Self::SettleFirstCalls => settle_first_calls(app).boxed(),
             Self::DeleteStrayObjects => delete_stray_objects(app).boxed(),
             Self::Sweep => sweep_due_stores(app).boxed(),
         }

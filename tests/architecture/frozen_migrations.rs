@@ -36,10 +36,11 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130024300_index_scheduled_blobs", 0x9001_d86c_bf91_6e2d),
     ("20261130024400_create_erasures", 0x5e1f_cc7f_0369_4682),
     ("20261130025000_normalize_tags", 0x9821_f2cc_8ab9_718f),
+    ("20261130111100_add_provisional_tenants", 0x873f_eeca_802b_d557),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.
-const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x124c_f562_8e68_fda5];
+const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x4483_0e0f_80ec_ddfe];
 
 /// The file that contains the constant `FUNCTIONS_REVISION`.
 const REVISION_FILE: &str = "src/db/migrate/embedded.rs";

@@ -29,6 +29,7 @@ mod erasures;
 mod expire;
 mod fairness;
 mod file_expiry;
+mod first_calls;
 mod fsck;
 #[allow(dead_code, unused_imports, reason = "tests/faults uses the rest of the harness")]
 mod harness;

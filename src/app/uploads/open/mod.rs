@@ -25,6 +25,7 @@ use crate::{
     },
     domain::{
         caller::Caller,
+        first_call::FirstCallWork,
         ids::{TenantId, UploadId},
     },
     storage::MultipartId,
@@ -35,6 +36,8 @@ use crate::{
 pub(super) struct OpenUpload {
     app: Arc<App>,
     tenant: TenantId,
+    /// Until the upload is abandoned, the tenant is not removed.
+    first_call: Option<FirstCallWork>,
     target: Target,
     multipart: MultipartId,
     lease: UploadLease,
@@ -103,6 +106,7 @@ impl OpenUpload {
         Ok(Self {
             app: Arc::clone(app),
             tenant: caller.tenant_id(),
+            first_call: caller.first_call.clone(),
             target,
             multipart,
             lease: UploadLease::first(UploadId::from_uuid(app.ids.uuid())),
@@ -143,6 +147,7 @@ impl OpenUpload {
         Ok(Box::new(Self {
             app: Arc::clone(app),
             tenant: caller.tenant_id(),
+            first_call: caller.first_call.clone(),
             target: Target::from_stored(app, caller, stored)?,
             multipart: MultipartId::new(multipart_id.as_str()),
             lease: stored.lease,
@@ -230,8 +235,9 @@ impl Drop for OpenUpload {
         };
         let (app, tenant, lease) = (Arc::clone(&self.app), self.tenant, self.lease);
         let (target, multipart) = (self.target.clone(), self.multipart.clone());
-        let tasks = app.tasks.clone();
+        let (tasks, first_call) = (app.tasks.clone(), self.first_call.take());
         tasks.spawn(async move {
+            let _first_call = first_call;
             let Target { store, key, .. } = target;
             // The row may never have been committed. Then nothing else references the multipart upload, so
             // abort it here. It cannot become a file in either case.
