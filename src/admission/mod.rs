@@ -5,7 +5,8 @@
 //!   and hashing use it.
 //! - [`turns`]: a queue that serves its owners in turn.
 //! - [`rates`]: limits the number of events per second and key.
-//! - [`peers`]: limits the connections of a port, per address and in total, and closes idle ones to make room.
+//! - [`peers`]: limits the connections of a port, in total and per address, tenant and caller, and closes idle ones to make
+//!   room.
 //!
 //! Everything here is in the memory of this process.
 
@@ -37,6 +38,11 @@ impl From<ShareStatus> for SharesState {
 
 impl From<peers::PeersStatus> for PeersState {
     fn from(status: peers::PeersStatus) -> Self {
-        Self { open: status.open as u64, closed_for_room: status.closed_for_room, refused: status.refused }
+        Self {
+            open: status.open as u64,
+            closed_for_room: status.closed_for_room,
+            refused: status.refused,
+            beyond_share: status.beyond_share,
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Limits the connections of a port: in total, and per address.
+//! Limits the connections of a port: in total, per address, and per tenant.
 //!
 //! A peer is *known* after it has sent what the port requires: a request of a verified caller on the gRPC
 //! port, a complete request on the edge port. A port that is full closes the oldest connection of an unknown
@@ -6,18 +6,33 @@
 //! oldest connection of the address that has the most, if that has more than the new one's. For an address that
 //! is at its limit, the first two rules apply to its own connections. Trusted proxies, which connect for many
 //! clients, have no limit per address, and are known from the start.
+//!
+//! On the gRPC port, the caller of the first verified request holds the connection, as a unit of the share of its
+//! tenant and of its own share ([`shares`](super::shares)). A part of the connections is reserved for operators, so
+//! tenants never use all, however many addresses they have. Beyond a share, the connection of the same tenant or
+//! caller that has been idle for longest is closed. If none is idle, the new connection gets no holder: its requests
+//! are refused, and it counts as one of an unknown peer. If the connections that are not reserved are used up, one of
+//! another tenant is closed: the one that has been idle for longest, or the oldest of the tenant with the most, if
+//! that has more than the new one's. Connections of trusted proxies carry many tenants, so they count as the
+//! service's own.
+
+mod claims;
 
 use std::{
     cmp::Reverse,
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::holder::normalize_address;
+use self::claims::Claim;
+use super::{
+    holder::{Holder, normalize_address},
+    shares::{Exhausted, ShareLimits, ShareStatus, Shares},
+};
 use crate::domain::address_range::AddressRange;
 
 /// The limits of the connections of a port.
@@ -27,12 +42,16 @@ pub struct PeerLimits {
     pub per_address_max: usize,
     /// The addresses without a limit of their own. Their connections count as known from the start.
     pub trusted: Vec<AddressRange>,
+    /// The shares of tenants and callers; `None` if connections have no holders.
+    pub shares: Option<ShareLimits>,
 }
 
 /// The connections of a port.
 #[derive(Debug)]
 pub struct Peers {
     limits: PeerLimits,
+    /// One unit for each connection with a holder.
+    held: Option<Arc<Shares>>,
     state: Mutex<State>,
     /// Notified when a connection or a request ends.
     ended: Arc<Notify>,
@@ -47,6 +66,8 @@ pub struct PeersStatus {
     pub closed_for_room: u64,
     /// The number of connections that were rejected because of the limit per address.
     pub refused: u64,
+    /// The number of connections that were closed, or got no holder, because of the share of a tenant or caller.
+    pub beyond_share: u64,
 }
 
 #[derive(Debug, Default)]
@@ -58,9 +79,12 @@ struct State {
 
 #[derive(Debug)]
 struct Connection {
+    id: u64,
+    peers: Weak<Peers>,
     address: IpAddr,
     is_trusted: bool,
     standing: Mutex<Standing>,
+    claim: Mutex<Option<Claim>>,
     close: CancellationToken,
     ended: Arc<Notify>,
 }
@@ -68,6 +92,8 @@ struct Connection {
 #[derive(Debug, Clone, Copy)]
 struct Standing {
     is_known: bool,
+    /// Whether it got no holder when it asked for one.
+    is_refused: bool,
     requests: usize,
     /// When the connection was accepted, or its last request ended.
     since: Instant,
@@ -77,7 +103,6 @@ struct Standing {
 #[derive(Debug)]
 pub struct PeerConnection {
     peers: Arc<Peers>,
-    id: u64,
     peer: Peer,
 }
 
@@ -99,7 +124,8 @@ enum Admitted {
 
 impl Peers {
     pub fn new(limits: PeerLimits) -> Arc<Self> {
-        Arc::new(Self { limits, state: Mutex::default(), ended: Arc::default() })
+        let held = limits.shares.map(Shares::new);
+        Arc::new(Self { limits, held, state: Mutex::default(), ended: Arc::default() })
     }
 
     /// Admits a connection, and closes another one if there is no room. Waits if all are in use. Returns
@@ -125,6 +151,11 @@ impl Peers {
         PeersStatus { open: state.open.len(), ..state.counts }
     }
 
+    /// Returns how tenants and callers share the connections.
+    pub fn share_status(&self) -> ShareStatus {
+        self.held.as_ref().map(|held| held.status()).unwrap_or_default()
+    }
+
     fn try_admit(self: &Arc<Self>, address: IpAddr, close_all: &CancellationToken) -> Admitted {
         let is_trusted = self.limits.trusted.iter().any(|range| range.contains(address));
         let address = normalize_address(address);
@@ -148,14 +179,27 @@ impl Peers {
             state.counts.refused += 1;
             return Admitted::AddressFull;
         }
-        let standing = Standing { is_known: is_trusted, requests: 0, since: Instant::now() };
+        let standing =
+            Standing { is_known: is_trusted, is_refused: false, requests: 0, since: Instant::now() };
         let close = close_all.child_token();
-        let (standing, ended) = (Mutex::new(standing), Arc::clone(&self.ended));
-        let connection = Arc::new(Connection { address, is_trusted, standing, close, ended });
+        let claim = match (&self.held, is_trusted) {
+            (Some(held), true) => Some(Claim::of_platform(held)),
+            _ => None,
+        };
         let id = state.next_id;
+        let connection = Arc::new(Connection {
+            id,
+            peers: Arc::downgrade(self),
+            address,
+            is_trusted,
+            standing: Mutex::new(standing),
+            claim: Mutex::new(claim),
+            close,
+            ended: Arc::clone(&self.ended),
+        });
         state.next_id += 1;
         state.open.insert(id, Arc::clone(&connection));
-        Admitted::Yes(PeerConnection { peers: Arc::clone(self), id, peer: Peer(connection) })
+        Admitted::Yes(PeerConnection { peers: Arc::clone(self), peer: Peer(connection) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -170,7 +214,7 @@ impl State {
     fn make_room(&mut self, may_close: impl Fn(&Connection) -> bool) -> bool {
         let candidates = self.open.iter().filter(|(_, connection)| may_close(connection));
         let closable = candidates.filter_map(|(id, connection)| {
-            let Standing { is_known, requests, since } = *connection.standing();
+            let Standing { is_known, requests, since, .. } = *connection.standing();
             (!is_known || requests == 0).then_some((is_known, since, *id))
         });
         let Some((_, _, id)) = closable.min() else { return false };
@@ -194,13 +238,28 @@ impl State {
 
     fn close(&mut self, id: u64) {
         if let Some(connection) = self.open.remove(&id) {
-            connection.close.cancel();
+            connection.end();
         }
         self.counts.closed_for_room += 1;
     }
 }
 
 impl Connection {
+    fn claim(&self) -> MutexGuard<'_, Option<Claim>> {
+        // Each statement leaves a valid value, so a poisoned lock is safe to use.
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn holder(&self) -> Option<Holder> {
+        self.claim().as_ref().map(|claim| claim.holder)
+    }
+
+    /// Closes the connection, and releases its unit.
+    fn end(&self) {
+        self.close.cancel();
+        drop(self.claim().take());
+    }
+
     fn standing(&self) -> MutexGuard<'_, Standing> {
         // Each statement leaves a valid value, so a poisoned lock is safe to use.
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
@@ -220,7 +279,8 @@ impl PeerConnection {
 
 impl Drop for PeerConnection {
     fn drop(&mut self) {
-        self.peers.state().open.remove(&self.id);
+        self.peers.state().open.remove(&self.peer.0.id);
+        drop(self.peer.0.claim().take());
         self.peers.ended.notify_one();
     }
 }
@@ -229,6 +289,22 @@ impl Peer {
     /// Closes the connection.
     pub fn close(&self) {
         self.0.close.cancel();
+    }
+
+    /// Marks the peer as known, and makes the holder of its verified request the holder of the connection, if that has
+    /// none.
+    ///
+    /// # Errors
+    /// Returns why the connection got no holder. The peer is then as unknown as before.
+    pub fn claim(&self, holder: Holder) -> Result<(), Exhausted> {
+        let Self(connection) = self;
+        if !connection.keep_claim(holder)
+            && let Some(peers) = connection.peers.upgrade()
+        {
+            peers.claim(connection, holder)?;
+        }
+        self.mark_known();
+        Ok(())
     }
 
     /// Marks the peer as known.
@@ -265,93 +341,5 @@ impl Drop for PeerRequest {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::FutureExt;
-
-    use super::*;
-
-    fn peers(connections_max: usize, per_address_max: usize) -> Arc<Peers> {
-        let trusted = vec!["192.0.2.0/24".parse().unwrap()];
-        Peers::new(PeerLimits { connections_max, per_address_max, trusted })
-    }
-
-    fn admit(peers: &Arc<Peers>, address: &str) -> Option<PeerConnection> {
-        let admitted = peers.admit(address.parse().unwrap(), &CancellationToken::new()).now_or_never();
-        admitted.expect("a connection waits for room")
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn full_port_closes_the_oldest_unknown_peer() {
-        let peers = peers(3, 3);
-        let known = admit(&peers, "10.0.0.1").unwrap();
-        known.peer().mark_known();
-        let mut strangers = Vec::new();
-        for address in ["10.0.0.2", "10.0.0.3"] {
-            tokio::time::advance(std::time::Duration::from_secs(1)).await;
-            strangers.push(admit(&peers, address).unwrap());
-        }
-        // A request of an unknown peer does not protect it.
-        let _request = strangers[0].peer().start_request();
-        let _new = admit(&peers, "10.0.0.4").unwrap();
-        assert!(strangers[0].close().is_cancelled());
-        assert!(!strangers[1].close().is_cancelled() && !known.close().is_cancelled());
-        assert_eq!(peers.status(), PeersStatus { open: 3, closed_for_room: 1, refused: 0 });
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn full_port_closes_the_longest_idle_peer_or_waits() {
-        let peers = peers(2, 2);
-        let connections = ["10.0.0.1", "10.0.0.2"].map(|address| admit(&peers, address).unwrap());
-        let busy = connections.each_ref().map(|connection| {
-            connection.peer().mark_known();
-            connection.peer().start_request()
-        });
-        let close = CancellationToken::new();
-        let mut waits = Box::pin(peers.admit("10.0.0.3".parse().unwrap(), &close));
-        assert!(waits.as_mut().now_or_never().is_none(), "both have requests");
-        let [first, second] = busy;
-        drop(second);
-        tokio::time::advance(std::time::Duration::from_secs(1)).await;
-        drop(first);
-        let admitted = admit(&peers, "10.0.0.4");
-        assert!(admitted.is_some() && connections[1].close().is_cancelled(), "it was idle for longer");
-        drop(connections);
-        assert!(waits.await.is_some());
-    }
-
-    #[test]
-    fn port_full_of_busy_peers_takes_from_the_largest_address() {
-        let peers = peers(4, 4);
-        let admit_busy = |address| {
-            let connection = admit(&peers, address)?;
-            connection.peer().mark_known();
-            let request = connection.peer().start_request();
-            Some((connection, request))
-        };
-        let proxied = admit_busy("192.0.2.7").unwrap();
-        let crowd = [(); 3].map(|()| admit_busy("10.0.0.1").unwrap());
-        assert!(admit_busy("10.0.0.1").is_none(), "refused, so later ones do not wait");
-        let _operator = admit_busy("10.0.0.2").unwrap();
-        assert!(crowd[0].0.close().is_cancelled() && !crowd[1].0.close().is_cancelled());
-        assert!(!proxied.0.close().is_cancelled());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn address_at_its_limit_displaces_only_itself() {
-        let peers = peers(10, 2);
-        let other = admit(&peers, "10.0.0.9").unwrap();
-        let first = admit(&peers, "10.0.0.1").unwrap();
-        let second = admit(&peers, "10.0.0.1").unwrap();
-        let third = admit(&peers, "10.0.0.1").unwrap();
-        assert!(first.close().is_cancelled() && !other.close().is_cancelled());
-        let requests = [&second, &third].map(|connection| {
-            connection.peer().mark_known();
-            connection.peer().start_request()
-        });
-        assert!(admit(&peers, "10.0.0.1").is_none(), "all of its connections are in use");
-        assert_eq!(peers.status().refused, 1);
-        drop(requests);
-        let proxied: Vec<_> = (0..5).map(|_| admit(&peers, "192.0.2.7").unwrap()).collect();
-        assert!(proxied.iter().all(|connection| !connection.close().is_cancelled()));
-    }
-}
+#[path = "peers_tests.rs"]
+mod tests;

@@ -55,7 +55,8 @@ use self::{
 use crate::{
     config::{
         DownloadsConfig, ImportsConfig, ListsConfig, RateLimitsConfig, RetentionConfig, ScanningConfig,
-        SweepingConfig, TenantsConfig, UploadsConfig, WatchesConfig, WebhooksConfig, WorkerConfig,
+        SweepingConfig, TenantPresets, TenantsConfig, UploadsConfig, WatchesConfig, WebhooksConfig,
+        WorkerConfig,
     },
     crypto::sealer::Sealer,
     db::{
@@ -66,7 +67,7 @@ use crate::{
         caller::{Caller, Operator},
         clock::{Clock, IdSource},
         ids::TenantId,
-        policy::UnknownPreset,
+        policy::{Policy, UnknownPreset},
     },
     storage::{BreakerOptions, GuardedStores, SourceBucket, Stores},
     telemetry::Metrics,
@@ -95,6 +96,8 @@ pub struct Limits {
     pub worker: WorkerConfig,
     pub scanning: ScanningConfig,
     pub tenants: TenantsConfig,
+    /// The names of the policies of new tenants.
+    pub presets: TenantPresets,
     pub rate_limits: RateLimitsConfig,
     /// The prefix of every object key; may be empty.
     pub key_prefix: String,
@@ -143,6 +146,7 @@ struct Rotations {
     due_stray_objects: Rotation<StrayObjectCursor>,
     expiring_tenants: Rotation<TenantId>,
     deleting_tenants: Rotation<TenantId>,
+    provisional_tenants: Rotation<TenantId>,
 }
 
 /// The parts of an [`App`].
@@ -163,6 +167,9 @@ impl App {
     /// # Errors
     /// Returns `UnknownPreset` if the configuration names a policy preset that does not exist.
     pub fn new(parts: Parts, limits: Limits) -> Result<Arc<Self>, UnknownPreset> {
+        for preset in limits.presets.names() {
+            Policy::preset(preset)?;
+        }
         let Parts { db, stores, import_buckets, clock, ids, page_tokens, metrics } = parts;
         let background_stores = guard_stores(&stores, &limits.worker);
         let breakers = background_stores.breakers().clone();
@@ -183,7 +190,7 @@ impl App {
         let batch_max = limits.uploads.commit_batch_max;
         let stores_swept_max = limits.sweeping.stores_max;
         Ok(Arc::new(Self {
-            tenants: TenantDirectory::new(&limits.tenants)?,
+            tenants: TenantDirectory::new(&limits.tenants),
             tenant_states: TenantStates::new(limits.tenants.stream_recheck_interval()),
             quota_cache: QuotaCache::new(),
             commits: Group::new(commits, connections_max, batch_max, tasks.clone()),

@@ -268,8 +268,7 @@ impl Service {
 }
 
 fn check_presets(config: &Config) -> Result<(), StartError> {
-    let names = std::iter::once(&config.tenants.preset).chain(config.tenants.presets.values());
-    for name in names {
+    for name in config.tenant_presets().names() {
         let policy = Policy::preset(name)?;
         if policy.scan == ScanRule::Required && !config.scanning.accept_unscanned {
             return Err(StartError::ScanRequired(policy.name));
@@ -326,6 +325,7 @@ pub(super) fn limits(config: &Config) -> Limits {
         worker: config.worker.clone(),
         scanning: config.scanning.clone(),
         tenants: config.tenants.clone(),
+        presets: config.tenant_presets(),
         rate_limits: config.rate_limits.clone(),
         key_prefix: config.storage.key_prefix.clone(),
     }

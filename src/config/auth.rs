@@ -78,6 +78,9 @@ pub struct IssuerConfig {
     /// `tenants.create_on_first_use`.
     #[serde(default)]
     pub create_tenants: Option<bool>,
+    /// Names of policies for some of its organizations, by their ids, where they differ from `tenants.preset`.
+    #[serde(default)]
+    pub presets: BTreeMap<String, String>,
 }
 
 /// The bounds of the longest lifetime of a token: a minute to a year.
@@ -240,6 +243,9 @@ impl IssuerConfig {
             }
             Organizations::Listed(_) => {}
         }
+        if self.presets.iter().any(|(organization, preset)| organization.is_empty() || preset.is_empty()) {
+            violations.add(key("presets"), "must map organization ids to policy names; none may be empty");
+        }
         let names = &self.claims;
         check_claim_paths(
             &key("claims"),
@@ -268,6 +274,19 @@ impl AuthConfig {
                     issuer.issuer, issuer.audience
                 );
                 violations.add(format!("auth.issuers[{index}]"), message);
+            }
+            let earlier: Vec<_> =
+                self.issuers.iter().take(index).filter(|earlier| earlier.issuer == issuer.issuer).collect();
+            for (organization, preset) in &issuer.presets {
+                if earlier
+                    .iter()
+                    .any(|other| other.presets.get(organization).is_some_and(|other| other != preset))
+                {
+                    let message = format!(
+                        "has another preset for `{organization}` than an earlier entry of this issuer"
+                    );
+                    violations.add(format!("auth.issuers[{index}].presets"), message);
+                }
             }
         }
         if !matches!(self.role_default, None | Some(RoleName::Member | RoleName::Manager)) {

@@ -66,7 +66,7 @@ pub use self::{
     storage::StorageConfig,
     sweeping::SweepingConfig,
     telemetry::TelemetryConfig,
-    tenants::TenantsConfig,
+    tenants::{TenantPresets, TenantsConfig},
     uploads::UploadsConfig,
     watches::WatchesConfig,
     webhooks::WebhooksConfig,
@@ -200,6 +200,11 @@ impl Config {
         violations.into_result(|_| None)
     }
 
+    /// Returns the names of the policies of new tenants.
+    pub fn tenant_presets(&self) -> TenantPresets {
+        TenantPresets::new(&self.tenants, &self.auth.issuers)
+    }
+
     /// Returns the maximum memory of a process with this configuration, by component. It is logged at
     /// startup.
     pub fn memory_bound(&self) -> MemoryBound {
@@ -238,7 +243,7 @@ impl Config {
             violations.add("storage.downloads_max", message);
         }
         self.auth.check(violations);
-        self.tenants.check(violations);
+        self.tenants.check(&self.auth.issuers, violations);
         self.lists.check(violations);
         self.secrets.check(violations);
         self.retention.check(violations);

@@ -25,6 +25,8 @@ pub struct ServerConfig {
     pub anonymous_requests_max: usize,
     /// Maximum number of open connections.
     pub connections_max: usize,
+    /// The part of these connections that tenants cannot use.
+    pub operator_connections_reserved: usize,
     /// Maximum number of open connections of one address.
     pub connections_per_address_max: usize,
     /// Addresses of proxies, to which the limits per address do not apply.
@@ -166,6 +168,15 @@ impl ServerConfig {
         }
         violations.check_range("server.anonymous_requests_max", self.anonymous_requests_max, 1..=65_536);
         violations.check_range("server.connections_max", self.connections_max, 1..=65_536);
+        let reserved = self.operator_connections_reserved;
+        violations.check_range("server.operator_connections_reserved", reserved, 0..=4_096);
+        if reserved * 2 > self.connections_max {
+            let message = format!(
+                "must be at most half of `connections_max` ({}), not {reserved}",
+                self.connections_max
+            );
+            violations.add("server.operator_connections_reserved", message);
+        }
         let per_address = self.connections_per_address_max;
         violations.check_range("server.connections_per_address_max", per_address, 1..=65_536);
         violations.check_range("server.unauthenticated_seconds", self.unauthenticated_seconds, 1..=3_600);

@@ -43,6 +43,7 @@ pub mod migrate;
 pub mod partitions;
 mod pool;
 mod pooler;
+pub mod provisional_tenants;
 pub mod quotas;
 pub mod resumable_uploads;
 mod roles;

@@ -309,6 +309,9 @@ diesel::table! {
         erased_object_count -> BigInt,
         erased_bytes -> BigInt,
         deletion_problem -> Text,
+        provisional_time -> Nullable<Timestamptz>,
+        first_call_count -> Integer,
+        may_have_objects -> Bool,
     }
 }
 

@@ -72,14 +72,15 @@ impl From<RecordRow> for TenantRecord {
     }
 }
 
-/// Returns the tenant with this id.
+/// Returns the tenant with this id, unless it is provisional.
 pub async fn get(tx: &mut SystemTx, id: TenantId) -> Result<Option<TenantRecord>, DbError> {
-    let record = tenants::table.find(id).select(RecordRow::as_select());
+    let existing = tenants::table.find(id).filter(tenants::provisional_time.is_null());
+    let record = existing.select(RecordRow::as_select());
     let row: Option<RecordRow> = query("get tenant record", record).first(tx.connection()?).await?;
     Ok(row.map(TenantRecord::from))
 }
 
-/// Returns tenants after an id, ordered by id.
+/// Returns tenants after an id, ordered by id, without provisional ones.
 pub async fn list(
     tx: &mut SystemTx,
     after: Option<TenantId>,
@@ -87,6 +88,7 @@ pub async fn list(
 ) -> Result<Vec<TenantRecord>, DbError> {
     let page = tenants::table
         .filter(tenants::id.gt(after.unwrap_or(TenantId::from_uuid(Uuid::nil()))))
+        .filter(tenants::provisional_time.is_null())
         .order(tenants::id)
         .limit(limit)
         .select(RecordRow::as_select());

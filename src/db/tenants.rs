@@ -3,13 +3,13 @@
 
 use diesel::{
     ExpressionMethods as _, QueryDsl as _, Queryable, Selectable, SelectableHelper as _,
-    sql_types::Uuid as SqlUuid, upsert::DecoratableTarget as _,
+    sql_types::Uuid as SqlUuid,
 };
 
 use super::{
     DbError, SystemTx, TenantTx,
     schema::tenants,
-    sql::{literal, now, query, statement},
+    sql::{query, statement},
 };
 use crate::domain::{
     caller::{Tenant, TenantKind, TenantState},
@@ -30,7 +30,7 @@ pub struct TenantName {
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = tenants, check_for_backend(diesel::pg::Pg))]
-struct TenantRow {
+pub(super) struct TenantRow {
     id: TenantId,
     kind: TenantKind,
     state: TenantState,
@@ -43,12 +43,14 @@ impl From<TenantRow> for Tenant {
     }
 }
 
-/// Returns the tenant with this name. Returns a deleted tenant only if no other tenant has the name.
+/// Returns the tenant with this name, unless it is provisional. Returns a deleted tenant only if no other tenant has
+/// the name.
 pub async fn find_by_name(tx: &mut SystemTx, name: &TenantName) -> Result<Option<Tenant>, DbError> {
     let tenant = tenants::table
         .filter(tenants::kind.eq(name.kind))
         .filter(tenants::issuer.eq(&name.issuer))
         .filter(tenants::external_id.eq(&name.external_id))
+        .filter(tenants::provisional_time.is_null())
         .order((tenants::state.eq(TenantState::Deleted), tenants::create_time.desc()))
         .limit(1)
         .select(TenantRow::as_select());
@@ -61,28 +63,6 @@ pub async fn get(tx: &mut SystemTx, id: TenantId) -> Result<Option<Tenant>, DbEr
     let tenant = tenants::table.find(id).select(TenantRow::as_select());
     let row: Option<TenantRow> = query("get tenant", tenant).first(tx.connection()?).await?;
     Ok(row.map(Tenant::from))
-}
-
-/// Creates a tenant, unless one with this name exists that is not deleted. Returns whether it was created.
-pub async fn create(
-    tx: &mut SystemTx,
-    id: TenantId,
-    name: &TenantName,
-    policy: &Policy,
-) -> Result<bool, DbError> {
-    let insert = diesel::insert_into(tenants::table)
-        .values((
-            tenants::id.eq(id),
-            tenants::kind.eq(name.kind),
-            tenants::issuer.eq(&name.issuer),
-            tenants::external_id.eq(&name.external_id),
-            tenants::policy.eq(policy),
-            tenants::create_time.eq(now()),
-        ))
-        .on_conflict((tenants::kind, tenants::issuer, tenants::external_id))
-        .filter_target(tenants::state.ne(literal!(TenantState::Deleted)))
-        .do_nothing();
-    Ok(query("create tenant", insert).execute(tx.connection()?).await? == 1)
 }
 
 /// The stored policy of a tenant.

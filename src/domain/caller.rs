@@ -5,6 +5,7 @@ use std::sync::Arc;
 pub use super::role::Role;
 use super::{
     erasure::OperatorName,
+    first_call::FirstCallWork,
     ids::TenantId,
     policy::Policy,
     principal::{self, group_principal},
@@ -103,6 +104,8 @@ pub struct Caller {
     /// The external ids of the groups (classes) it belongs to.
     pub groups: Vec<String>,
     pub origin: Origin,
+    /// Set while none of the tenant's calls has succeeded yet.
+    pub first_call: Option<FirstCallWork>,
 }
 
 /// An operator of the platform, who manages tenants but never reads their files.
@@ -129,6 +132,13 @@ impl Operator {
 impl Caller {
     pub fn tenant_id(&self) -> TenantId {
         self.tenant.id
+    }
+
+    /// Notes that an object of the tenant may be stored from now on, before its key is used.
+    pub fn note_object(&self) {
+        if let Some(work) = &self.first_call {
+            work.note_object();
+        }
     }
 
     /// Returns the principals through which files can be granted to this caller: itself and its groups.

@@ -19,6 +19,7 @@ pub mod file_name;
 pub mod file_size_limits;
 pub mod file_transitions;
 pub mod file_update;
+pub mod first_call;
 pub mod ids;
 pub mod import_origin;
 pub mod media_names;

@@ -50,6 +50,8 @@ impl BoundedListener {
             connections_max: config.connections_max,
             per_address_max: config.connections_per_address_max,
             trusted: Vec::new(),
+            // Probes have no tenants.
+            shares: None,
         });
         let timeouts = Timeouts { idle: config.idle_timeout(), header_read: config.header_read_timeout() };
         Self { listener, peers, timeouts }

@@ -1,6 +1,6 @@
 //! The common part of all adapters: read the caller from a request, and encode the result of a use case.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::Extensions;
 use tokio::sync::watch;
@@ -9,7 +9,10 @@ use tonic::{Request, Response, Status};
 use super::{arrivals::Arrivals, status::status};
 use crate::{
     admission::Holder,
-    app::{App, Denial, Error, Principal, tenants::resolve::Newcomer},
+    app::{
+        App, Denial, Error, Principal,
+        tenants::{first_call::ProvisionalCall, resolve::Newcomer},
+    },
     domain::{
         caller::{Caller, Operator, Origin},
         clock::Timestamp,
@@ -28,25 +31,27 @@ pub(super) fn request_origin(extensions: &Extensions) -> Origin {
 pub(super) struct ValidUntil(pub(super) Timestamp);
 
 /// The first call of a member whose tenant does not exist yet. The layer that verifies credentials adds it
-/// instead of the principal. The tenant is created when the message has been decoded, so that a rejected call
-/// creates none.
+/// instead of the principal. The tenant is created provisionally when the message has been decoded, and exists when
+/// the call has succeeded (the layer `FirstCalls`), so that a rejected call creates none.
 #[derive(Clone)]
 pub(super) struct FirstCall {
     app: Arc<App>,
     pub(super) newcomer: Newcomer,
-    created: watch::Sender<Option<TenantId>>,
+    joined: watch::Sender<Option<TenantId>>,
+    /// The call in the provisional tenant, until it ends.
+    call: Arc<Mutex<Option<ProvisionalCall>>>,
 }
 
 impl FirstCall {
     pub(super) fn new(app: &Arc<App>, newcomer: Newcomer) -> Self {
-        Self { app: Arc::clone(app), newcomer, created: watch::Sender::new(None) }
+        Self { app: Arc::clone(app), newcomer, joined: watch::Sender::new(None), call: Arc::default() }
     }
 
-    /// Returns a future that waits until the tenant is created. It never ends if the call creates none.
-    pub(super) fn created(&self) -> impl Future<Output = TenantId> + Send + use<> {
-        let mut created = self.created.subscribe();
+    /// Returns a future that waits until the call has a tenant. It never ends if it gets none.
+    pub(super) fn joined(&self) -> impl Future<Output = TenantId> + Send + use<> {
+        let mut joined = self.joined.subscribe();
         async move {
-            let tenant = created.wait_for(Option::is_some).await.ok().and_then(|tenant| *tenant);
+            let tenant = joined.wait_for(Option::is_some).await.ok().and_then(|tenant| *tenant);
             match tenant {
                 Some(tenant) => tenant,
                 None => std::future::pending().await,
@@ -54,10 +59,16 @@ impl FirstCall {
         }
     }
 
-    async fn create_tenant(self) -> Result<Principal, Error> {
-        let principal = self.newcomer.create_tenant(&self.app).await?;
+    /// Returns the call in the provisional tenant. `None` if the call has not got that far, or the tenant exists.
+    pub(super) fn take_call(&self) -> Option<ProvisionalCall> {
+        self.call.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    async fn join_tenant(self) -> Result<Principal, Error> {
+        let (principal, call) = self.newcomer.join_tenant(&self.app).await?;
+        *self.call.lock().unwrap_or_else(PoisonError::into_inner) = call;
         if let Principal::Caller(caller) = &principal {
-            self.created.send_replace(Some(caller.tenant_id()));
+            self.joined.send_replace(Some(caller.tenant_id()));
         }
         Ok(principal)
     }
@@ -84,10 +95,10 @@ impl StreamSender {
         self.extensions.get::<Arrivals>().cloned().unwrap_or_default()
     }
 
-    /// Returns the caller, and creates its tenant if this is its first call.
+    /// Returns the caller, and creates its tenant provisionally if this is its first call.
     ///
     /// # Errors
-    /// See [`Newcomer::create_tenant`].
+    /// See [`Newcomer::join_tenant`].
     pub(super) async fn resolve_caller(mut self) -> Result<Caller, Error> {
         match take_principal(&mut self.extensions).await? {
             Principal::Caller(caller) => Ok(caller),
@@ -108,7 +119,7 @@ async fn take_principal(extensions: &mut Extensions) -> Result<Principal, Error>
         return Ok(principal);
     }
     match extensions.remove::<FirstCall>() {
-        Some(first) => first.create_tenant().await,
+        Some(first) => first.join_tenant().await,
         None => Err(Error::internal("request has no verified caller")),
     }
 }

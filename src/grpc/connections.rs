@@ -1,7 +1,10 @@
 //! The connections of the gRPC port, with limits for their number, their idle time and their age.
 //!
-//! A connection on which no request is authenticated in time is closed, unless it is one of a trusted proxy. A port that is full closes such
-//! connections, and idle ones, to make room ([`Peers`]).
+//! A connection on which no request is authenticated in time is closed, unless it is one of a trusted proxy. A port
+//! that is full closes such connections, and idle ones, to make room, and tenants share the connections ([`Peers`]).
+//! A connection beyond a share is not asked to close, because tonic sends GOAWAY only by age and at shutdown: its
+//! requests are refused, so it is closed like one that does not authenticate, or is used again when the share allows
+//! it.
 //!
 //! The keepalive of HTTP/2 begins after the handshakes, so a peer that never completes them is disconnected
 //! here, after its idle time. Connections are also closed here at their maximum age and at the end of a
@@ -26,7 +29,10 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::{
-    admission::peers::{Peer, PeerConnection, PeerLimits, Peers},
+    admission::{
+        ShareLimits,
+        peers::{Peer, PeerConnection, PeerLimits, Peers},
+    },
     config::ServerConfig,
     telemetry::Metrics,
 };
@@ -52,9 +58,13 @@ impl Limits {
             connections_max: config.connections_max,
             per_address_max: config.connections_per_address_max,
             trusted: config.trusted_proxies.clone(),
+            shares: Some(
+                ShareLimits::slots(config.connections_max).with_reserve(config.operator_connections_reserved),
+            ),
         });
-        let observed = Arc::clone(&peers);
+        let (observed, shared) = (Arc::clone(&peers), Arc::clone(&peers));
         metrics.observe_peers("grpc", move || observed.status().into());
+        metrics.observe_shares("connections", move || shared.share_status().into());
         Self {
             peers,
             unauthenticated: config.unauthenticated_timeout(),
@@ -239,7 +249,7 @@ mod tests {
         let silence = Duration::from_secs(50);
         let per_address_max = connections_max;
         let trusted = trusted.iter().map(|range| range.parse().unwrap()).collect();
-        let peers = Peers::new(PeerLimits { connections_max, per_address_max, trusted });
+        let peers = Peers::new(PeerLimits { connections_max, per_address_max, trusted, shares: None });
         let unauthenticated = Duration::from_secs(30);
         let limits = Limits { peers, unauthenticated, silence, age: None, close: CancellationToken::new() };
         (accepted(listener, limits.clone()), limits, address)

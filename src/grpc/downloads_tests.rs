@@ -37,6 +37,7 @@ fn caller() -> Caller {
         role: Role::Member,
         groups: Vec::new(),
         origin: Origin::default(),
+        first_call: None,
     }
 }
 

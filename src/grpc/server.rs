@@ -25,7 +25,7 @@ use super::{
     imports::Imports,
     layers::{
         Admit, AroundLayer, ArrivalLimits, CallId, Deadline, DecodedMessages, DetailedErrors, Drain,
-        HeaderLimit, InFlight, Inner, Measure, MessageBudget, PanicBarrier, Suspension, Trace,
+        FirstCalls, HeaderLimit, InFlight, Inner, Measure, MessageBudget, PanicBarrier, Suspension, Trace,
         UnreadResponses,
     },
     message_limits::MessageLimits,
@@ -190,6 +190,8 @@ impl GrpcServer {
             AroundLayer(Auth { app: Arc::clone(&self.app), authenticator: Arc::clone(&self.authenticator) }),
             // After authentication: the shares and rates belong to verified callers.
             AroundLayer(Admit(Arc::clone(&self.app))),
+            // Outside the layers below, which can refuse a call that its use case has accepted.
+            AroundLayer(FirstCalls),
             // After admission, whose holder takes the space. Inside the deadline, which ends when a response is
             // known: a client may read slowly.
             AroundLayer(shared.unread_responses),

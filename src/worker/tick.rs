@@ -13,7 +13,7 @@ use crate::{
         jobs::retry_parked::retry_parked_jobs,
         retention::enforce_retention,
         storage::delete_due_blobs::delete_due_blobs_in,
-        tenants::erase::erase_deleting_tenants,
+        tenants::{erase::erase_deleting_tenants, settle::settle_first_calls},
         uploads::expire::{delete_expired_uploads_in, release_expired_uploads},
     },
     telemetry::metrics::TickLabels,
@@ -36,6 +36,8 @@ pub enum Tick {
     DeleteBlobs,
     /// Erases one part of each tenant that is being deleted.
     EraseTenants,
+    /// Settles tenants whose first calls have ended without success.
+    SettleFirstCalls,
     /// Deletes objects left behind by moves between stores.
     DeleteStrayObjects,
     /// Attempts parked jobs again.
@@ -54,6 +56,7 @@ impl Tick {
         Self::PurgeTrash,
         Self::DeleteBlobs,
         Self::EraseTenants,
+        Self::SettleFirstCalls,
         Self::DeleteStrayObjects,
         Self::RetryParkedJobs,
     ];
@@ -70,6 +73,7 @@ impl Tick {
             Self::PurgeTrash => "purge_trash",
             Self::DeleteBlobs => "delete_blobs",
             Self::EraseTenants => "erase_tenants",
+            Self::SettleFirstCalls => "settle_first_calls",
             Self::DeleteStrayObjects => "delete_stray_objects",
             Self::RetryParkedJobs => "retry_parked_jobs",
             Self::Sweep => "sweep",
@@ -85,6 +89,7 @@ impl Tick {
             | Self::FindExpiredFiles
             | Self::PurgeTrash
             | Self::EraseTenants
+            | Self::SettleFirstCalls
             | Self::RetryParkedJobs => false,
         }
     }
@@ -142,6 +147,7 @@ impl TickPart {
             Tick::PurgeTrash => purge_trash(app).boxed(),
             Tick::DeleteBlobs => delete_due_blobs_in(app, provider).boxed(),
             Tick::EraseTenants => erase_deleting_tenants(app).boxed(),
+            Tick::SettleFirstCalls => settle_first_calls(app).boxed(),
             Tick::DeleteStrayObjects => delete_stray_objects_in(app, provider).boxed(),
             Tick::RetryParkedJobs => retry_parked_jobs(app).boxed(),
             Tick::Sweep => sweep_due_store(app, provider).boxed(),

@@ -382,7 +382,7 @@ fn tenants_are_created_at_a_limited_rate_per_issuer() {
 }
 
 #[test]
-fn cancelled_first_calls_use_up_one_creation() {
+fn cancelled_first_calls_use_up_no_creation() {
     service_test_with(
         |config| config.tenants.creations_per_minute_max = 2,
         |s| async move {
@@ -399,7 +399,10 @@ fn cancelled_first_calls_use_up_one_creation() {
                 );
             }
             s.superuser.execute("ROLLBACK").await;
+            s.wait_until("the cancelled calls end", || async { s.app.is_idle() }).await;
+            assert_eq!(count_tenants(&s).await, 0);
             s.alice().quota().await.unwrap();
+            s.mallory().quota().await.unwrap();
             assert_eq!(count_tenants(&s).await, 2);
         },
     );

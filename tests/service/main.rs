@@ -33,6 +33,7 @@ mod erasures;
 mod expire;
 mod fairness;
 mod file_expiry;
+mod first_calls;
 mod fsck;
 mod growing_parts;
 #[allow(dead_code, unused_imports, reason = "tests/faults uses the rest of the harness")]

@@ -58,6 +58,7 @@ fn viewer(tenant: TenantId, role: Role) -> Viewer {
         role,
         groups: vec!["7a".to_owned()],
         origin: Origin::default(),
+        first_call: None,
     })
 }
 

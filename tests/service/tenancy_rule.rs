@@ -32,6 +32,7 @@ fn caller_of(tenant: &str, user: &str, role: Role, groups: &[&str]) -> Caller {
         role,
         groups: groups.iter().map(|group| (*group).to_owned()).collect(),
         origin: Origin::default(),
+        first_call: None,
     }
 }
 

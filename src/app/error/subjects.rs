@@ -44,6 +44,9 @@ pub enum Workload {
     /// Calls in progress.
     #[error("requests")]
     Requests,
+    /// Connections to the gRPC port.
+    #[error("connections")]
+    Connections,
     /// The bytes of received messages.
     #[error("messages")]
     Messages,
@@ -119,6 +122,7 @@ mod tests {
         }
         for (workload, text) in [
             (Workload::Requests, "requests"),
+            (Workload::Connections, "connections"),
             (Workload::Messages, "messages"),
             (Workload::Responses, "responses"),
             (Workload::Uploads, "uploads"),

@@ -1,14 +1,14 @@
 //! Creates a tenant explicitly: before the first request of one of its members, or again after it was
 //! deleted.
 
-use super::operator_entry;
+use super::{first_call::confirm_in_tx, operator_entry};
 use crate::{
     app::{App, Error, Resource},
     db::{
         SystemTx,
         audit_entries::{self, AuditAction},
         idempotency_keys::RequestKey,
-        quotas,
+        provisional_tenants, quotas,
         tenant_records::{self, TenantCreation},
         tenants::{self, TenantName},
     },
@@ -65,7 +65,7 @@ pub async fn create_tenant(
     }
     let creation = TenantCreation { id, name: &new_tenant.name, policy: &policy, request: request_key };
     if !tenant_records::create(&mut tx, &creation).await? {
-        return resolve_conflict(&mut tx, &new_tenant.name, request_key).await;
+        return resolve_conflict(app, tx, &new_tenant.name, request_key).await;
     }
     quotas::create(&mut tx, id, &policy.quota).await?;
     let details = serde_json::json!({
@@ -82,18 +82,27 @@ pub async fn create_tenant(
 }
 
 /// Handles a name that is already in use: returns the tenant if a concurrent attempt of the same request
-/// created it, and `TenantExists` otherwise.
+/// created it, and `TenantExists` otherwise. A provisional tenant exists from then on, as if its first call had
+/// succeeded before.
 async fn resolve_conflict(
-    tx: &mut SystemTx,
+    app: &App,
+    mut tx: SystemTx,
     name: &TenantName,
     request_key: Option<RequestKey>,
 ) -> Result<TenantRecord, Error> {
     if let Some(request) = request_key
-        && let Some((record, stored_payload)) = tenant_records::find_by_create_request(tx, request.id).await?
+        && let Some((record, stored_payload)) =
+            tenant_records::find_by_create_request(&mut tx, request.id).await?
     {
         return if stored_payload == request.payload { Ok(record) } else { Err(Error::RequestIdReused) };
     }
-    let existing = tenants::find_by_name(tx, name).await?.ok_or(Error::NotFound(Resource::Tenant))?;
+    if let Some(provisional) = provisional_tenants::join(&mut tx, name).await? {
+        confirm_in_tx(&mut tx, provisional.id).await?;
+        tx.commit().await?;
+        app.tenants.forget_unknown(name).await;
+        return Err(Error::TenantExists(provisional.id));
+    }
+    let existing = tenants::find_by_name(&mut tx, name).await?.ok_or(Error::NotFound(Resource::Tenant))?;
     Err(Error::TenantExists(existing.id))
 }
 
@@ -104,7 +113,10 @@ fn check_request(app: &App, new_tenant: &NewTenant) -> Result<Policy, Error> {
     violations
         .ok_or_add("external_id", text::check_line(&new_tenant.name.external_id, EXTERNAL_ID_CHARACTERS_MAX));
     let preset = match new_tenant.preset.as_str() {
-        "" => app.limits.tenants.preset_for(&new_tenant.name.external_id),
+        "" => {
+            let TenantName { kind, issuer, external_id } = &new_tenant.name;
+            app.limits.presets.find(*kind, issuer, external_id)
+        }
         preset => preset,
     };
     let policy = violations.ok_or_add("preset", Policy::preset(preset));

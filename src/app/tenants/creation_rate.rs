@@ -38,6 +38,14 @@ impl CreationRate {
         self.settled_time = now + self.debt(now) + MINUTE / per_minute_max.max(1);
     }
 
+    /// Takes back the count of a tenant.
+    pub(super) fn refund(&mut self, per_minute_max: u32) {
+        self.settled_time = self
+            .settled_time
+            .checked_sub_signed(chrono::Duration::milliseconds(i64::from(60_000 / per_minute_max.max(1))))
+            .unwrap_or(Timestamp::MIN_UTC);
+    }
+
     /// Returns the time until a full burst is available. At most a minute, also after the clock was set back.
     fn debt(&self, now: Timestamp) -> Duration {
         (self.settled_time - now).to_std().unwrap_or_default().min(MINUTE)
@@ -63,6 +71,19 @@ mod tests {
         rate.record(later, 6);
         assert_eq!(rate.check(later, 6), Err(Duration::from_secs(10)));
         assert_eq!(rate.check(later + MINUTE, 6), Ok(()));
+    }
+
+    #[test]
+    fn refunded_creation_is_available_again() {
+        let (mut rate, start) = (CreationRate::default(), Timestamp::UNIX_EPOCH);
+        rate.refund(6);
+        for _ in 0..6 {
+            rate.record(start, 6);
+        }
+        rate.refund(6);
+        assert_eq!(rate.check(start, 6), Ok(()));
+        rate.record(start, 6);
+        assert_eq!(rate.check(start, 6), Err(Duration::from_secs(10)));
     }
 
     #[test]

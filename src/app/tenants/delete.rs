@@ -1,6 +1,6 @@
 //! Starts the deletion of a tenant. Background work erases its data, see `erase.rs`.
 
-use super::{get, operator_entry};
+use super::{first_call::adopt_tenant, get, operator_entry};
 use crate::{
     app::{
         App, Error,
@@ -41,6 +41,9 @@ pub async fn delete_tenant(
     is_dry_run: bool,
     request_id: Option<RequestId>,
 ) -> Result<TenantDeletion, Error> {
+    if !is_dry_run {
+        adopt_tenant(app, id).await?;
+    }
     get::get_tenant(app, operator, id).await?;
     let mut tx = app.db.platform_tx(id, &Viewer::system()).await?;
     let deleted = delete_in_tx(app, &mut tx, operator, is_dry_run, request_id).await;

@@ -1,8 +1,8 @@
-//! Finds a tenant by its name at the identity provider, and creates it on first use, at a limited rate per
-//! issuer.
+//! Finds a tenant by its name at the identity provider, and creates it provisionally on first use, at a limited rate
+//! per issuer. `first_call` decides whether it will exist.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -14,21 +14,20 @@ use moka::future::Cache;
 use tokio::sync::OwnedMutexGuard;
 use tracing::Instrument;
 
-use super::creation_rate::CreationRate;
+use super::{creation_rate::CreationRate, first_call::ProvisionalCall};
 use crate::{
     admission::Holder,
-    app::{App, Denial, Error, Resource},
+    app::{App, Denial, Error, Workload},
     config::TenantsConfig,
     db::{
-        audit_entries::{self, AuditAction, AuditEntry},
-        quotas,
+        SystemTx, provisional_tenants, quotas,
         tenants::{self, TenantName},
     },
     domain::{
-        caller::{Tenant, TenantKind},
+        caller::{Tenant, TenantState},
         clock::Timestamp,
         ids::TenantId,
-        policy::{Policy, UnknownPreset},
+        policy::Policy,
     },
 };
 
@@ -40,6 +39,9 @@ pub(in crate::app) const CACHE_SECONDS: u32 = 10;
 /// How long a name without a tenant is cached. Its calls then need no query each, and a tenant that another
 /// replica creates is seen after this time.
 const UNKNOWN_CACHE_TIME: Duration = Duration::from_secs(1);
+
+/// How often a first call tries to create its tenant, if other calls create it and fail at the same time.
+const CREATION_ATTEMPTS_MAX: u32 = 8;
 
 /// A tenant as of the time it was read.
 #[derive(Clone)]
@@ -63,8 +65,6 @@ pub(in crate::app) struct TenantDirectory {
     /// The number of invalidations. A tenant that was read before an invalidation must not be cached after
     /// it.
     invalidation_count: AtomicU64,
-    default_preset: Policy,
-    presets: BTreeMap<String, Policy>,
     is_create_on_first_use: bool,
     creations_per_minute_max: u32,
     /// The rate of each issuer that has created a tenant. Locked while one is created: calls of the same tenant
@@ -73,15 +73,9 @@ pub(in crate::app) struct TenantDirectory {
 }
 
 impl TenantDirectory {
-    /// Creates a directory with the configured presets for new tenants.
-    pub(in crate::app) fn new(config: &TenantsConfig) -> Result<Self, UnknownPreset> {
-        let presets = config
-            .presets
-            .iter()
-            .map(|(organization, preset)| Ok((organization.clone(), Policy::preset(preset)?)))
-            .collect::<Result<_, _>>()?;
+    pub(in crate::app) fn new(config: &TenantsConfig) -> Self {
         let ttl = Duration::from_secs(CACHE_SECONDS.into());
-        Ok(Self {
+        Self {
             cache: Cache::builder()
                 .max_capacity(CACHE_CAPACITY)
                 .time_to_live(ttl)
@@ -89,12 +83,10 @@ impl TenantDirectory {
                 .build(),
             unknown: Cache::builder().max_capacity(CACHE_CAPACITY).time_to_live(UNKNOWN_CACHE_TIME).build(),
             invalidation_count: AtomicU64::new(0),
-            default_preset: Policy::preset(&config.preset)?,
-            presets,
             is_create_on_first_use: config.create_on_first_use,
             creations_per_minute_max: config.creations_per_minute_max,
             creation_rates: Mutex::default(),
-        })
+        }
     }
 
     /// Returns the tenant with this name, or `None` if it does not exist.
@@ -138,46 +130,86 @@ impl TenantDirectory {
         }
     }
 
-    /// Returns the tenant with this name, and creates it if it does not exist.
+    /// Returns the tenant with this name, and creates it provisionally if it does not exist. Returns a call in it if
+    /// it is provisional.
     ///
     /// # Errors
     /// Returns `TenantCreationsExhausted` or `DatabaseUnavailable`.
-    pub(in crate::app) async fn get_or_create(
+    pub(in crate::app) async fn join_or_create(
         &self,
         app: &Arc<App>,
         name: TenantName,
-    ) -> Result<Arc<Tenant>, Error> {
+    ) -> Result<(Arc<Tenant>, Option<ProvisionalCall>), Error> {
         let rate = self.creation_rate(&name.issuer).lock_owned().await;
-        let now = app.clock.now();
         // Another call may have created the tenant while this one waited.
-        if let Some(tenant) = self.find_cached(&name, now).await {
-            return Ok(tenant);
+        if let Some(tenant) = self.find_cached(&name, app.clock.now()).await {
+            return Ok((tenant, None));
         }
-        let per_minute_max = self.creations_per_minute_max;
-        rate.check(now, per_minute_max).map_err(|retry_after| Error::TenantCreationsExhausted {
-            creations_per_minute_max: per_minute_max,
-            retry_after,
-        })?;
-        // In a task: a call that is cancelled would count, and create nothing.
+        // In a task: a call that is cancelled must not stay counted.
         let (owned, tasks) = (Arc::clone(app), app.tasks.clone());
-        let creating = async move { owned.tenants.create_and_count(&owned, name, rate, now).await };
-        tasks.spawn(creating.in_current_span()).await.map_err(Error::internal)?
+        let joining = async move { owned.tenants.join_and_count(&owned, name, rate).await };
+        tasks.spawn(joining.in_current_span()).await.map_err(Error::internal)?
     }
 
-    /// Creates a tenant unless another transaction does, and counts it.
-    async fn create_and_count(
+    async fn join_and_count(
         &self,
-        app: &App,
+        app: &Arc<App>,
         name: TenantName,
         mut rate: OwnedMutexGuard<CreationRate>,
-        now: Timestamp,
-    ) -> Result<Arc<Tenant>, Error> {
+    ) -> Result<(Arc<Tenant>, Option<ProvisionalCall>), Error> {
+        let now = app.clock.now();
         let invalidation_count = self.invalidation_count.load(Ordering::SeqCst);
-        let (tenant, is_new) = self.create_tenant(app, &name).await?;
-        if is_new {
-            rate.record(now, self.creations_per_minute_max);
+        let mut tx = app.db.system_tx_for(Holder::of_name(&name)).await?;
+        let joined = match self.find_or_create(app, &mut tx, &name, &mut rate).await {
+            Ok(joined) => joined,
+            Err(exhausted @ Error::TenantCreationsExhausted { .. }) => {
+                // Nothing was written, and the connection can be used again.
+                tx.commit().await?;
+                return Err(exhausted);
+            }
+            Err(error) => return Err(error),
+        };
+        tx.commit().await?;
+        match joined {
+            Some(Joined::Existing(tenant)) => {
+                Ok((self.cache_tenant(&name, tenant, now, invalidation_count).await, None))
+            }
+            Some(Joined::Provisional(tenant)) => {
+                let call = ProvisionalCall::new(app, name, tenant.id);
+                Ok((Arc::new(tenant), Some(call)))
+            }
+            None => Err(Error::Overloaded(Workload::Requests)),
         }
-        Ok(self.cache_tenant(&name, tenant, now, invalidation_count).await)
+    }
+
+    /// Finds, joins or creates the tenant. Returns `None` if other calls create it and fail again and again.
+    async fn find_or_create(
+        &self,
+        app: &App,
+        tx: &mut SystemTx,
+        name: &TenantName,
+        rate: &mut CreationRate,
+    ) -> Result<Option<Joined>, Error> {
+        for _ in 0..CREATION_ATTEMPTS_MAX {
+            if let Some(joined) = find_or_join(tx, name).await? {
+                return Ok(Some(joined));
+            }
+            // If another transaction has created it, the unique key makes this one wait for its commit.
+            if let Some(tenant) = self.create_tenant(app, tx, name, rate).await? {
+                return Ok(Some(Joined::Provisional(tenant)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes back the count of a creation, because the tenant was removed.
+    pub(super) async fn refund_creation(&self, issuer: &str) {
+        self.creation_rate(issuer).lock().await.refund(self.creations_per_minute_max);
+    }
+
+    /// Forgets that no tenant has this name.
+    pub(super) async fn forget_unknown(&self, name: &TenantName) {
+        self.unknown.invalidate(name).await;
     }
 
     fn creation_rate(&self, issuer: &str) -> Arc<tokio::sync::Mutex<CreationRate>> {
@@ -230,24 +262,42 @@ impl TenantDirectory {
         }
     }
 
-    /// Creates the tenant. Returns it, and whether this call has created it.
-    async fn create_tenant(&self, app: &App, name: &TenantName) -> Result<(Tenant, bool), Error> {
-        let named = self.presets.get(&name.external_id).filter(|_| name.kind == TenantKind::Organization);
-        let policy = named.unwrap_or(&self.default_preset);
+    /// Creates the tenant provisionally, and counts it. Returns `None` if another transaction has created it.
+    async fn create_tenant(
+        &self,
+        app: &App,
+        tx: &mut SystemTx,
+        name: &TenantName,
+        rate: &mut CreationRate,
+    ) -> Result<Option<Tenant>, Error> {
+        let (now, per_minute_max) = (app.clock.now(), self.creations_per_minute_max);
+        rate.check(now, per_minute_max).map_err(|retry_after| Error::TenantCreationsExhausted {
+            creations_per_minute_max: per_minute_max,
+            retry_after,
+        })?;
+        let policy = Policy::preset(app.limits.presets.find(name.kind, &name.issuer, &name.external_id))
+            .map_err(Error::internal)?;
         let id = TenantId::from_uuid(app.ids.uuid());
-        let mut tx = app.db.system_tx().await?;
-        let is_new = tenants::create(&mut tx, id, name, policy).await?;
-        if is_new {
-            quotas::create(&mut tx, id, &policy.quota).await?;
-            let details =
-                serde_json::json!({ "kind": name.kind, "issuer": name.issuer, "preset": policy.name });
-            let entry = AuditEntry::system(AuditAction::TenantCreate, details);
-            audit_entries::insert_for(&mut tx, id, &[entry]).await?;
-            tracing::info!(tenant = %id, kind = %name.kind, preset = %policy.name, "created tenant");
+        if !provisional_tenants::create(tx, id, name, &policy).await? {
+            return Ok(None);
         }
-        // If another transaction created the tenant first, the unique key made this one wait for its commit.
-        let tenant = tenants::find_by_name(&mut tx, name).await?.ok_or(Error::NotFound(Resource::Tenant))?;
-        tx.commit().await?;
-        Ok((tenant, is_new))
+        quotas::create(tx, id, &policy.quota).await?;
+        rate.record(now, per_minute_max);
+        Ok(Some(Tenant { id, kind: name.kind, state: TenantState::Active, policy }))
     }
+}
+
+/// A tenant that a first call has found or created.
+enum Joined {
+    Existing(Tenant),
+    /// The call was counted.
+    Provisional(Tenant),
+}
+
+/// Finds the tenant with this name, and counts the call if it is provisional.
+async fn find_or_join(tx: &mut SystemTx, name: &TenantName) -> Result<Option<Joined>, Error> {
+    if let Some(tenant) = provisional_tenants::join(tx, name).await? {
+        return Ok(Some(Joined::Provisional(tenant)));
+    }
+    Ok(tenants::find_by_name(tx, name).await?.map(Joined::Existing))
 }

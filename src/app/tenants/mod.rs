@@ -7,11 +7,13 @@ mod directory;
 pub mod erase;
 mod erasures;
 mod export;
+pub mod first_call;
 mod get;
 mod list;
 mod reclaim;
 pub mod resolve;
 mod resume;
+pub mod settle;
 mod suspend;
 mod suspension;
 mod update;
@@ -68,6 +70,7 @@ pub(super) async fn system_caller(app: &App, id: TenantId) -> Result<Caller, Err
         role: Role::Admin,
         groups: Vec::new(),
         origin: Origin::default(),
+        first_call: None,
     })
 }
 
@@ -104,6 +107,7 @@ async fn change_state(
     id: TenantId,
     change: StateChange,
 ) -> Result<TenantRecord, Error> {
+    first_call::adopt_tenant(app, id).await?;
     get::get_tenant(app, operator, id).await?;
     let mut tx = app.db.platform_tx(id, &Viewer::system()).await?;
     let changed = change_state_in_tx(app, &mut tx, operator, change).await;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::first_call::ProvisionalCall;
 use crate::{
     app::{App, Error, Principal},
     db::tenants::TenantName,
@@ -54,7 +55,7 @@ impl Identity {
         match (self.kind, tenant) {
             (IdentityKind::Member { actor, role, groups, .. }, Some(tenant)) => {
                 Error::check_tenant_active(tenant.state)?;
-                Ok(Principal::Caller(Caller { tenant, actor, role, groups, origin }))
+                Ok(Principal::Caller(Caller { tenant, actor, role, groups, origin, first_call: None }))
             }
             (IdentityKind::Operator, None) => {
                 let actor = Actor { kind: ActorKind::Operator, id: self.subject };
@@ -117,24 +118,29 @@ impl Newcomer {
         app.tenants.check_may_create(self.identity.creates_tenants)
     }
 
-    /// Creates the tenant, unless another call has created it since.
+    /// Creates the tenant provisionally, unless it exists since. Returns the principal, and the call in the
+    /// provisional tenant, which decides whether the tenant will exist.
     ///
     /// # Errors
     /// Returns `NotAllowed` if the operator must create the tenant first, `TenantCreationsExhausted`,
     /// `TenantSuspended`, `TenantDeleted` or `DatabaseUnavailable`.
-    pub async fn create_tenant(self, app: &Arc<App>) -> Result<Principal, Error> {
+    pub async fn join_tenant(self, app: &Arc<App>) -> Result<(Principal, Option<ProvisionalCall>), Error> {
         let Self { identity, name, origin } = self;
         app.tenants.check_may_create(identity.creates_tenants)?;
-        let tenant = app.tenants.get_or_create(app, name).await?;
+        let (tenant, call) = app.tenants.join_or_create(app, name).await?;
         tracing::Span::current().record("tenant", tracing::field::display(tenant.id));
-        identity.into_principal(Some(tenant), origin)
+        let mut principal = identity.into_principal(Some(tenant), origin)?;
+        if let (Principal::Caller(caller), Some(call)) = (&mut principal, &call) {
+            caller.first_call = call.work();
+        }
+        Ok((principal, call))
     }
 }
 
 /// Resolves an identity to a principal, and creates a missing tenant if the configuration allows it.
 ///
 /// # Errors
-/// See [`resolve_sender`] and [`Newcomer::create_tenant`].
+/// See [`resolve_sender`] and [`Newcomer::join_tenant`].
 pub async fn resolve_principal(
     app: &Arc<App>,
     identity: Identity,
@@ -142,6 +148,12 @@ pub async fn resolve_principal(
 ) -> Result<Principal, Error> {
     match resolve_sender(app, identity, origin).await? {
         Sender::Known(principal) => Ok(principal),
-        Sender::Newcomer(newcomer) => newcomer.create_tenant(app).await,
+        Sender::Newcomer(newcomer) => {
+            let (principal, call) = newcomer.join_tenant(app).await?;
+            if let Some(call) = call {
+                call.succeed().await;
+            }
+            Ok(principal)
+        }
     }
 }

@@ -281,6 +281,7 @@ pub(super) struct Target {
 
 /// Chooses the location of a new blob. Each call returns a new key, so no object is ever overwritten.
 pub(super) fn new_target(app: &App, caller: &Caller, spec: &ResolvedSpec) -> Result<Target, Error> {
+    caller.note_object();
     let blob_id = BlobId::from_uuid(app.ids.uuid());
     let day = app.clock.now().date_naive();
     let key =

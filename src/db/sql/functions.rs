@@ -67,6 +67,10 @@ extern "SQL" {
     /// Erases rows of one table of a tenant that is being deleted, and returns their number.
     #[sql_name = "app.erase_tenant_rows"]
     fn erase_tenant_rows(tenant: SqlUuid, row_max: Integer) -> BigInt;
+
+    /// Removes a provisional tenant without first calls in progress, and returns the outcome.
+    #[sql_name = "app.remove_provisional_tenant"]
+    fn remove_provisional_tenant(tenant: SqlUuid) -> Text;
 }
 
 diesel::infix_operator!(PlusInterval, " + ", Timestamptz, backend: Pg);

@@ -1,7 +1,7 @@
 //! The layer that authenticates requests and checks access. In this order it looks up the method in the
 //! access table, verifies the token, checks the role and resolves the tenant. A rejected request does not
-//! reach its service. No tenant is created here: the first call of a tenant can still be rejected, so the adapter
-//! creates the tenant when it has decoded the message (`call.rs`).
+//! reach its service. No tenant is created here: the first call of a tenant can still be rejected, so its tenant
+//! exists only when the call has succeeded (`call.rs`).
 
 use std::{sync::Arc, task::Poll};
 

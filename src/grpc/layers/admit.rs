@@ -1,5 +1,5 @@
 //! Admits the requests of verified callers: limits the calls per second of a caller and its tenant, and transfers
-//! a request to its caller, within the caller's share of concurrent requests.
+//! a request and its connection to its caller, within the caller's shares of concurrent requests and connections.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tonic::body::Body;
 use super::{Around, Inner, Next, in_flight::RequestSlot};
 use crate::{
     admission::Holder,
-    app::{App, Principal},
+    app::{App, Error, Principal, Workload},
     grpc::{
         call::{FirstCall, request_origin},
         connections::PeerInfo,
@@ -36,10 +36,11 @@ impl Around for Admit {
             // Anonymous requests belong to nobody.
             (None, None) => return next.run(request).await,
         };
-        if let Some(info) = extensions.get::<PeerInfo>() {
-            info.peer.mark_known();
-        }
-        let admitted = rate.and_then(|()| match extensions.get::<RequestSlot>() {
+        let claimed = match extensions.get::<PeerInfo>() {
+            Some(info) => info.peer.claim(holder).map_err(|_| Error::Overloaded(Workload::Connections)),
+            None => Ok(()),
+        };
+        let admitted = rate.and(claimed).and_then(|()| match extensions.get::<RequestSlot>() {
             Some(slot) => slot.assign(holder),
             None => Ok(()),
         });

@@ -147,7 +147,7 @@ mod tests {
     }
 
     fn connect(from: &str) -> PeerConnection {
-        let limits = PeerLimits { connections_max: 9, per_address_max: 9, trusted: Vec::new() };
+        let limits = PeerLimits { connections_max: 9, per_address_max: 9, trusted: Vec::new(), shares: None };
         let admitted = Peers::new(limits).admit(address(from), &CancellationToken::new()).now_or_never();
         admitted.unwrap().unwrap()
     }

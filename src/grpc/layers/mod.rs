@@ -9,6 +9,7 @@ mod call_id;
 mod deadline;
 mod decoded_messages;
 mod detailed_errors;
+mod first_calls;
 mod header_limit;
 mod in_flight;
 mod last_byte;
@@ -40,6 +41,7 @@ pub(super) use self::{
     deadline::{Deadline, Drain},
     decoded_messages::DecodedMessages,
     detailed_errors::DetailedErrors,
+    first_calls::FirstCalls,
     header_limit::HeaderLimit,
     in_flight::{ExpiredCredentials, InFlight, RequestSlot},
     measure::Measure,

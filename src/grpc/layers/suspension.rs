@@ -44,7 +44,7 @@ fn is_long(path: &str) -> bool {
 impl Around for Suspension {
     async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
         let extensions = request.extensions();
-        let first = extensions.get::<FirstCall>().map(FirstCall::created);
+        let first = extensions.get::<FirstCall>().map(FirstCall::joined);
         let known = match extensions.get::<Principal>() {
             Some(Principal::Caller(caller)) => Some(caller.tenant_id()),
             Some(Principal::Operator(_)) | None => None,

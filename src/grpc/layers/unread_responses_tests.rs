@@ -128,7 +128,8 @@ async fn connection_is_closed_if_its_client_reads_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let client = TcpStream::connect(address).await.unwrap();
-    let peers = Peers::new(PeerLimits { connections_max: 9, per_address_max: 9, trusted: Vec::new() });
+    let peers =
+        Peers::new(PeerLimits { connections_max: 9, per_address_max: 9, trusted: Vec::new(), shares: None });
     tokio::time::pause();
     for (trusted, length, is_closed) in
         [(vec![], 5, true), (vec![], LARGE, true), (vec!["127.0.0.0/8".parse().unwrap()], LARGE, false)]

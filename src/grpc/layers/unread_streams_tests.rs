@@ -51,7 +51,7 @@ impl Layers {
     /// Opens a stream of a verified caller.
     async fn open<M>(&self, request: Request<Body>, messages: M) -> Body
     where
-        M: Fn() -> Messages + Clone + Send + 'static,
+        M: Fn() -> Messages + Clone + Send + Sync + 'static,
     {
         let unread = self.unread.clone();
         let verified = move |mut request: Request<Body>| {

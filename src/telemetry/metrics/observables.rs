@@ -39,6 +39,8 @@ pub struct PeersState {
     pub closed_for_room: u64,
     /// Connections that were rejected because of the limit per address.
     pub refused: u64,
+    /// Connections that were closed or rejected because of the share of a tenant or caller.
+    pub beyond_share: u64,
 }
 
 /// The circuit breaker of a provider.
@@ -190,12 +192,18 @@ impl Observables {
         let readers = self.clone();
         meter
             .u64_observable_counter("strongroom.connections.closed")
-            .with_description("Connections closed to make room, or refused at the limit per address")
+            .with_description(
+                "Connections closed to make room, or refused at the limit per address or beyond a share",
+            )
             .with_callback(move |observer| {
                 readers.read(|readers| {
                     for (port, read) in &readers.peers {
                         let state = read();
-                        for (reason, count) in [("room", state.closed_for_room), ("address", state.refused)] {
+                        for (reason, count) in [
+                            ("room", state.closed_for_room),
+                            ("address", state.refused),
+                            ("share", state.beyond_share),
+                        ] {
                             let labels = [KeyValue::new("port", *port), KeyValue::new("reason", reason)];
                             observer.observe(count, &labels);
                         }

@@ -43,7 +43,7 @@ fn render_all() -> String {
     let shares =
         SharesState { capacity: 9, in_use: 8, waiting: 2, refused_tenant: 3, ..SharesState::default() };
     metrics.observe_shares("downloads", move || shares);
-    metrics.observe_peers("grpc", || PeersState { open: 5, closed_for_room: 6, refused: 7 });
+    metrics.observe_peers("grpc", || PeersState { open: 5, closed_for_room: 6, refused: 7, beyond_share: 8 });
     metrics.observe_breakers(|| vec![BreakerLevel { provider: "local".to_owned(), level: 2 }]);
     let tick = TickLabels { tick: "delete_blobs", provider: "local".to_owned() };
     metrics.record_tick(&tick, TickOutcome::TimedOut, Duration::from_secs(300));
@@ -62,6 +62,7 @@ fn scrape_contains_all_metrics_with_their_units() {
         "strongroom_connections{port=\"grpc\"} 5",
         "strongroom_connections_closed_total{port=\"grpc\",reason=\"room\"} 6",
         "strongroom_connections_closed_total{port=\"grpc\",reason=\"address\"} 7",
+        "strongroom_connections_closed_total{port=\"grpc\",reason=\"share\"} 8",
         "strongroom_uploaded_bytes_total 5",
         "strongroom_downloaded_bytes_total 6",
         "strongroom_uploads_total{outcome=\"committed\"} 1",

@@ -363,7 +363,6 @@ fn test_config(keys: &tempfile::NamedTempFile) -> Config {
     config.rate_limits.caller_refusals_per_second = 0;
     config.rate_limits.tenant_refusals_per_second = 0;
     config.rate_limits.address_refusals_per_second = 0;
-    config.tenants.presets.insert(SCHOOL.to_owned(), "education".to_owned());
     config.scanning.accept_unscanned = true;
     // An existing source, for permission tests.
     let here = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");
@@ -430,6 +429,7 @@ fn limits(config: &Config) -> Limits {
         worker: config.worker.clone(),
         scanning: config.scanning.clone(),
         tenants: config.tenants.clone(),
+        presets: config.tenant_presets(),
         rate_limits: config.rate_limits.clone(),
         key_prefix: "live".to_owned(),
     }

@@ -116,6 +116,7 @@ pub(crate) fn trust_issuer(config: &mut Config, keys: &tempfile::NamedTempFile) 
         claims: IssuerClaimsConfig::default(),
         organizations: Organizations::Any,
         create_tenants: None,
+        presets: [(super::SCHOOL.to_owned(), "education".to_owned())].into(),
     }];
     config.auth.roles.insert("operator".to_owned(), RoleName::Operator);
 }

@@ -125,6 +125,7 @@ async fn abort_multipart(target: &Target, multipart: &MultipartId) {
 /// Returns a new staging key. It has the same form as any other key, so that the sweeper can attribute it to
 /// its tenant.
 fn new_staging_key(app: &App, caller: &Caller, category: &str) -> Result<ObjectKey, Error> {
+    caller.note_object();
     let day = app.clock.now().date_naive();
     let id = BlobId::from_uuid(app.ids.uuid());
     ObjectKey::for_blob(&app.limits.key_prefix, caller.tenant_id(), category, day, id)

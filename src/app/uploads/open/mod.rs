@@ -30,7 +30,7 @@ use crate::{
         resumable_uploads::{StoredUpload, UploadedBytes},
         uploads::{self, NewUpload, ResumableFields, UploadLease},
     },
-    domain::{caller::Caller, ids::UploadId},
+    domain::{caller::Caller, first_call::FirstCallWork, ids::UploadId},
     storage::{MultipartId, PartLayout},
 };
 
@@ -38,6 +38,8 @@ use crate::{
 /// resumable or disarmed.
 pub(super) struct OpenUpload {
     app: Arc<App>,
+    /// Until the upload is abandoned, the tenant is not removed.
+    first_call: Option<FirstCallWork>,
     multipart: OpenMultipart,
     reserved_bytes: u64,
     renew_time: Instant,
@@ -110,6 +112,7 @@ impl OpenUpload {
         };
         Ok(Self {
             app: Arc::clone(app),
+            first_call: caller.first_call.clone(),
             multipart,
             reserved_bytes: bytes,
             renew_time: Instant::now(),
@@ -155,6 +158,7 @@ impl OpenUpload {
         };
         Ok(Box::new(Self {
             app: Arc::clone(app),
+            first_call: caller.first_call.clone(),
             multipart,
             reserved_bytes: stored.reserved_bytes,
             renew_time: Instant::now(),
@@ -239,8 +243,9 @@ impl Drop for OpenUpload {
         };
         let app = Arc::clone(&self.app);
         let OpenMultipart { tenant, lease, target, id: multipart, .. } = self.multipart.clone();
-        let tasks = app.tasks.clone();
+        let (tasks, first_call) = (app.tasks.clone(), self.first_call.take());
         tasks.spawn(async move {
+            let _first_call = first_call;
             let Target { store, key, .. } = target;
             // The row may never have been committed. Then nothing else references the multipart upload, so
             // abort it here. It cannot become a file in either case.
