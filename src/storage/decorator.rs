@@ -14,12 +14,13 @@
 use std::{fmt::Debug, ops::Range};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use super::{
-    ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
-    ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,
-    StorageError,
+    ByteStream, Capabilities, InitOptions, InitReport, ListPage, MarkerWrite, MultipartId, MultipartInfo,
+    MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions,
+    Space, StorageError,
 };
 use crate::domain::object_key::ObjectKey;
 
@@ -132,6 +133,8 @@ declare_decorator! {
     Presign: presign(request: &PresignRequest) -> Option<PresignedUrl>;
     Initialize: initialize(options: &InitOptions) -> InitReport;
     Space: space() -> Option<Space>;
+    ReadMarker: read_marker(prefix: &str) -> Option<Bytes>;
+    WriteMarker: write_marker(prefix: &str, body: Bytes, write: MarkerWrite) -> ();
 }
 
 #[cfg(test)]
@@ -201,6 +204,8 @@ mod tests {
                 drop(store.initialize(&InitOptions { abort_incomplete_after_days: None }).await);
             }
             Operation::Space => drop(store.space().await),
+            Operation::ReadMarker => drop(store.read_marker("").await),
+            Operation::WriteMarker => drop(store.write_marker("", Bytes::new(), MarkerWrite::Create).await),
         }
     }
 

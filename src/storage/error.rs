@@ -21,6 +21,9 @@ pub enum StorageErrorKind {
     Damaged,
     /// The arguments are invalid: a range beyond the end, a gap between parts, an unknown multipart id.
     InvalidInput,
+    /// This service refused the call, because the store does not belong to its database, or because deletions
+    /// are disabled. The source has the reason.
+    Refused,
     /// Any other failure.
     Other,
 }
@@ -35,6 +38,7 @@ impl fmt::Display for StorageErrorKind {
             Self::NoSpace => "store is full",
             Self::Damaged => "stored bytes are damaged",
             Self::InvalidInput => "invalid input",
+            Self::Refused => "refused by this service",
             Self::Other => "failed",
         })
     }

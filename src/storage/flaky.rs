@@ -202,6 +202,8 @@ fn planned_error(kind: StorageErrorKind, operation: Operation) -> StorageError {
         Operation::Presign => "presign",
         Operation::Initialize => "initialize store",
         Operation::Space => "query free space",
+        Operation::ReadMarker => "read owner marker",
+        Operation::WriteMarker => "write owner marker",
     };
     StorageError::new(kind, verb).with_source("injected fault")
 }

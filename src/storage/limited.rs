@@ -48,9 +48,14 @@ impl Decorator for Limited {
         attempt: impl Fn() -> Attempt<'a, T> + Send,
     ) -> Result<T, StorageError> {
         let _permit = match operation {
-            // Readiness depends on the store, not on how many operations are active. The other three are rare
-            // or do not send the bytes of files.
-            Operation::Check | Operation::Initialize | Operation::Space | Operation::Presign => None,
+            // Readiness depends on the store, not on how many operations are active. The others are rare or
+            // do not send the bytes of files.
+            Operation::Check
+            | Operation::Initialize
+            | Operation::Space
+            | Operation::Presign
+            | Operation::ReadMarker
+            | Operation::WriteMarker => None,
             _ => Some(acquire_permit(&self.permits).await?),
         };
         attempt().await

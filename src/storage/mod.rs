@@ -71,6 +71,7 @@ mod extension;
 mod import_source;
 mod limited;
 mod local;
+mod marker;
 mod memory;
 mod object;
 mod payload;
@@ -96,6 +97,7 @@ pub use self::{
     error::{StorageError, StorageErrorKind},
     extension::ObjectStorageExt,
     import_source::{EntryProblem, ImportSource, SourceEntry, SourceKeys},
+    marker::MarkerWrite,
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
     payload::Payload,
     presign::{PresignRequest, PresignedUrl},
@@ -258,6 +260,17 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
 
     /// Checks that the store is reachable and writable. Used for readiness; neither limited nor retried.
     async fn check(&self) -> Result<(), StorageError>;
+
+    /// Reads the owner marker of the objects with a prefix, which may be empty, or returns `None` if there is
+    /// none. The name of a marker is no [`ObjectKey`], so no listing contains it.
+    async fn read_marker(&self, prefix: &str) -> Result<Option<Bytes>, StorageError>;
+
+    /// Writes the owner marker of the objects with a prefix, as a whole.
+    ///
+    /// # Errors
+    /// Returns `AlreadyExists` if a marker exists and `write` is [`MarkerWrite::Create`]. A store without
+    /// conditional writes replaces the marker instead.
+    async fn write_marker(&self, prefix: &str, body: Bytes, write: MarkerWrite) -> Result<(), StorageError>;
 }
 
 /// The options of a store and of its decorators.

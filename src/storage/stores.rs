@@ -46,6 +46,13 @@ impl Stores {
         Ok(Self { by_name, primary })
     }
 
+    /// Returns the stores with each one replaced, under the same names.
+    #[must_use]
+    pub fn map(&self, replace: impl Fn(&Arc<dyn ObjectStorage>) -> Arc<dyn ObjectStorage>) -> Self {
+        let by_name = self.by_name.iter().map(|(name, store)| (name.clone(), replace(store))).collect();
+        Self { by_name, primary: replace(&self.primary) }
+    }
+
     /// Returns the store for new objects.
     pub fn primary(&self) -> &Arc<dyn ObjectStorage> {
         &self.primary

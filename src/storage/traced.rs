@@ -39,6 +39,7 @@ fn outcome_name(kind: StorageErrorKind) -> &'static str {
         StorageErrorKind::NoSpace => "no_space",
         StorageErrorKind::Damaged => "damaged",
         StorageErrorKind::InvalidInput => "invalid_input",
+        StorageErrorKind::Refused => "refused",
         StorageErrorKind::Other => "other",
     }
 }

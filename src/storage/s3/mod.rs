@@ -15,6 +15,7 @@ mod errors;
 mod headers;
 mod lifecycle;
 mod listing;
+mod marker;
 mod multipart;
 mod objects;
 mod options;
@@ -28,6 +29,7 @@ mod xml;
 use std::ops::Range;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 pub(super) use self::source_bucket::BucketKeys;
 use self::{client::Client, copy::SINGLE_COPY_SIZE_BYTES_MAX};
@@ -36,9 +38,9 @@ pub use self::{
     source_bucket::SourceBucket,
 };
 use super::{
-    ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
-    ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,
-    StorageError,
+    ByteStream, Capabilities, InitOptions, InitReport, ListPage, MarkerWrite, MultipartId, MultipartInfo,
+    MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions,
+    Space, StorageError,
 };
 use crate::domain::object_key::ObjectKey;
 
@@ -172,5 +174,13 @@ impl ObjectStorage for S3 {
 
     async fn check(&self) -> Result<(), StorageError> {
         self.client.check().await
+    }
+
+    async fn read_marker(&self, prefix: &str) -> Result<Option<Bytes>, StorageError> {
+        marker::read(&self.client, prefix).await
+    }
+
+    async fn write_marker(&self, prefix: &str, body: Bytes, write: MarkerWrite) -> Result<(), StorageError> {
+        marker::write(&self.client, prefix, body, write).await
     }
 }
