@@ -45,6 +45,7 @@ pub mod schedules;
 mod schema;
 mod sql;
 pub mod storage_classes;
+pub mod store_beats;
 pub mod stray_objects;
 pub mod sweep_candidates;
 pub mod sweeps;

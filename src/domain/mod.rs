@@ -29,6 +29,7 @@ pub mod principal;
 pub mod quota;
 pub mod sql_enum;
 pub mod storage_class;
+pub mod store_owner;
 pub mod tenant_record;
 pub mod text;
 pub mod upload;

@@ -36,6 +36,7 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130024300_index_scheduled_blobs", 0x9001_d86c_bf91_6e2d),
     ("20261130024400_create_erasures", 0x5e1f_cc7f_0369_4682),
     ("20261130025000_normalize_tags", 0x9821_f2cc_8ab9_718f),
+    ("20261130117100_create_store_beats", 0xf57a_e952_fd0d_c0ef),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.
