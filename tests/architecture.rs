@@ -10,6 +10,8 @@
 mod commits;
 #[path = "architecture/contract.rs"]
 mod contract;
+#[path = "architecture/deletions.rs"]
+mod deletions;
 #[path = "architecture/frozen_migrations.rs"]
 mod frozen_migrations;
 #[path = "architecture/imports.rs"]

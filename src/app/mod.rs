@@ -14,6 +14,7 @@ pub mod imports;
 pub mod integrity;
 pub mod jobs;
 mod outgoing;
+pub mod owner;
 mod pages;
 pub mod policies;
 mod preconditions;
@@ -43,6 +44,7 @@ use self::{
     files::count_downloads::{self, DownloadCounts},
     files::watch::EventPoller,
     group::Group,
+    owner::{OwnerParts, StoreOwners},
     quotas::cache::QuotaCache,
     rates::CallerRates,
     refusals::RefusalCounts,
@@ -52,8 +54,9 @@ use self::{
 };
 use crate::{
     config::{
-        DownloadsConfig, ImportsConfig, ListsConfig, RateLimitsConfig, RetentionConfig, ScanningConfig,
-        SweepingConfig, TenantsConfig, UploadsConfig, WatchesConfig, WebhooksConfig, WorkerConfig,
+        DownloadsConfig, ImportsConfig, ListsConfig, OwnerLimits, RateLimitsConfig, RetentionConfig,
+        ScanningConfig, SweepingConfig, TenantsConfig, UploadsConfig, WatchesConfig, WebhooksConfig,
+        WorkerConfig,
     },
     crypto::sealer::Sealer,
     db::{
@@ -94,6 +97,8 @@ pub struct Limits {
     pub scanning: ScanningConfig,
     pub tenants: TenantsConfig,
     pub rate_limits: RateLimitsConfig,
+    /// The checks that a store belongs to the database.
+    pub owner: OwnerLimits,
     /// The prefix of every object key; may be empty.
     pub key_prefix: String,
 }
@@ -101,7 +106,9 @@ pub struct Limits {
 /// The dependencies and shared state of the use cases. All entry points share one instance.
 pub struct App {
     db: Database,
+    /// Refuses writes and deletions if a store belongs to another database.
     stores: Stores,
+    owners: StoreOwners,
     import_buckets: BTreeMap<String, SourceBucket>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
@@ -156,6 +163,15 @@ impl App {
     pub fn new(parts: Parts, limits: Limits) -> Result<Arc<Self>, UnknownPreset> {
         let Parts { db, stores, import_buckets, clock, ids, page_tokens, metrics } = parts;
         let tasks = TaskTracker::new();
+        let owners = StoreOwners::new(OwnerParts {
+            db: db.clone(),
+            stores,
+            clock: Arc::clone(&clock),
+            ids: Arc::clone(&ids),
+            metrics: Some(metrics.clone()),
+            limits: limits.owner,
+            key_prefix: limits.key_prefix.clone(),
+        });
         let uploads = &limits.uploads;
         let budget =
             ByteBudget::new(uploads.byte_budget_bytes, uploads.part_size_bytes, uploads.waiting_bytes_max());
@@ -180,7 +196,8 @@ impl App {
                 tasks.clone(),
             ),
             db,
-            stores,
+            stores: owners.checked_stores(),
+            owners,
             import_buckets,
             clock,
             ids,
@@ -205,6 +222,11 @@ impl App {
     /// Returns the database, which holds the job queue.
     pub fn db(&self) -> &Database {
         &self.db
+    }
+
+    /// Returns the checks that the stores belong to the database.
+    pub fn owners(&self) -> &StoreOwners {
+        &self.owners
     }
 
     pub fn metrics(&self) -> &Metrics {

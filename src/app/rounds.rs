@@ -5,7 +5,7 @@
 //! rounds have processed all other items (see `rotation`). A round ends early only if the database is
 //! unreachable, because every further item would wait for it too.
 
-use super::{App, Error, rotation::Rotation};
+use super::{App, Error, owner::StoreRefusal, rotation::Rotation};
 use crate::{
     domain::{
         ids::{FileId, TenantId, UploadId},
@@ -78,6 +78,8 @@ pub(super) trait DueItems: Sync {
     const ACTION: &'static str;
     /// The number of items in a full page.
     const PAGE_ITEMS: usize;
+    /// Whether the work on a store does nothing useful while deletions are disabled or wait.
+    const NEEDS_DELETIONS: bool = true;
 
     /// Returns the provider whose items are listed, or `None` if the list does not depend on a provider.
     fn provider(&self) -> Option<&str> {
@@ -129,9 +131,42 @@ pub(super) async fn run_round_in_each_store<'a, W: DueItems>(
 ) -> Result<RoundReport, Error> {
     let mut total = RoundReport::default();
     for store in app.stores.iter() {
-        total += run_round(&work_in(store.as_ref()), rotation).await?;
+        match check_owner(app, store.provider(), W::NEEDS_DELETIONS).await {
+            OwnerCheck::MayRun => total += run_round(&work_in(store.as_ref()), rotation).await?,
+            OwnerCheck::Waits => {}
+            OwnerCheck::NotOwned => total.failed += 1,
+        }
     }
     Ok(total)
+}
+
+/// Whether work that deletes objects may run on a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OwnerCheck {
+    MayRun,
+    /// Deletions are disabled or wait.
+    Waits,
+    NotOwned,
+}
+
+/// Checks the owner of a store before a round of work that deletes objects.
+async fn check_owner(app: &App, provider: &str, needs_deletions: bool) -> OwnerCheck {
+    match app.owners.check_before_deletions(provider).await {
+        Ok(Some(StoreRefusal::NotOwner(not_owner))) => {
+            tracing::warn!(provider, error = %not_owner, "skipped a round of deletions");
+            OwnerCheck::NotOwned
+        }
+        Ok(Some(refusal)) if needs_deletions => {
+            tracing::debug!(provider, %refusal, "skipped a round of deletions");
+            OwnerCheck::Waits
+        }
+        Ok(_) => OwnerCheck::MayRun,
+        // Each deletion checks the owner again, and fails if that is not possible.
+        Err(error) => {
+            tracing::warn!(provider, %error, "failed to check the owner of a store");
+            OwnerCheck::MayRun
+        }
+    }
 }
 
 /// Processes all items once, page by page. Stops early after a page in which `done_max` is reached, and sets

@@ -17,6 +17,7 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         | R::WatchesExhausted
         | R::WebhookLimit
         | R::StorageNotConfigured
+        | R::StorageNotOwned
         | R::RequestIdReused
         | R::EtagMismatch
         | R::FileDeleted

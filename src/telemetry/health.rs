@@ -10,6 +10,8 @@ pub enum Component {
     Database,
     /// The object store.
     Storage,
+    /// The owner of the stores: whether they belong to this database.
+    StoreOwner,
 }
 
 impl Component {
@@ -18,6 +20,7 @@ impl Component {
         match self {
             Self::Database => "database",
             Self::Storage => "storage",
+            Self::StoreOwner => "store_owner",
         }
     }
 }
@@ -30,6 +33,8 @@ pub enum ComponentState {
     /// The component is unavailable, for this reason. The reason is a constant text, because errors of an
     /// adapter may contain addresses or secrets, and `/readyz` is readable without authentication.
     Down(&'static str),
+    /// The component allows reads only, or was not checked yet, for this reason. The process is ready.
+    Degraded(&'static str),
 }
 
 /// The state of all components at one time.
@@ -44,7 +49,7 @@ pub struct HealthState {
 impl HealthState {
     /// Returns whether the process can serve new requests.
     pub fn is_ready(&self) -> bool {
-        !self.is_draining && self.components.values().all(|state| *state == ComponentState::Up)
+        !self.is_draining && self.components.values().all(|state| !matches!(state, ComponentState::Down(_)))
     }
 }
 
@@ -61,10 +66,14 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Creates the health state, with all components down until they are first checked.
+    /// Creates the health state, with no component up until it is first checked.
     pub fn new() -> Self {
         let unknown = ComponentState::Down("not checked yet");
-        let components = [Component::Database, Component::Storage].map(|component| (component, unknown));
+        let components = [
+            (Component::Database, unknown),
+            (Component::Storage, unknown),
+            (Component::StoreOwner, ComponentState::Degraded("not checked yet")),
+        ];
         let state = HealthState { components: components.into(), is_draining: false };
         Self { state: Arc::new(watch::Sender::new(state)) }
     }
@@ -77,6 +86,11 @@ impl Health {
     /// Marks a component as unavailable, with the reason.
     pub fn mark_down(&self, component: Component, reason: &'static str) {
         self.set(component, ComponentState::Down(reason));
+    }
+
+    /// Marks a component as limited to reads, with the reason.
+    pub fn mark_degraded(&self, component: Component, reason: &'static str) {
+        self.set(component, ComponentState::Degraded(reason));
     }
 
     /// Marks the process as shutting down. This cannot be reverted.
@@ -102,7 +116,10 @@ impl Health {
             ComponentState::Down(reason) if changed => {
                 tracing::warn!(component = component.name(), reason, "component is down");
             }
-            ComponentState::Up | ComponentState::Down(_) => {}
+            ComponentState::Degraded(reason) if changed => {
+                tracing::warn!(component = component.name(), reason, "component is degraded");
+            }
+            ComponentState::Up | ComponentState::Down(_) | ComponentState::Degraded(_) => {}
         }
     }
 }
@@ -119,6 +136,8 @@ mod tests {
         assert!(!health.state().is_ready());
         health.mark_up(Component::Storage);
         assert!(health.state().is_ready());
+        health.mark_degraded(Component::StoreOwner, "the store belongs to another database");
+        assert!(health.state().is_ready(), "reads are possible");
         health.mark_down(Component::Database, "connections are refused");
         assert!(!health.state().is_ready());
         health.mark_up(Component::Database);

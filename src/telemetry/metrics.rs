@@ -110,6 +110,7 @@ struct Inner {
     storage_operations: Counter<u64>,
     storage_duration: Histogram<f64>,
     storage_up: Gauge<u64>,
+    storage_owned: Gauge<u64>,
     jobs: JobInstruments,
 }
 
@@ -198,6 +199,10 @@ impl Metrics {
                 .u64_gauge("strongroom.storage.up")
                 .with_description("Whether a provider is reachable and writable, 0 or 1")
                 .build(),
+            storage_owned: meter
+                .u64_gauge("strongroom.storage.owned")
+                .with_description("Whether the store of a provider belongs to the database, 0 or 1")
+                .build(),
             provider,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -256,6 +261,12 @@ impl Metrics {
     /// Sets whether a provider is reachable and writable. Its name comes from the configuration.
     pub fn set_storage_up(&self, provider: &str, is_up: bool) {
         self.inner.storage_up.record(u64::from(is_up), &[KeyValue::new("provider", provider.to_owned())]);
+    }
+
+    /// Sets whether the store of a provider belongs to the database.
+    pub fn set_storage_owned(&self, provider: &str, is_owned: bool) {
+        let label = KeyValue::new("provider", provider.to_owned());
+        self.inner.storage_owned.record(u64::from(is_owned), &[label]);
     }
 
     /// Registers the function that returns the used bytes of the byte budget when metrics are collected.
@@ -373,6 +384,7 @@ mod tests {
         metrics.count_quota_refusal(QuotaLimit::FileSize);
         metrics.record_storage_operation("put", "ok", Duration::from_millis(2));
         metrics.set_storage_up("local", true);
+        metrics.set_storage_owned("local", false);
         metrics.set_queued_jobs(&[("parked", 3)], Duration::from_secs(90));
         metrics.record_job_attempt(
             "delete_expired_files",
@@ -404,6 +416,7 @@ mod tests {
             "strongroom_storage_operations_total{operation=\"put\",outcome=\"ok\"} 1",
             "strongroom_storage_operation_duration_seconds_count{operation=\"put\"} 1",
             "strongroom_storage_up{provider=\"local\"} 1",
+            "strongroom_storage_owned{provider=\"local\"} 0",
             "strongroom_jobs_queued{state=\"parked\"} 3",
             "strongroom_jobs_oldest_due_seconds 90",
             "strongroom_job_attempts_total{kind=\"delete_expired_files\",outcome=\"done\"} 1",

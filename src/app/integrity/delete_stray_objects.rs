@@ -4,6 +4,7 @@
 use crate::{
     app::{
         App, Error, RoundReport,
+        owner::delete::{Deletion, delete_from_store},
         rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_each_store},
     },
     db::stray_objects::{self, DueStrayObject, StrayObject, StrayObjectCursor},
@@ -75,7 +76,7 @@ async fn delete_object(app: &App, store: &dyn ObjectStorage, object: &StrayObjec
     if object.may_be_unfinished {
         abort_uploads(store, object).await?;
     }
-    store.delete(&object.key).await?;
+    delete_from_store(store, Deletion::Object(&object.key)).await?;
     let mut tx = app.db.system_tx().await?;
     stray_objects::delete(&mut tx, object).await?;
     tx.commit().await?;
@@ -88,7 +89,7 @@ async fn abort_uploads(store: &dyn ObjectStorage, object: &StrayObject) -> Resul
     loop {
         let page = store.list_multiparts(object.key.as_str(), None, UPLOADS_OF_A_KEY).await?;
         for upload in page.multiparts.iter().filter(|upload| upload.key == object.key) {
-            store.abort_multipart(&upload.key, &upload.id).await?;
+            delete_from_store(store, Deletion::Multipart(&upload.key, &upload.id)).await?;
         }
         if page.is_last || page.multiparts.is_empty() {
             return Ok(());

@@ -3,6 +3,7 @@
 use crate::{
     app::{
         App, Error, RoundReport,
+        owner::delete::{Deletion, delete_from_store},
         rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_each_store},
     },
     db::blobs::{self, DueBlob, DueBlobCursor, TenantBlob},
@@ -53,7 +54,7 @@ impl DueItems for DueBlobs<'_> {
 
     async fn process(&self, item: &DueBlob) -> Result<ItemOutcome, Error> {
         let TenantBlob { tenant, blob } = &item.tenant_blob;
-        self.store.delete(&blob.key).await?;
+        delete_from_store(self.store, Deletion::Object(&blob.key)).await?;
         let mut tx = self.app.db.system_tx().await?;
         blobs::delete(&mut tx, *tenant, blob.id).await?;
         tx.commit().await?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use crate::{
-    app::Error,
+    app::{Error, owner::StoreOwners},
     db::{
         Database,
         blobs::{self, ProviderUsage},
@@ -35,6 +35,8 @@ pub struct ProviderStatus {
     pub archived_bytes: u64,
     /// The free space, if the store reports it.
     pub free_bytes: Option<u64>,
+    /// Whether the store belongs to this database, and deletions do not wait. `None` if it was not checked.
+    pub is_owner: Option<bool>,
     /// The error that makes the provider unusable.
     pub problem: Option<String>,
 }
@@ -43,7 +45,11 @@ pub struct ProviderStatus {
 ///
 /// # Errors
 /// Returns an error if the database is unreachable. Errors of a store are in its status.
-pub async fn list_provider_statuses(db: &Database, stores: &Stores) -> Result<Vec<ProviderStatus>, Error> {
+pub async fn list_provider_statuses(
+    db: &Database,
+    stores: &Stores,
+    owners: &StoreOwners,
+) -> Result<Vec<ProviderStatus>, Error> {
     let mut tx = db.system_tx().await?;
     let usages = blobs::list_provider_usage(&mut tx).await?;
     tx.commit().await?;
@@ -52,13 +58,29 @@ pub async fn list_provider_statuses(db: &Database, stores: &Stores) -> Result<Ve
     let mut statuses = Vec::new();
     for store in stores.iter() {
         let usage = usages.remove(store.provider());
-        statuses.push(check_provider(store.as_ref(), stores, usage).await);
+        let mut status = check_provider(store.as_ref(), stores, usage).await;
+        if status.is_reachable {
+            add_owner(owners, &mut status).await;
+        }
+        statuses.push(status);
     }
     for (name, usage) in usages {
         let problem = Some(UnknownProvider(name.clone()).to_string());
         statuses.push(ProviderStatus { problem, ..unchecked_status(name, Some(usage)) });
     }
     Ok(statuses)
+}
+
+/// Adds whether the store belongs to this database.
+async fn add_owner(owners: &StoreOwners, status: &mut ProviderStatus) {
+    match owners.inspect_owner(&status.name).await {
+        Ok(report) => {
+            status.is_owner = Some(report.is_owner);
+            status.problem =
+                report.mismatch.map(|mismatch| format!("belongs to another database: {mismatch}"));
+        }
+        Err(error) => status.problem = Some(with_causes(&error)),
+    }
 }
 
 fn unchecked_status(name: String, usage: Option<ProviderUsage>) -> ProviderStatus {
@@ -71,6 +93,7 @@ fn unchecked_status(name: String, usage: Option<ProviderUsage>) -> ProviderStatu
         bytes: usage.as_ref().map_or(0, |usage| usage.bytes),
         archived_bytes: usage.as_ref().map_or(0, |usage| usage.archived_bytes),
         free_bytes: None,
+        is_owner: None,
         problem: None,
     }
 }

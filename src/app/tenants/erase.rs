@@ -18,6 +18,10 @@ use super::{delete, directory::CACHE_SECONDS};
 use crate::{
     app::{
         App, Error, RoundReport,
+        owner::{
+            StoreRefusal,
+            delete::{Deletion, delete_from_store},
+        },
         rounds::{DueItems, ItemFields, ItemOutcome, run_round},
         uploads::expire::abandon_tenant_uploads,
     },
@@ -105,6 +109,9 @@ async fn store_problem(
 
 /// Runs the next step for one tenant.
 async fn erase_step(app: &App, tenant: TenantId) -> Result<ItemOutcome, Error> {
+    if !may_erase(app).await? {
+        return Ok(ItemOutcome::Skipped);
+    }
     if abandon_tenant_uploads(app, tenant).await? > 0 {
         return Ok(ItemOutcome::Done);
     }
@@ -127,6 +134,18 @@ async fn erase_step(app: &App, tenant: TenantId) -> Result<ItemOutcome, Error> {
         finish_deletion(app, tenant).await?;
     }
     Ok(ItemOutcome::Done)
+}
+
+/// Returns whether bytes may be deleted from all stores. If not, a row must not be deleted either.
+async fn may_erase(app: &App) -> Result<bool, Error> {
+    for store in app.stores.iter() {
+        match app.owners.check_before_deletions(store.provider()).await? {
+            None => {}
+            Some(StoreRefusal::NotOwner(not_owner)) => return Err(Error::StoreNotOwned(not_owner)),
+            Some(StoreRefusal::DeletesDisabled | StoreRefusal::Unconfirmed { .. }) => return Ok(false),
+        }
+    }
+    Ok(true)
 }
 
 /// Checks that no file must be kept. A replica with a cached tenant may have set a retention or hold after
@@ -161,7 +180,9 @@ async fn delete_blobs(app: &App, tenant: TenantId) -> Result<usize, Error> {
     let mut deletions = Vec::with_capacity(due.len());
     for TenantBlob { blob, .. } in due {
         let store = Arc::clone(app.stores.get(&blob.provider)?);
-        deletions.push(async move { store.delete(&blob.key).await.map(|()| blob.id) });
+        deletions.push(async move {
+            delete_from_store(store.as_ref(), Deletion::Object(&blob.key)).await.map(|()| blob.id)
+        });
     }
     let deleted: Vec<BlobId> =
         stream::iter(deletions).buffer_unordered(OBJECTS_CONCURRENT_MAX).try_collect().await?;
@@ -183,11 +204,11 @@ async fn delete_leftovers(app: &App, store: &dyn ObjectStorage, tenant: TenantId
     };
     let unfinished = store.list_multiparts(&prefix, None, OBJECTS_PER_STEP).await?.multiparts;
     for multipart in &unfinished {
-        store.abort_multipart(&multipart.key, &multipart.id).await?;
+        delete_from_store(store, Deletion::Multipart(&multipart.key, &multipart.id)).await?;
     }
     let objects = store.list(&prefix, None, OBJECTS_PER_STEP).await?.objects;
     for object in &objects {
-        store.delete(&object.key).await?;
+        delete_from_store(store, Deletion::Object(&object.key)).await?;
     }
     let bytes: u64 = objects.iter().map(|object| object.size_bytes).sum();
     let mut tx = app.db.system_tx().await?;

@@ -50,6 +50,8 @@ impl DueItems for ExpiredUploads<'_> {
 
     const ACTION: &'static str = "expire upload";
     const PAGE_ITEMS: usize = 100;
+    // The reservations are released in any case.
+    const NEEDS_DELETIONS: bool = false;
 
     fn provider(&self) -> Option<&str> {
         Some(self.store.provider())

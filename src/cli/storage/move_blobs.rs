@@ -13,7 +13,7 @@ use super::{
         providers::open_stores,
         system_clock_and_ids,
     },
-    INCOMPLETE, open_database,
+    INCOMPLETE, open_database, open_owners,
 };
 use crate::app::storage::move_blobs::{BlobMover, MoveOptions, MoveProgress, MoveReport};
 
@@ -53,9 +53,11 @@ pub(super) async fn run_move(args: MoveArgs, config: Option<PathBuf>) -> Result<
     let config = args.data.load_config(config, Need::DatabaseAndObjects)?;
     config.validate_for_maintenance()?;
     let (clock, ids) = system_clock_and_ids();
+    let (db, stores) = (open_database(&config)?, open_stores(&config.storage, &clock, &ids)?);
+    let owners = open_owners(&config, &db, &stores);
     let work = BlobMover {
-        db: open_database(&config)?,
-        stores: open_stores(&config.storage, &clock, &ids)?,
+        db,
+        stores: owners.checked_stores(),
         clock,
         ids,
         part_size_bytes: config.uploads.part_size_bytes as u64,

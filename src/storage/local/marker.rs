@@ -1,6 +1,6 @@
 //! The owner marker: a file that is written beside its place, synced, and renamed. Blocks.
 
-use std::{fs, io, os::unix::fs::FileExt, path::PathBuf};
+use std::{fs, io, os::unix::fs::FileExt, path::Path};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -36,8 +36,8 @@ pub(super) fn write(
 
 fn write_synced(
     disk: &Disk,
-    path: &PathBuf,
-    unfinished: &PathBuf,
+    path: &Path,
+    unfinished: &Path,
     body: &[u8],
     write: MarkerWrite,
 ) -> io::Result<()> {

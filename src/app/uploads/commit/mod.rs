@@ -19,7 +19,16 @@ use super::{
 };
 use crate::{
     admission::CallerKey,
-    app::{App, Error, access::can_write_all, audit, uploads::UploadError},
+    app::{
+        App, Error,
+        access::can_write_all,
+        audit,
+        owner::{
+            StoreRefusal,
+            delete::{Deletion, delete_from_store},
+        },
+        uploads::UploadError,
+    },
     db::{
         DbError, TenantTx, Viewer,
         audit_entries::{AuditAction, AuditEntry},
@@ -263,7 +272,11 @@ async fn complete_multipart(
         // Stores cannot complete a multipart upload without parts. No other writer uses this key.
         return match store.put(key, Payload::default(), options).await {
             Err(error) if error.kind != StorageErrorKind::AlreadyExists => Err(error.into()),
-            _ => Ok(store.abort_multipart(key, open.multipart()).await?),
+            _ => match delete_from_store(store.as_ref(), Deletion::Multipart(key, open.multipart())).await {
+                // The sweeper aborts it later.
+                Err(error) if StoreRefusal::is_temporary(&error) => Ok(()),
+                aborted => Ok(aborted?),
+            },
         };
     }
     match store.complete_multipart(key, open.multipart(), receipts).await {
@@ -293,7 +306,7 @@ async fn delete_parts(tx: &mut TenantTx, lease: UploadLease) -> Result<usize, Db
 /// later.
 pub(super) async fn delete_object(target: &Target) {
     let key = &target.key;
-    if let Err(error) = target.store.delete(key).await {
+    if let Err(error) = delete_from_store(target.store.as_ref(), Deletion::Object(key)).await {
         tracing::warn!(%key, %error, "failed to delete object");
     }
 }
