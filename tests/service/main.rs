@@ -70,6 +70,7 @@ mod shutdown;
 mod standard_services;
 mod storage_class;
 mod storage_move;
+mod store_owner;
 mod suspension;
 mod sweep;
 mod sweep_edge_cases;
