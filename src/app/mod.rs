@@ -165,7 +165,7 @@ impl App {
         let tasks = TaskTracker::new();
         let owners = StoreOwners::new(OwnerParts {
             db: db.clone(),
-            stores,
+            stores: stores.clone(),
             clock: Arc::clone(&clock),
             ids: Arc::clone(&ids),
             metrics: Some(metrics.clone()),
@@ -181,6 +181,7 @@ impl App {
         let hashing = HashingLimiter::new();
         let event_poller = EventPoller::new(&limits.watches);
         observe_shares(&metrics, &budget, &hashing, &event_poller);
+        observe_stores(&metrics, &stores);
         let commits = UploadCommitter::new(db.clone(), Arc::clone(&clock), metrics.clone(), &limits);
         let connections_max = limits.uploads.commit_connections_max;
         let batch_max = limits.uploads.commit_batch_max;
@@ -265,4 +266,11 @@ fn observe_shares(metrics: &Metrics, budget: &ByteBudget, hashing: &HashingLimit
     metrics.observe_shares("upload_buffers", move || budget.status().into());
     metrics.observe_shares("hashing", move || hashing.status().into());
     metrics.observe_shares("watches", move || watches.status().into());
+}
+
+/// Reports how holders share the operations on the stores.
+fn observe_stores(metrics: &Metrics, stores: &Stores) {
+    let (operations, downloads) = (stores.clone(), stores.clone());
+    metrics.observe_shares("storage", move || operations.operation_status().into());
+    metrics.observe_shares("storage_downloads", move || downloads.download_status().into());
 }

@@ -1,7 +1,7 @@
 //! Monitoring tasks of a server or worker process: probes of the database and the stores every 5 seconds, and
 //! the HTTP port for probes and metrics.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 
@@ -10,6 +10,7 @@ use crate::{
     app::owner::StoreOwners,
     config::EdgeConfig,
     db::{Database, DbError, DbErrorKind, blobs},
+    domain::clock::SyncedClock,
     edge::{self, EdgeState},
     storage::{StorageError, StorageErrorKind, Stores},
     telemetry::{Health, Metrics, health::Component},
@@ -23,6 +24,7 @@ pub(super) struct MonitoredParts {
     pub(super) owners: StoreOwners,
     pub(super) health: Health,
     pub(super) metrics: Metrics,
+    pub(super) clock: Arc<SyncedClock>,
 }
 
 /// The running monitoring tasks.
@@ -73,11 +75,14 @@ impl Monitoring {
 /// Probes the database and the stores every 5 seconds, for `/readyz` and the gRPC health service.
 async fn run_probes(parts: MonitoredParts, stopped: impl Future<Output = ()>) {
     const INTERVAL: Duration = Duration::from_secs(5);
-    let MonitoredParts { database, stores, owners, health, metrics } = parts;
+    let MonitoredParts { database, stores, owners, health, metrics, clock } = parts;
     tokio::pin!(stopped);
     loop {
         match timeout(INTERVAL, database.ping()).await {
-            Ok(Ok(())) => health.mark_up(Component::Database),
+            Ok(Ok(())) => {
+                health.mark_up(Component::Database);
+                follow_clock(&clock, &database, &health, &metrics, INTERVAL).await;
+            }
             failed => {
                 tracing::warn!(result = ?failed, "database probe failed");
                 let is_read_only = matches!(&failed, Ok(Err(error)) if error.kind == DbErrorKind::ReadOnly);
@@ -115,6 +120,37 @@ async fn check_owners(owners: &StoreOwners, health: &Health, time_limit: Duratio
             "a store belongs to another database; only reads are possible",
         ),
         None => health.mark_up(Component::StoreOwner),
+    }
+}
+
+/// Follows the database's clock, and reports a large difference: other programs on this machine, such as the identity
+/// provider's clients, and the times in its logs are wrong by as much.
+async fn follow_clock(
+    clock: &SyncedClock,
+    database: &Database,
+    health: &Health,
+    metrics: &Metrics,
+    time_limit: Duration,
+) {
+    const OFFSET_SECONDS_MAX: f64 = 5.0;
+    let measured = match timeout(time_limit, database.measure_clock(clock.local())).await {
+        Ok(Ok(measured)) => measured,
+        failed => {
+            tracing::warn!(result = ?failed, "failed to measure the database's clock");
+            return;
+        }
+    };
+    clock.follow(measured);
+    let offset_seconds = measured.offset.as_seconds_f64();
+    metrics.set_clock_offset(offset_seconds);
+    if offset_seconds.abs() > OFFSET_SECONDS_MAX {
+        tracing::warn!(
+            offset_seconds,
+            "clock of this machine differs from the database's by more than {OFFSET_SECONDS_MAX} s; synchronize both"
+        );
+        health.mark_degraded(Component::Clock, "the clock differs from the database's by more than 5 s");
+    } else {
+        health.mark_up(Component::Clock);
     }
 }
 

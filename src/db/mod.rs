@@ -8,10 +8,12 @@
 //! There is no trait for the database: row-level security is part of the product, and the tests use a real
 //! server.
 
+pub mod admission_data;
 pub mod attachments;
 pub mod audit_entries;
 pub mod blobs;
 pub mod commit;
+mod commit_rows;
 pub mod committed_file;
 mod connect;
 pub mod content_states;
@@ -26,6 +28,7 @@ mod failover;
 pub mod file_copies;
 pub mod file_owners;
 pub mod file_readers;
+mod file_rows;
 pub mod file_tags;
 pub mod files;
 pub mod fsck;
@@ -54,6 +57,7 @@ pub mod tenant_records;
 mod tenant_tx;
 pub mod tenants;
 pub mod tombstones;
+pub mod upload_completions;
 pub mod upload_parts;
 pub mod uploads;
 pub mod usage_counters;
@@ -77,7 +81,7 @@ pub use tenant_tx::{TenantTx, TransactionId, Viewer};
 use crate::{
     admission::Holder,
     domain::{
-        clock::{Clock, Timestamp},
+        clock::{Clock, ClockOffset, Timestamp},
         ids::TenantId,
     },
 };
@@ -226,6 +230,16 @@ impl Database {
             ));
         }
         Ok(())
+    }
+
+    /// Measures the database's clock against a clock of this process.
+    pub async fn measure_clock(&self, local: &dyn Clock) -> Result<ClockOffset, DbError> {
+        let mut tx = self.system_tx().await?;
+        let start = local.now();
+        let time = tx.wall_clock_time().await?;
+        let error_max = (local.now() - start) / 2;
+        tx.commit().await?;
+        Ok(ClockOffset { offset: time - start - error_max, error_max })
     }
 
     /// Returns the notifier for events that this process commits.

@@ -269,6 +269,7 @@ diesel::table! {
         may_be_unfinished -> Bool,
         delete_after -> Timestamptz,
         is_being_deleted -> Bool,
+        size_bytes -> BigInt,
     }
 }
 
@@ -362,6 +363,7 @@ diesel::table! {
         staging_key -> Nullable<Text>,
         renewed_part_count -> Integer,
         restart_count -> Integer,
+        completion -> Nullable<Jsonb>,
     }
 }
 

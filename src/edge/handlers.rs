@@ -43,8 +43,8 @@ pub(super) async fn metrics(State(state): State<EdgeState>) -> Response {
 fn to_json(health: &HealthState) -> Value {
     let component = |state: &ComponentState| match state {
         ComponentState::Up => json!({ "state": "up" }),
-        ComponentState::Down(reason) => json!({ "state": "down", "reason": reason }),
         ComponentState::Degraded(reason) => json!({ "state": "degraded", "reason": reason }),
+        ComponentState::Down(reason) => json!({ "state": "down", "reason": reason }),
     };
     let components: Map<_, _> =
         health.components.iter().map(|(name, state)| (name.name().to_owned(), component(state))).collect();

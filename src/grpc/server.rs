@@ -188,7 +188,7 @@ impl GrpcServer {
         let part_bytes_max = config.uploads.part_message_bytes_max();
         let shared = SharedLimits {
             in_flight: InFlight::new(config),
-            unread_responses: UnreadResponses::new(&config.server),
+            unread_responses: UnreadResponses::new(config),
             message_budget: MessageBudget::new(config.uploads.decode_permits, limits, arrival_max),
             decoded_messages: DecodedMessages::new(config.decoded_bytes_max(), part_bytes_max),
         };

@@ -17,7 +17,7 @@ use super::{
     convert, status,
 };
 use crate::{
-    admission::{ShareLimits, ShareStatus, Shares},
+    admission::{Holder, ShareLimits, ShareStatus, Shares, Slot},
     app::{
         App, Error, Workload,
         uploads::{self, Stall, UploadError, UploadMessage, UploadStreamOrder},
@@ -175,16 +175,9 @@ impl UploadStreams {
     where
         S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
     {
-        // Held until the rest of the stream is drained.
-        let slot = sender.holder().and_then(|holder| {
-            self.slots.try_acquire(holder, 1).map_err(|_| Error::Overloaded(Workload::Uploads))
-        });
-        let _slot = slot.map_err(|error| status::status(&error, &sender.origin.call_id))?;
-        let limits = StreamLimits {
-            chunk_size_max_bytes: self.config.chunk_size_max_bytes,
-            message_bytes_max: self.message_bytes_max,
-        };
-        let mut messages = Messages::new(stream, limits, sender.origin.call_id.clone());
+        let call_id = &sender.origin.call_id;
+        let opened = sender.holder().and_then(|holder| self.open_stream(stream, holder, call_id));
+        let mut messages = opened.map_err(|error| status::status(&error, call_id))?;
         let received = async {
             let first = self.receive_first_message(&mut messages).await?;
             let caller = &sender.resolve_caller().await?;
@@ -202,6 +195,19 @@ impl UploadStreams {
             Ok(committed) => Ok(convert::upload::committed_upload_to_proto(committed)),
             Err(error) => Err(messages.status_for(&error)),
         }
+    }
+
+    /// Takes a slot for a stream, which holds it until the rest of its messages is drained.
+    fn open_stream<S>(&self, stream: S, holder: Holder, call_id: &str) -> Result<Messages<S>, Error>
+    where
+        S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
+    {
+        let slot = self.slots.try_acquire(holder, 1).map_err(|_| Error::Overloaded(Workload::Uploads))?;
+        let limits = StreamLimits {
+            chunk_size_max_bytes: self.config.chunk_size_max_bytes,
+            message_bytes_max: self.message_bytes_max,
+        };
+        Ok(Messages { _slot: Some(slot), ..Messages::new(stream, limits, call_id.to_owned()) })
     }
 
     /// Converts an upload, with the limits for its stream.
@@ -258,6 +264,8 @@ struct Messages<S> {
     call_id: String,
     /// The error for which the server ended the stream, if the client can act on it.
     fault: Option<Status>,
+    /// The slot of the stream.
+    _slot: Option<Slot>,
 }
 
 impl<S> Messages<S>
@@ -265,7 +273,7 @@ where
     S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
 {
     fn new(stream: S, limits: StreamLimits, call_id: String) -> Self {
-        Self { stream, has_ended: false, limits, call_id, fault: None }
+        Self { stream, has_ended: false, limits, call_id, fault: None, _slot: None }
     }
 
     async fn next_message(&mut self) -> Option<v1::UploadFileRequest> {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{FutureExt, stream};
 use tonic_types::StatusExt;
 
 use super::*;
@@ -97,6 +97,21 @@ async fn draining_stops_when_the_client_is_silent() {
     let mut silent = Messages::new(stream::pending(), LIMITS, "c-1".to_owned());
     silent.drain(1000).await;
     assert_eq!(start.elapsed(), DRAIN_SILENCE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_keeps_its_slot_while_it_is_drained() {
+    let config = UploadsConfig { streams_max: 1, ..Config::defaults().unwrap().uploads };
+    let uploads = UploadStreams::new(config, 100);
+    let open = || uploads.open_stream(stream::pending(), Holder::of_name(&"acme"), "c-1");
+    let mut first = open().unwrap();
+    // The result is known, and the client does not end its stream.
+    let mut draining = Box::pin(first.drain(1_000));
+    assert!((&mut draining).now_or_never().is_none());
+    assert!(matches!(open().err(), Some(Error::Overloaded(Workload::Uploads))));
+    draining.await;
+    drop(first);
+    assert!(open().is_ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -143,12 +143,13 @@ mod tests {
 
     use super::*;
     use crate::{
+        admission::Holder,
         domain::clock::SystemIds,
         storage::{
             Traced,
             conformance::check_conformance,
             flaky::{Flaky, Plan},
-            limited::Limited,
+            limited::{Limited, Permits, StoreLimits},
             tests::{key, memory, retrying},
         },
         telemetry::Metrics,
@@ -169,7 +170,10 @@ mod tests {
     const DECORATORS: [Decorate; 5] = [
         |store| Arc::new(Unchanged(store)),
         |store| Flaky::new(store, Plan::new()),
-        |store| Limited::wrap(store, 1, 1),
+        |store| {
+            let permits = Permits::new(StoreLimits { operations_max: 1, downloads_max: 1 });
+            Limited::wrap(store, permits, Holder::BACKGROUND)
+        },
         |store| retrying(store, 3),
         |store| Traced::wrap(store, Metrics::for_tests().unwrap()),
     ];

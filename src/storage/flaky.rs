@@ -1,6 +1,6 @@
 //! A fault-injecting decorator for tests. It fails a call before or after it takes effect (a lost response),
-//! breaks off a download, flips a bit, or reports a full disk. The same plan and the same calls produce the
-//! same faults.
+//! breaks off a download, flips a bit, reports a full disk, or holds writes as a slow store does. The same plan and
+//! the same calls produce the same faults.
 
 use std::{
     collections::HashMap,
@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, stream};
+use tokio::sync::watch;
 
 pub use super::Operation;
 use super::{
@@ -116,6 +117,8 @@ pub struct Flaky {
     state: Mutex<State>,
     /// Requested storage classes by key; `None` unless storage classes are enabled.
     classes: Mutex<Option<HashMap<String, StorageClass>>>,
+    /// The text of the keys whose writes wait.
+    held: watch::Sender<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -129,7 +132,8 @@ impl Flaky {
     /// Wraps a store and injects the faults of a plan.
     pub fn new(inner: Arc<dyn ObjectStorage>, plan: Plan) -> Arc<Self> {
         let state = State { plan, calls: HashMap::new(), written_bytes: 0 };
-        Arc::new(Self { inner, state: Mutex::new(state), classes: Mutex::default() })
+        let held = watch::Sender::new(None);
+        Arc::new(Self { inner, state: Mutex::new(state), classes: Mutex::default(), held })
     }
 
     /// Reports storage classes as supported from now on and records the requested class of each object.
@@ -148,6 +152,24 @@ impl Flaky {
         if let Some(classes) = classes.as_mut() {
             classes.insert(key.to_string(), options.class);
         }
+    }
+
+    /// Makes puts and parts wait whose keys contain this text, for example the id of a tenant, until
+    /// [`Self::release_writes`] is called.
+    pub fn hold_writes(&self, key_text: &str) {
+        self.held.send_replace(Some(key_text.to_owned()));
+    }
+
+    /// Lets the writes continue that wait because of [`Self::hold_writes`].
+    pub fn release_writes(&self) {
+        self.held.send_replace(None);
+    }
+
+    async fn wait_while_held(&self, key: &ObjectKey) {
+        let is_free =
+            |held: &Option<String>| held.as_ref().is_none_or(|text| !key.as_str().contains(text.as_str()));
+        // The sender is part of `self`, so the channel is not closed.
+        drop(self.held.subscribe().wait_for(is_free).await);
     }
 
     /// Returns how often an operation was called since the plan was set.
@@ -271,6 +293,7 @@ impl Decorator for Flaky {
         let body = &body;
         let put = || {
             async move {
+                self.wait_while_held(key).await;
                 self.reserve_capacity(Operation::Put, body)?;
                 self.record_class(key, options);
                 self.inner.put(key, body.clone(), options).await
@@ -301,6 +324,7 @@ impl Decorator for Flaky {
         let body = &body;
         let put = || {
             async move {
+                self.wait_while_held(key).await;
                 self.reserve_capacity(Operation::PutPart, body)?;
                 self.inner.put_part(key, id, number, body.clone()).await
             }

@@ -1,7 +1,7 @@
 //! The object storage port: stores the bytes of files. All other data about a file is a row in the database.
 //!
 //! ```text
-//! app  ──►  Stores ──► Traced ──► Retrying ──► Limited ──► Local | Memory | S3
+//! app  ──►  Stores ──► Limited ──► Traced ──► Retrying ──► Local | Memory | S3
 //! ```
 //!
 //! # Guarantees of every adapter
@@ -97,6 +97,7 @@ pub use self::{
     error::{StorageError, StorageErrorKind},
     extension::ObjectStorageExt,
     import_source::{EntryProblem, ImportSource, SourceEntry, SourceKeys},
+    limited::StoreLimits,
     marker::MarkerWrite,
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
     payload::Payload,
@@ -280,10 +281,6 @@ pub struct StorageOptions {
     pub provider: String,
     /// The adapter and its options.
     pub adapter: AdapterOptions,
-    /// The maximum number of concurrent operations, without open downloads. At least 1.
-    pub concurrency_max: usize,
-    /// The maximum number of open downloads. At least 1.
-    pub downloads_max: usize,
     /// The maximum number of attempts of an operation, including the first. 1 disables retries.
     pub retry_attempts_max: u32,
     /// The maximum pause before the first retry. It doubles with each further retry.
@@ -309,7 +306,7 @@ pub enum AdapterOptions {
     S3(Box<S3Options>),
 }
 
-/// Opens the configured store with its decorators. Performs blocking file system operations, so call it
+/// Opens the configured store with its retries. [`Stores`] limits its operations. Performs blocking file system operations, so call it
 /// during startup.
 ///
 /// # Errors
@@ -319,11 +316,8 @@ pub fn open(
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
 ) -> Result<Arc<dyn ObjectStorage>, StorageError> {
-    if options.concurrency_max == 0 || options.downloads_max == 0 || options.retry_attempts_max == 0 {
-        let reason = format!(
-            "concurrency_max is {}, downloads_max is {} and retry_attempts_max is {}; each must be at least 1",
-            options.concurrency_max, options.downloads_max, options.retry_attempts_max
-        );
+    if options.retry_attempts_max == 0 {
+        let reason = "retry_attempts_max is 0; it must be at least 1";
         return Err(StorageError::invalid_input("open storage", reason));
     }
     let adapter: Arc<dyn ObjectStorage> = match &options.adapter {
@@ -337,11 +331,7 @@ pub fn open(
         }
         AdapterOptions::S3(s3) => Arc::new(s3::S3::open(s3)?),
     };
-    Ok(with_retries(
-        limited::Limited::wrap(adapter, options.concurrency_max, options.downloads_max),
-        options,
-        ids,
-    ))
+    Ok(with_retries(adapter, options, ids))
 }
 
 /// Adds the retry decorator of [`open`] to a store. Tests use it to inject faults between the retries and the

@@ -136,7 +136,7 @@ async fn have_equal_content(
     if store.head(right).await?.size_bytes != size_bytes {
         return Ok(false);
     }
-    // Read one after the other: two concurrent downloads could wait for each other at the concurrency limit.
+    // One after the other, so that a comparison has one open download.
     for start in (0..size_bytes).step_by(PIECE_SIZE_BYTES_MAX) {
         let window = start..size_bytes.min(start + PIECE_SIZE_BYTES_MAX as u64);
         let left_bytes = store.get_bytes(left, window.clone()).await?;
@@ -175,7 +175,7 @@ impl Download {
                     .with_source("the store ended the stream early"),
                 Err(error) => error,
             };
-            // Drop the stream before waiting: it may hold the permit that the next attempt needs.
+            // Drop the stream before waiting: it may hold a connection.
             self.stream = None;
             self.backoff.wait_before_retry(self.attempt, error).await?;
             self.attempt += 1;

@@ -1,6 +1,6 @@
 //! Records a span and a metric for every operation on the store, so that the trace of a slow request shows
-//! where the time went. This is the outermost decorator: it measures what callers experience, including
-//! retries.
+//! where the time went. It is outside the retries and inside `Limited`: it measures an operation
+//! with all of its attempts, without the time for which it waited for its turn.
 
 use std::sync::Arc;
 

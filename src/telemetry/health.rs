@@ -10,6 +10,8 @@ pub enum Component {
     Database,
     /// The object store.
     Storage,
+    /// The clock of this machine, compared with the database's.
+    Clock,
     /// The owner of the stores: whether they belong to this database.
     StoreOwner,
 }
@@ -20,6 +22,7 @@ impl Component {
         match self {
             Self::Database => "database",
             Self::Storage => "storage",
+            Self::Clock => "clock",
             Self::StoreOwner => "store_owner",
         }
     }
@@ -30,11 +33,11 @@ impl Component {
 pub enum ComponentState {
     /// The component is available.
     Up,
+    /// The component needs attention, for this reason, but the process can serve requests.
+    Degraded(&'static str),
     /// The component is unavailable, for this reason. The reason is a constant text, because errors of an
     /// adapter may contain addresses or secrets, and `/readyz` is readable without authentication.
     Down(&'static str),
-    /// The component allows reads only, or was not checked yet, for this reason. The process is ready.
-    Degraded(&'static str),
 }
 
 /// The state of all components at one time.
@@ -49,7 +52,7 @@ pub struct HealthState {
 impl HealthState {
     /// Returns whether the process can serve new requests.
     pub fn is_ready(&self) -> bool {
-        !self.is_draining && self.components.values().all(|state| !matches!(state, ComponentState::Down(_)))
+        !self.is_draining && !self.components.values().any(|state| matches!(state, ComponentState::Down(_)))
     }
 }
 
@@ -83,14 +86,14 @@ impl Health {
         self.set(component, ComponentState::Up);
     }
 
+    /// Marks a component as available but in need of attention, with the reason.
+    pub fn mark_degraded(&self, component: Component, reason: &'static str) {
+        self.set(component, ComponentState::Degraded(reason));
+    }
+
     /// Marks a component as unavailable, with the reason.
     pub fn mark_down(&self, component: Component, reason: &'static str) {
         self.set(component, ComponentState::Down(reason));
-    }
-
-    /// Marks a component as limited to reads, with the reason.
-    pub fn mark_degraded(&self, component: Component, reason: &'static str) {
-        self.set(component, ComponentState::Degraded(reason));
     }
 
     /// Marks the process as shutting down. This cannot be reverted.
@@ -119,7 +122,7 @@ impl Health {
             ComponentState::Degraded(reason) if changed => {
                 tracing::warn!(component = component.name(), reason, "component is degraded");
             }
-            ComponentState::Up | ComponentState::Down(_) | ComponentState::Degraded(_) => {}
+            ComponentState::Up | ComponentState::Degraded(_) | ComponentState::Down(_) => {}
         }
     }
 }
@@ -135,6 +138,7 @@ mod tests {
         health.mark_up(Component::Database);
         assert!(!health.state().is_ready());
         health.mark_up(Component::Storage);
+        health.mark_degraded(Component::Clock, "differs");
         assert!(health.state().is_ready());
         health.mark_degraded(Component::StoreOwner, "the store belongs to another database");
         assert!(health.state().is_ready(), "reads are possible");

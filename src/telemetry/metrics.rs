@@ -111,6 +111,7 @@ struct Inner {
     storage_duration: Histogram<f64>,
     storage_up: Gauge<u64>,
     storage_owned: Gauge<u64>,
+    clock_offset: Gauge<f64>,
     jobs: JobInstruments,
 }
 
@@ -203,6 +204,11 @@ impl Metrics {
                 .u64_gauge("strongroom.storage.owned")
                 .with_description("Whether the store of a provider belongs to the database, 0 or 1")
                 .build(),
+            clock_offset: meter
+                .f64_gauge("strongroom.clock.offset")
+                .with_unit("s")
+                .with_description("Time of the database minus the time of this machine")
+                .build(),
             provider,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -267,6 +273,11 @@ impl Metrics {
     pub fn set_storage_owned(&self, provider: &str, is_owned: bool) {
         let label = KeyValue::new("provider", provider.to_owned());
         self.inner.storage_owned.record(u64::from(is_owned), &[label]);
+    }
+
+    /// Sets the time of the database minus the time of this machine.
+    pub fn set_clock_offset(&self, seconds: f64) {
+        self.inner.clock_offset.record(seconds, &[]);
     }
 
     /// Registers the function that returns the used bytes of the byte budget when metrics are collected.
@@ -385,6 +396,7 @@ mod tests {
         metrics.record_storage_operation("put", "ok", Duration::from_millis(2));
         metrics.set_storage_up("local", true);
         metrics.set_storage_owned("local", false);
+        metrics.set_clock_offset(-6.5);
         metrics.set_queued_jobs(&[("parked", 3)], Duration::from_secs(90));
         metrics.record_job_attempt(
             "delete_expired_files",
@@ -417,6 +429,7 @@ mod tests {
             "strongroom_storage_operation_duration_seconds_count{operation=\"put\"} 1",
             "strongroom_storage_up{provider=\"local\"} 1",
             "strongroom_storage_owned{provider=\"local\"} 0",
+            "strongroom_clock_offset_seconds -6.5",
             "strongroom_jobs_queued{state=\"parked\"} 3",
             "strongroom_jobs_oldest_due_seconds 90",
             "strongroom_job_attempts_total{kind=\"delete_expired_files\",outcome=\"done\"} 1",

@@ -13,6 +13,7 @@ pub mod schedule;
 mod webhooks;
 
 pub mod download_counts;
+pub mod partitions;
 pub mod refusals;
 
 use std::{sync::Arc, time::Duration};

@@ -35,7 +35,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("jobs", &["db", "domain"]),
     ("events", &["db", "domain"]),
-    ("storage", &["crypto", "domain", "config", "telemetry"]),
+    ("storage", &["admission", "crypto", "domain", "config", "telemetry"]),
     ("admission", &["domain", "telemetry"]),
     ("db", &["admission", "domain", "config", "telemetry"]),
     ("scanning", &["domain", "config", "telemetry"]),

@@ -24,7 +24,9 @@ use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use crate::{
-    harness::{Caller, PART, Service, file_id, pattern, reason, service_test, service_test_with, spec},
+    harness::{
+        Caller, PART, Service, UNLIMITED, file_id, pattern, reason, service_test, service_test_with, spec,
+    },
     sweep::{new_key, put_object},
 };
 
@@ -292,7 +294,7 @@ fn owners_of(s: &Service, store: &Arc<Unmarked>) -> StoreOwners {
     let store: Arc<dyn ObjectStorage> = Arc::clone(store) as _;
     StoreOwners::new(OwnerParts {
         db: s.db.clone(),
-        stores: Stores::new([store], Unmarked::PROVIDER).unwrap(),
+        stores: Stores::new([store], Unmarked::PROVIDER, UNLIMITED).unwrap(),
         clock: s.clock.clone(),
         ids: Arc::new(SystemIds),
         metrics: None,

@@ -122,6 +122,7 @@ fn convert(error: UploadError) -> Error {
         // These concern the order of messages, resumed uploads and direct uploads. An import has none of them.
         error @ (UploadError::StreamOrder(_)
         | UploadError::PartSizeMismatch { .. }
+        | UploadError::PartEtagMismatch { .. }
         | UploadError::OffsetGap { .. }
         | UploadError::NotFinished
         | UploadError::Paused { .. }

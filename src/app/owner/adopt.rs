@@ -28,7 +28,7 @@ impl StoreOwners {
     /// # Errors
     /// Returns an error if the provider is not configured, or if the store or the database is unavailable.
     pub async fn inspect_owner(&self, provider: &str) -> Result<OwnerReport, Error> {
-        let store = self.0.parts.stores.get(provider)?;
+        let store = &self.slot(provider)?.store;
         let bytes = store.read_marker(&self.0.parts.key_prefix).await?;
         let owner = bytes.as_deref().and_then(OwnerMarker::parse);
         let beat = owner.as_ref().map(|marker| &marker.beat);
@@ -50,7 +50,7 @@ impl StoreOwners {
     /// Returns an error if the provider is not configured, if the store or the database is
     /// unavailable, or if another process wrote a marker at the same time. Repeat the call then.
     pub async fn adopt_store(&self, provider: &str) -> Result<OwnerMarker, Error> {
-        let store = self.0.parts.stores.get(provider)?;
+        let store = &self.slot(provider)?.store;
         let former = store.read_marker(&self.0.parts.key_prefix).await?;
         let former = former.as_deref().and_then(OwnerMarker::parse).map(|marker| marker.beat.epoch);
         let Recorded { database, newest, .. } = self.read_recorded(provider, None).await?;

@@ -40,7 +40,7 @@ use crate::{
     config::OwnerLimits,
     db::Database,
     domain::clock::{Clock, IdSource, Timestamp},
-    storage::{ObjectStorage, StorageError, StorageErrorKind, Stores},
+    storage::{ObjectStorage, StorageError, StorageErrorKind, Stores, UnknownProvider},
     telemetry::Metrics,
 };
 
@@ -90,8 +90,9 @@ struct Inner {
 }
 
 /// The state of one store.
-#[derive(Default)]
 struct Slot {
+    /// The store without its limits: the operations that hold the permits wait for the check.
+    store: Arc<dyn ObjectStorage>,
     /// Locked during a check. Others wait for its result.
     check: Mutex<Option<Waiting>>,
     known: RwLock<Known>,
@@ -116,7 +117,11 @@ impl fmt::Debug for StoreOwners {
 impl StoreOwners {
     /// Creates the checks of these stores. Nothing is checked yet.
     pub fn new(parts: OwnerParts) -> Self {
-        let slots = parts.stores.iter().map(|store| (store.provider().to_owned(), Slot::default())).collect();
+        let slots = parts.stores.unlimited().map(|store| {
+            let slot = Slot { store: Arc::clone(store), check: Mutex::default(), known: RwLock::default() };
+            (store.provider().to_owned(), slot)
+        });
+        let slots = slots.collect();
         Self(Arc::new(Inner { parts, slots }))
     }
 
@@ -128,9 +133,8 @@ impl StoreOwners {
     /// Checks every store whose last check is older than `storage.owner_check_seconds`. A failure is logged.
     pub async fn check_stores(&self) {
         let max_age = self.0.parts.limits.check_interval;
-        let checks = self.0.parts.stores.iter().map(|store| async move {
-            if let Err(error) = self.refresh(store, Some(max_age)).await {
-                let provider = store.provider();
+        let checks = self.0.slots.iter().map(|(provider, slot)| async move {
+            if let Err(error) = self.refresh(slot, Some(max_age)).await {
                 tracing::warn!(provider, %error, "failed to check the owner of a store");
             }
         });
@@ -142,8 +146,7 @@ impl StoreOwners {
     /// # Errors
     /// Returns an error if the store or the database is unavailable.
     pub async fn check_store(&self, provider: &str) -> Result<OwnerState, Error> {
-        let store = self.0.parts.stores.get(provider)?;
-        self.refresh(store, None).await
+        self.refresh(self.slot(provider)?, None).await
     }
 
     /// Returns the result of the last check of a store.
@@ -233,14 +236,13 @@ impl StoreOwners {
     /// Returns the state of a store that was checked within `storage.owner_check_seconds`.
     async fn recent_state(&self, provider: &str) -> Result<OwnerState, StorageError> {
         let max_age = self.0.parts.limits.check_interval;
-        let Some(slot) = self.0.slots.get(provider) else { return Ok(OwnerState::Unchecked) };
+        let slot = self.slot(provider).map_err(|unknown| failed_check(unknown.into()))?;
         let known = slot.read();
         if known.is_recent(max_age) {
             return Ok(known.state);
         }
-        let store = self.0.parts.stores.get(provider).map_err(|unknown| failed_check(unknown.into()))?;
         // Boxed, because the future is part of that of each write.
-        Box::pin(self.refresh(store, Some(max_age))).await.map_err(failed_check)
+        Box::pin(self.refresh(slot, Some(max_age))).await.map_err(failed_check)
     }
 
     /// Returns the last known state if it allows writes and is not too old.
@@ -252,22 +254,17 @@ impl StoreOwners {
     }
 
     /// Checks a store, unless another caller did so within `max_age` in the meantime.
-    async fn refresh(
-        &self,
-        store: &Arc<dyn ObjectStorage>,
-        max_age: Option<Duration>,
-    ) -> Result<OwnerState, Error> {
-        let Some(slot) = self.0.slots.get(store.provider()) else { return Ok(OwnerState::Unchecked) };
+    async fn refresh(&self, slot: &Slot, max_age: Option<Duration>) -> Result<OwnerState, Error> {
         let mut waiting = slot.check.lock().await;
         let known = slot.read();
         if max_age.is_some_and(|max_age| known.is_recent(max_age)) {
             return Ok(known.state);
         }
-        let checked = Box::pin(self.check_now(store.as_ref(), &mut waiting)).await;
+        let checked = Box::pin(self.check_now(slot.store.as_ref(), &mut waiting)).await;
         let now = Instant::now();
         match checked {
             Ok(state) => {
-                self.report_change(store.provider(), &known.state, &state);
+                self.report_change(slot.store.provider(), &known.state, &state);
                 slot.write(Known { state: state.clone(), checked_at: Some(now), succeeded_at: Some(now) });
                 Ok(state)
             }
@@ -276,6 +273,10 @@ impl StoreOwners {
                 Err(error)
             }
         }
+    }
+
+    fn slot(&self, provider: &str) -> Result<&Slot, UnknownProvider> {
+        self.0.slots.get(provider).ok_or_else(|| UnknownProvider(provider.to_owned()))
     }
 
     /// Logs a change of the state, and updates the metric.

@@ -5,5 +5,5 @@ mod copy;
 pub mod delete_due_blobs;
 pub mod init;
 pub mod move_blobs;
-mod relocation;
+pub(in crate::app) mod relocation;
 pub mod status;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::error::{check_size, count_refusal};
 use crate::{
+    admission::Holder,
     app::{
         App, Error,
         access::{check_can_write, require_visible},
@@ -14,7 +15,7 @@ use crate::{
         preconditions::{check_etag, check_version_count},
     },
     db::{
-        TenantTx, Viewer, audit_entries::AuditAction, blobs::Blob, commit::AdmissionData, files,
+        TenantTx, Viewer, admission_data::AdmissionData, audit_entries::AuditAction, blobs::Blob, files,
         idempotency_keys::StoredResponse, resumable_uploads::StoredUpload,
     },
     domain::{
@@ -286,7 +287,7 @@ pub(super) fn new_target(app: &App, caller: &Caller, spec: &ResolvedSpec) -> Res
         ObjectKey::for_blob(&app.limits.key_prefix, caller.tenant_id(), &spec.rules.category, day, blob_id)
             .map_err(Error::internal)?;
     let options = PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id));
-    let store = Arc::clone(app.stores.primary());
+    let store = app.stores.primary_for(Holder::of_caller(caller));
     Ok(Target { store, blob_id, key, options, destination: spec.checked.destination.kind() })
 }
 
@@ -295,7 +296,7 @@ impl Target {
     pub(super) fn from_stored(app: &App, caller: &Caller, stored: &StoredUpload) -> Result<Self, Error> {
         app.owners.check_known(&stored.provider)?;
         Ok(Self {
-            store: Arc::clone(app.stores.get(&stored.provider)?),
+            store: app.stores.get_for(&stored.provider, Holder::of_caller(caller))?,
             blob_id: stored.blob_id,
             key: stored.key.clone(),
             options: PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id)),

@@ -33,6 +33,9 @@ pub enum UploadError {
         advise_after_wrong_part(*declared, *received)
     )]
     PartSizeMismatch { number: u32, declared: u64, received: u64 },
+    /// A direct upload is completed again, with another etag of a part.
+    #[error("part {number} was completed with another etag; create a new upload for other bytes")]
+    PartEtagMismatch { number: i32 },
     /// A chunk does not start where the previous one ended.
     #[error("chunk starts at offset {received}; expected offset {expected}")]
     OffsetGap { expected: u64, received: i64 },
@@ -169,6 +172,7 @@ impl UploadError {
             | Self::ChecksumMismatch { .. }
             | Self::SizeMismatch { .. }
             | Self::PartSizeMismatch { .. }
+            | Self::PartEtagMismatch { .. }
             | Self::OffsetGap { .. }
             | Self::NotFinished
             | Self::Paused { .. }

@@ -16,12 +16,13 @@ use super::{
     send::{EndpointAdvice, SendFailure, send_message},
 };
 use crate::{
-    app::{App, Error, RoundReport, files::watch::event_retention},
+    app::{App, Error, RoundReport},
     crypto::webhook_secret::WebhookSecret,
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction, AuditEntry},
         event_stream::{self, EventBatch, EventFilter, StoredEvent},
+        events,
         webhook_deliveries::{self, Delivery},
         webhooks::{self, DeliveryProgress, StoredWebhook},
     },
@@ -120,7 +121,7 @@ pub async fn deliver_due_events(
     stop: &CancellationToken,
 ) -> Result<RoundReport, Error> {
     let mut tx = tenant_tx(app, lease).await?;
-    let read = read_due(app, &mut tx, lease).await;
+    let read = read_due(&mut tx, lease).await;
     let Some((stored, waiting, EventBatch { events, snapshot })) = tx.finish(read).await? else {
         return Ok(RoundReport::default());
     };
@@ -136,7 +137,7 @@ pub async fn deliver_due_events(
         endpoint.release().await?;
         return Ok(endpoint.report());
     }
-    if !snapshot.retains_time(stored.position_time, event_retention(app)) {
+    if !snapshot.retains_time(stored.position_time) {
         return endpoint.disable(EVENTS_DROPPED).await;
     }
     for delivery in waiting {
@@ -175,16 +176,14 @@ type DueWork = (StoredWebhook, Vec<Delivery>, EventBatch);
 
 /// Reads the endpoint, its pending redeliveries and its next events. Returns `None` if the lease was lost.
 /// After a failover or a restore of the database, finds the position again by time.
-async fn read_due(app: &App, tx: &mut TenantTx, lease: &WebhookLease) -> Result<Option<DueWork>, Error> {
+async fn read_due(tx: &mut TenantTx, lease: &WebhookLease) -> Result<Option<DueWork>, Error> {
     let stored = webhooks::get(tx, lease.webhook).await?;
     let Some(mut stored) = stored.filter(|stored| stored.lease_epoch == lease.epoch) else { return Ok(None) };
     let waiting = webhook_deliveries::list_pending(tx, lease.webhook, REDELIVERIES_PER_ENDPOINT).await?;
     let selection = EventFilter { kinds: stored.webhook.kinds.clone(), file: None };
     let mut batch = event_stream::read(tx, stored.webhook.position, &selection, EVENTS_PER_ENDPOINT).await?;
     let snapshot = &batch.snapshot;
-    if snapshot.incarnation != stored.incarnation
-        && snapshot.retains_time(stored.position_time, event_retention(app))
-    {
+    if snapshot.incarnation != stored.incarnation && snapshot.retains_time(stored.position_time) {
         stored.webhook.position = event_stream::find_position_at(tx, stored.position_time, snapshot).await?;
         stored.incarnation.clone_from(&snapshot.incarnation);
         if !webhooks::set_incarnation(tx, lease, stored.webhook.position, &stored.incarnation).await? {
@@ -337,7 +336,7 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    /// Disables the endpoint until an admin activates it again, and records that in the audit log.
+    /// Disables the endpoint until an admin activates it again, and records that in the audit log and as an event.
     async fn disable(&mut self, reason: &str) -> Result<RoundReport, Error> {
         let WebhookLease { tenant, webhook, .. } = *self.lease;
         self.progress.state = WebhookState::Disabled;
@@ -349,6 +348,7 @@ impl<'a> Endpoint<'a> {
         let written = async {
             if webhooks::record_progress(&mut tx, self.lease, &self.progress).await? {
                 audit_entries::insert(&mut tx, &[entry]).await?;
+                events::insert_webhook_disabled(&mut tx, webhook).await?;
             }
             Ok::<_, Error>(())
         }

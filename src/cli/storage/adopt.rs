@@ -11,11 +11,11 @@ use clap::Args;
 
 use super::{
     super::{
-        Failure,
+        Failure, database_clock,
         dev::attach::{DevDirectory, Need},
         print_text,
         providers::open_stores,
-        system_clock_and_ids,
+        system_ids,
     },
     INCOMPLETE, open_database, open_owners,
 };
@@ -59,10 +59,10 @@ struct AdoptResult {
 pub(super) async fn run_adopt(args: AdoptArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let config = args.data.load_config(config, Need::DatabaseAndObjects)?;
     config.validate_for_maintenance()?;
-    let (clock, ids) = system_clock_and_ids();
-    let stores = open_stores(&config.storage, &clock, &ids)?;
     let database = open_database(&config)?;
-    let owners = open_owners(&config, &database, &stores);
+    let (clock, ids) = (database_clock(&database).await?, system_ids());
+    let stores = open_stores(&config.storage, &clock, &ids)?;
+    let owners = open_owners(&config, &database, &stores, &clock);
     let provider = args.provider.unwrap_or(config.storage.provider.clone());
     let found = owners.inspect_owner(&provider).await?;
     let result = if found.is_owner {

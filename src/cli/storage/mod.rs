@@ -6,15 +6,16 @@ mod init;
 mod move_blobs;
 mod status;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Subcommand;
 
-use super::{Failure, assemble::database_options, system_clock_and_ids};
+use super::{Failure, assemble::database_options, system_ids};
 use crate::{
     app::owner::{OwnerParts, StoreOwners},
     config::Config,
     db::{Database, DatabaseOptions},
+    domain::clock::Clock,
     storage::Stores,
 };
 
@@ -55,13 +56,12 @@ fn open_database(config: &Config) -> Result<Database, Failure> {
 }
 
 /// Creates the checks that the stores belong to the database.
-fn open_owners(config: &Config, db: &Database, stores: &Stores) -> StoreOwners {
-    let (clock, ids) = system_clock_and_ids();
+fn open_owners(config: &Config, db: &Database, stores: &Stores, clock: &Arc<dyn Clock>) -> StoreOwners {
     StoreOwners::new(OwnerParts {
         db: db.clone(),
         stores: stores.clone(),
-        clock,
-        ids,
+        clock: Arc::clone(clock),
+        ids: system_ids(),
         metrics: None,
         limits: config.storage.owner_limits(),
         key_prefix: config.storage.key_prefix.clone(),

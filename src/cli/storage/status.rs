@@ -40,7 +40,7 @@ pub(super) async fn run_status(args: StatusArgs, config: Option<PathBuf>) -> Res
     let (clock, ids) = system_clock_and_ids();
     let stores = open_stores(&config.storage, &clock, &ids)?;
     let database = open_database(&config)?;
-    let owners = open_owners(&config, &database, &stores);
+    let owners = open_owners(&config, &database, &stores, &clock);
     let providers = list_provider_statuses(&database, &stores, &owners).await?;
     print_text(&if args.json { serde_json::to_string_pretty(&providers)? } else { table(&providers)? })?;
     let is_healthy = providers.iter().all(|provider| provider.is_reachable && provider.problem.is_none());

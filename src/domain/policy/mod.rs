@@ -123,7 +123,7 @@ pub struct InitialQuota {
     pub critical_percent: i16,
     /// The maximum file size per media kind.
     pub file_size_max_bytes: FileSizeLimits,
-    /// The maximum of the bytes of purged files that are not deleted yet, as a multiple of the limit. Omitted from
+    /// The maximum of the bytes that are pending deletion, as a multiple of the limit. Omitted from
     /// the stored policy if it is the default, so that releases without this field can read the policy.
     #[serde(
         default = "default_pending_deletion_multiple",

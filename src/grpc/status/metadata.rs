@@ -99,6 +99,7 @@ fn one_entry(key: &'static str, value: impl ToString) -> Entries {
 fn upload_metadata(error: &UploadError) -> Entries {
     match error {
         UploadError::ChecksumMismatch { algorithm } => vec![("algorithm", algorithm.to_string())],
+        UploadError::PartEtagMismatch { number } => one_entry("part_number", number),
         UploadError::SizeMismatch { declared, received } => size_entries(*declared, *received),
         UploadError::PartSizeMismatch { number, declared, received } => {
             let number = [("part_number", number.to_string())];

@@ -135,6 +135,11 @@ fn content_errors_of_uploads_are_pinned() {
             "part 2 has 99 bytes and must have 100; PUT it again, then complete again",
         ),
         (
+            U::PartEtagMismatch { number: 2 },
+            "CHECKSUM_MISMATCH",
+            "part 2 was completed with another etag; create a new upload for other bytes",
+        ),
+        (
             U::HasAllBytes { size_bytes: 100 },
             "SIZE_MISMATCH",
             "upload already ends at 100 bytes; complete it, or cancel it and start again",

@@ -74,7 +74,9 @@ pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
 fn upload_reason(error: &UploadError) -> ErrorReason {
     match error {
         UploadError::StreamOrder(_) => ErrorReason::StreamOrderInvalid,
-        UploadError::ChecksumMismatch { .. } => ErrorReason::ChecksumMismatch,
+        UploadError::ChecksumMismatch { .. } | UploadError::PartEtagMismatch { .. } => {
+            ErrorReason::ChecksumMismatch
+        }
         UploadError::ResentBytesDiffer => ErrorReason::UploadContentDiffers,
         UploadError::SizeMismatch { .. }
         | UploadError::PartSizeMismatch { .. }

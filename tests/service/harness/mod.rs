@@ -42,7 +42,7 @@ use strongroom::{
     domain::clock::{IdSource, SystemIds},
     grpc::{GrpcServer, auth::Authenticator},
     storage::{
-        self, AdapterOptions, InitOptions, ObjectStorage, StorageOptions, Stores,
+        self, AdapterOptions, InitOptions, ObjectStorage, StorageOptions, StoreLimits, Stores,
         flaky::{Flaky, Plan},
     },
     telemetry::{Health, Metrics},
@@ -121,7 +121,7 @@ impl Service {
         configure(&mut config);
         let configured =
             self.stores.iter().filter(|store| config.storage.providers.contains_key(store.provider()));
-        let stores = Stores::new(configured.cloned(), &config.storage.provider).unwrap();
+        let stores = Stores::new(configured.cloned(), &config.storage.provider, UNLIMITED).unwrap();
         start_server(config, self.database.clone(), self.clock.clone(), Arc::clone(&self.keys), stores).await
     }
 
@@ -286,7 +286,7 @@ async fn start_service(server: Option<Url>, arrange: impl FnOnce(&mut Setup)) ->
     for store in &opened {
         store.initialize(&InitOptions { abort_incomplete_after_days: None }).await.unwrap();
     }
-    let stores = Stores::new(opened, &config.storage.provider).unwrap();
+    let stores = Stores::new(opened, &config.storage.provider, UNLIMITED).unwrap();
     start_server(config, database, clock, keys, stores).await
 }
 
@@ -309,7 +309,7 @@ async fn start_server(
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
     let parts = Parts {
         db: db.clone(),
-        stores: Stores::new(faulty, store.provider()).unwrap(),
+        stores: Stores::new(faulty, store.provider(), store_limits(&config)).unwrap(),
         import_buckets: open_import_buckets(&config.imports, &config.storage, &ids).unwrap(),
         clock: clock.clone(),
         ids,
@@ -400,13 +400,21 @@ pub(crate) fn database_options(config: &Config, database: &TestDatabase) -> Data
     }
 }
 
+/// The limits of stores that tests use beside the service, whose own stores have the configured limits.
+pub(crate) const UNLIMITED: StoreLimits = StoreLimits { operations_max: 65_536, downloads_max: 65_536 };
+
+fn store_limits(config: &Config) -> StoreLimits {
+    StoreLimits {
+        operations_max: config.storage.concurrency_max,
+        downloads_max: config.storage.downloads_max,
+    }
+}
+
 /// Stores in memory, without retries.
 fn storage_options(config: &Config) -> StorageOptions {
     StorageOptions {
         provider: config.storage.provider.clone(),
         adapter: AdapterOptions::Memory,
-        concurrency_max: config.storage.concurrency_max,
-        downloads_max: config.storage.downloads_max,
         retry_attempts_max: 1,
         retry_backoff_base: Duration::from_millis(1),
         retry_backoff_max: Duration::from_millis(1),

@@ -10,6 +10,7 @@
 use futures::StreamExt as _;
 
 use crate::{
+    admission::Holder,
     app::{
         App, Error,
         integrity::damage::{Suspicion, confirm_damage},
@@ -69,7 +70,7 @@ pub async fn verify_upload(
     let Some(stored) = stored.filter(|stored| stored.content_state == ContentState::Processing) else {
         return Ok(());
     };
-    let store = app.stores.get(&stored.blob.provider)?;
+    let store = app.stores.get_for(&stored.blob.provider, Holder::of_tenant(tenant))?;
     let verified = match confirm_damage(store.as_ref(), &stored.blob, Suspicion::Length).await? {
         Some(reason) => Err(reason),
         None => {
