@@ -37,7 +37,9 @@ pub use error::{
     RateEvent, RateScope, Resource, Workload,
 };
 pub use rounds::RoundReport;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use self::{
     audit::DisclosureWriter,
@@ -69,7 +71,7 @@ use crate::{
         ids::TenantId,
         policy::UnknownPreset,
     },
-    storage::{SourceBucket, Stores},
+    storage::{BreakerOptions, GuardedStores, SourceBucket, Stores},
     telemetry::Metrics,
 };
 
@@ -109,6 +111,10 @@ pub struct App {
     /// Refuses writes and deletions if a store belongs to another database.
     stores: Stores,
     owners: StoreOwners,
+    /// The stores as background work uses them.
+    background_stores: GuardedStores,
+    /// Identifies this process in reports to operators.
+    process_id: Uuid,
     import_buckets: BTreeMap<String, SourceBucket>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
@@ -127,6 +133,8 @@ pub struct App {
     rates: CallerRates,
     refusals: RefusalCounts,
     rotations: Rotations,
+    /// Limits the number of sweeps at a time.
+    sweep_permits: Semaphore,
     /// Tasks that must survive the cancellation of their request: commits, and clean-up after disconnected
     /// clients.
     tasks: TaskTracker,
@@ -135,6 +143,7 @@ pub struct App {
 /// The positions of the rounds of background work.
 #[derive(Debug, Default)]
 struct Rotations {
+    expired_reservations: Rotation<ExpiredUploadCursor>,
     expired_uploads: Rotation<ExpiredUploadCursor>,
     due_blobs: Rotation<DueBlobCursor>,
     due_files: Rotation<DueFile>,
@@ -172,6 +181,9 @@ impl App {
             limits: limits.owner,
             key_prefix: limits.key_prefix.clone(),
         });
+        let background_stores = guard_stores(&owners.checked_stores(), &limits.worker);
+        let breakers = background_stores.breakers().clone();
+        metrics.observe_breakers(move || storage::breakers::read_levels(&breakers));
         let uploads = &limits.uploads;
         let budget =
             ByteBudget::new(uploads.byte_budget_bytes, uploads.part_size_bytes, uploads.waiting_bytes_max());
@@ -185,6 +197,7 @@ impl App {
         let commits = UploadCommitter::new(db.clone(), Arc::clone(&clock), metrics.clone(), &limits);
         let connections_max = limits.uploads.commit_connections_max;
         let batch_max = limits.uploads.commit_batch_max;
+        let stores_swept_max = limits.sweeping.stores_max;
         Ok(Arc::new(Self {
             tenants: TenantDirectory::new(&limits.tenants)?,
             tenant_states: TenantStates::new(limits.tenants.stream_recheck_interval()),
@@ -199,6 +212,8 @@ impl App {
             db,
             stores: owners.checked_stores(),
             owners,
+            background_stores,
+            process_id: ids.uuid(),
             import_buckets,
             clock,
             ids,
@@ -210,6 +225,7 @@ impl App {
             rates,
             refusals: RefusalCounts::default(),
             rotations: Rotations::default(),
+            sweep_permits: Semaphore::new(stores_swept_max),
             budget,
             hashing,
             tasks,
@@ -238,6 +254,11 @@ impl App {
         &self.ids
     }
 
+    /// Returns the names of the configured providers.
+    pub fn list_providers(&self) -> Vec<String> {
+        self.stores.iter().map(|store| store.provider().to_owned()).collect()
+    }
+
     /// Returns whether no background tasks are running.
     pub fn is_idle(&self) -> bool {
         self.tasks.is_empty()
@@ -258,6 +279,16 @@ impl App {
         }
         refusals::write_refusals(self).await;
     }
+}
+
+/// Adds circuit breakers to the stores of background work.
+fn guard_stores(stores: &Stores, config: &WorkerConfig) -> GuardedStores {
+    let options = BreakerOptions {
+        failures_max: config.breaker_failures_max,
+        backoff_base: config.breaker_backoff_base(),
+        backoff_max: config.breaker_backoff_max(),
+    };
+    GuardedStores::wrap(stores, options, config.store_call_timeout())
 }
 
 /// Reports how callers share the resources of the use cases.

@@ -41,7 +41,7 @@ pub struct ServerConfig {
     pub response_write_seconds: u64,
     /// Time after which a stream is ended if its client reads none of its messages, in seconds.
     pub stream_idle_seconds: u64,
-    /// Time in which a message must arrive completely, in seconds.
+    /// Time over which the rate of a message is measured, in seconds.
     pub message_seconds: u64,
     /// Age at which a client is asked to reconnect, in seconds; 0 disables it.
     pub connection_age_max_seconds: u64,
@@ -145,8 +145,8 @@ impl ServerConfig {
         Duration::from_secs(self.unauthenticated_seconds)
     }
 
-    /// Returns the time in which a message must arrive completely.
-    pub fn message_timeout(&self) -> Duration {
+    /// Returns the time over which the rate of a message is measured.
+    pub fn message_window(&self) -> Duration {
         Duration::from_secs(self.message_seconds)
     }
 

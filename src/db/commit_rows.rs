@@ -5,8 +5,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    commit::{FinishedDestination, FinishedUpload},
     events::EventKind,
+    finished_upload::{FinishedDestination, FinishedUpload},
     idempotency_keys::Method,
 };
 use crate::domain::{

@@ -23,6 +23,7 @@ mod error;
 mod event_hints;
 pub mod event_stream;
 pub mod events;
+mod evidence;
 pub mod expiring_files;
 mod failover;
 pub mod file_copies;
@@ -31,6 +32,7 @@ pub mod file_readers;
 mod file_rows;
 pub mod file_tags;
 pub mod files;
+pub mod finished_upload;
 pub mod fsck;
 pub mod idempotency_keys;
 pub mod imports;
@@ -47,6 +49,7 @@ mod roles;
 pub mod schedules;
 mod schema;
 mod sql;
+pub mod storage_breakers;
 pub mod storage_classes;
 pub mod store_beats;
 pub mod stray_objects;
@@ -70,13 +73,13 @@ use std::{sync::Arc, time::Duration};
 
 pub use error::{Constraint, DbError, DbErrorKind};
 pub use event_hints::EventHints;
-pub use lost_commit::WrittenRow;
+pub use evidence::{TransactionId, WrittenRow};
 pub use migrate::SchemaError;
 pub use pool::PoolStatus;
 pub use pooler::PoolerError;
 pub use roles::RoleError;
 pub use system_tx::{SystemTx, TransactionOutcome};
-pub use tenant_tx::{TenantTx, TransactionId, Viewer};
+pub use tenant_tx::{TenantTx, Viewer};
 
 use crate::{
     admission::Holder,

@@ -215,6 +215,7 @@ diesel::table! {
         lease_expire_time -> Nullable<Timestamptz>,
         last_error -> Text,
         enqueue_time -> Timestamptz,
+        dependency_failures -> Integer,
     }
 }
 
@@ -248,6 +249,18 @@ diesel::table! {
         name -> Text,
         next_time -> Timestamptz,
         last_time -> Timestamptz,
+        done_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    storage_breakers (process_id, provider) {
+        process_id -> Uuid,
+        provider -> Text,
+        state -> SmallInt,
+        failure_count -> Integer,
+        last_error -> Text,
+        report_time -> Timestamptz,
     }
 }
 
@@ -471,6 +484,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     jobs,
     quotas,
     schedules,
+    storage_breakers,
     store_beats,
     stray_objects,
     sweep_candidates,

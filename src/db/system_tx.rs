@@ -4,11 +4,11 @@
 use diesel_async::AsyncPgConnection;
 
 use super::{
-    Database, DbError, WrittenRow,
-    lost_commit::Evidence,
+    Database, DbError,
+    evidence::{Evidence, TransactionId, WrittenRow},
     pool::Connection,
     sql::{clock_timestamp, current_setting, pg_xact_status, query},
-    tenant_tx::{TransactionId, append_transaction_settings, begin_with, commit},
+    tenant_tx::{append_transaction_settings, begin_with, commit},
 };
 use crate::domain::{clock::Timestamp, ids::TenantId};
 

@@ -1,7 +1,8 @@
 //! Quotas: limits, usage, and the level of usage.
 
 use super::{
-    clock::Timestamp, ids::TenantId, media_type::MediaKind, policy::FileSizeLimits, violations::Violations,
+    clock::Timestamp, file_size_limits::FileSizeLimits, ids::TenantId, media_type::MediaKind,
+    violations::Violations,
 };
 
 /// The quota of a tenant.

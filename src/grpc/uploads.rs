@@ -9,10 +9,11 @@ use std::{
 };
 
 use futures::{Stream, StreamExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
+    arrivals::Arrivals,
     call::{CallerCall, StreamSender, extract_caller, respond},
     convert, status,
 };
@@ -20,7 +21,10 @@ use crate::{
     admission::{Holder, ShareLimits, ShareStatus, Shares, Slot},
     app::{
         App, Error, Workload,
-        uploads::{self, Stall, UploadError, UploadMessage, UploadStreamOrder},
+        uploads::{
+            self, Arrived, PaceLimits, PaceMonitor, UploadError, UploadMessage, UploadStream,
+            UploadStreamOrder,
+        },
     },
     config::UploadsConfig,
     domain::{upload::Upload, upload_spec::UploadSpec, violations::Violations},
@@ -178,6 +182,7 @@ impl UploadStreams {
         let call_id = &sender.origin.call_id;
         let opened = sender.holder().and_then(|holder| self.open_stream(stream, holder, call_id));
         let mut messages = opened.map_err(|error| status::status(&error, call_id))?;
+        messages.arrivals = sender.arrivals();
         let received = async {
             let first = self.receive_first_message(&mut messages).await?;
             let caller = &sender.resolve_caller().await?;
@@ -215,15 +220,15 @@ impl UploadStreams {
         convert::upload::to_proto(upload, self.config.chunk_size_max_bytes)
     }
 
-    /// Receives the first message, within a time of its own, because a client that sends nothing holds a slot.
+    /// Receives the first message. It has a time of its own, because a client that sends nothing holds a slot.
+    /// A message that takes longer must arrive at the minimum rate.
     async fn receive_first_message<S>(&self, messages: &mut Messages<S>) -> Result<FirstMessage, Error>
     where
         S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
     {
-        let idle = self.config.first_message_timeout();
-        let first = timeout(idle, messages.next_message())
-            .await
-            .map_err(|_elapsed| UploadError::Stalled(Stall::Idle(idle)))?;
+        let mut pace = PaceMonitor::new(PaceLimits::of_first_message(&self.config));
+        let first = pace.wait(0, |context| (messages.poll_message(context), messages.arrivals.arrived()));
+        let first = first.await.map_err(UploadError::Stalled)?;
         let first = match first {
             Some(v1::UploadFileRequest { message: Some(Message::Spec(spec)) }) => {
                 Ok(FirstMessage::Spec(Box::new(convert::upload::spec_from_proto(spec))))
@@ -262,6 +267,7 @@ struct Messages<S> {
     has_ended: bool,
     limits: StreamLimits,
     call_id: String,
+    arrivals: Arrivals,
     /// The error for which the server ended the stream, if the client can act on it.
     fault: Option<Status>,
     /// The slot of the stream.
@@ -273,7 +279,15 @@ where
     S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
 {
     fn new(stream: S, limits: StreamLimits, call_id: String) -> Self {
-        Self { stream, has_ended: false, limits, call_id, fault: None, _slot: None }
+        Self {
+            stream,
+            has_ended: false,
+            limits,
+            call_id,
+            arrivals: Arrivals::default(),
+            fault: None,
+            _slot: None,
+        }
     }
 
     async fn next_message(&mut self) -> Option<v1::UploadFileRequest> {
@@ -327,6 +341,15 @@ where
     }
 }
 
+impl<S> UploadStream for Messages<S>
+where
+    S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
+{
+    fn arrived(&self) -> Arrived {
+        self.arrivals.arrived()
+    }
+}
+
 impl<S> Stream for Messages<S>
 where
     S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
@@ -358,6 +381,9 @@ where
     }
 }
 
+#[cfg(test)]
+#[path = "uploads_pace_tests.rs"]
+mod pace_tests;
 #[cfg(test)]
 #[path = "uploads_tests.rs"]
 mod tests;

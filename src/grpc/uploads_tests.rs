@@ -11,6 +11,7 @@ use crate::{
     config::Config,
     proto::{
         codec::{DecodeGuard, Held},
+        struct_limits::StructLimits,
         v1::{UploadChunk, UploadFinish},
         wire::{Refusal, Weight},
     },
@@ -138,6 +139,10 @@ async fn first_message_is_a_spec_or_an_upload_id_in_time() {
 struct CountingGuard(AtomicUsize);
 
 impl DecodeGuard for CountingGuard {
+    fn struct_limits(&self) -> &StructLimits {
+        &convert::structs::LIMITS
+    }
+
     fn admit(&self, _: Result<Weight, Refusal>) -> Result<(), Status> {
         Ok(())
     }

@@ -98,12 +98,13 @@ impl Decorator for Limited {
         attempt: impl Fn() -> Attempt<'a, T> + Send,
     ) -> Result<T, StorageError> {
         let _permit = match operation {
-            // Readiness depends on the store, not on how many operations are active. The others are rare or
-            // do not send the bytes of files.
+            // Readiness depends on the store, not on how many operations are active. The others are rare
+            // or do not send the bytes of files.
             Operation::Check
             | Operation::Initialize
             | Operation::Space
             | Operation::Presign
+            | Operation::ListProtections
             | Operation::ReadMarker
             | Operation::WriteMarker => None,
             _ => Some(self.acquire_permit(&self.permits.operations).await),

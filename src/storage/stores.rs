@@ -38,6 +38,11 @@ impl SharedStore {
         Self { unlimited, permits, for_background }
     }
 
+    /// Returns another store with the same permits.
+    fn with_store(&self, store: Arc<dyn ObjectStorage>) -> Self {
+        Self::with_permits(store, self.permits.clone())
+    }
+
     fn store_for(&self, holder: Holder) -> Arc<dyn ObjectStorage> {
         Limited::wrap(Arc::clone(&self.unlimited), self.permits.clone(), holder)
     }
@@ -87,15 +92,12 @@ impl Stores {
         Ok(Self { by_name, primary })
     }
 
-    /// Returns the stores with each one replaced, under the same names. They keep their limits, and holders share
-    /// them with those of the replaced stores.
+    /// Returns the stores with each one replaced, under the same names. They share the permits.
     #[must_use]
     pub fn map(&self, replace: impl Fn(&Arc<dyn ObjectStorage>) -> Arc<dyn ObjectStorage>) -> Self {
-        let mapped = |shared: &SharedStore| {
-            SharedStore::with_permits(replace(&shared.unlimited), shared.permits.clone())
-        };
-        let by_name = self.by_name.iter().map(|(name, shared)| (name.clone(), mapped(shared))).collect();
-        Self { by_name, primary: mapped(&self.primary) }
+        let replace = |shared: &SharedStore| shared.with_store(replace(&shared.unlimited));
+        let by_name = self.by_name.iter().map(|(name, shared)| (name.clone(), replace(shared))).collect();
+        Self { by_name, primary: replace(&self.primary) }
     }
 
     /// Iterates over all stores without their limits, for checks that other operations wait for.

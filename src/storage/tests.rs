@@ -117,6 +117,23 @@ async fn retries_conform_if_one_call_in_ten_fails() {
 }
 
 #[tokio::test]
+async fn batch_retries_only_the_keys_that_failed() {
+    let (transient, permanent) =
+        (Fault::Before(StorageErrorKind::Transient), Fault::Before(StorageErrorKind::Unavailable));
+    let (flaky, store) = flaky(Plan::new().with_fault(Operation::Delete, 2, transient));
+    let keys = [key(), key(), key()];
+    let results = store.delete_batch(&keys).await.unwrap();
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    let calls = || (flaky.call_count(Operation::DeleteBatch), flaky.call_count(Operation::Delete));
+    assert_eq!(calls(), (2, 4), "one key is sent again");
+
+    flaky.set_plan(Plan::new().with_fault(Operation::Delete, 1, permanent));
+    let results = store.delete_batch(&keys).await.unwrap();
+    let failed: Vec<bool> = results.iter().map(Result::is_err).collect();
+    assert_eq!((failed, calls()), (vec![true, false, false], (1, 3)));
+}
+
+#[tokio::test]
 async fn retried_put_recognizes_its_own_object() {
     let (flaky, store) =
         flaky(Plan::new().with_fault(Operation::Put, 1, Fault::After(StorageErrorKind::Transient)));
@@ -225,7 +242,7 @@ async fn discard_adapter_returns_repeating_content() {
     for (number, body) in [(1, part.clone()), (2, part.slice(..PIECE_SIZE_BYTES_MAX))] {
         receipts.push(store.put_part(&key, &id, number, Payload::from(body)).await.unwrap());
     }
-    let info = store.complete_multipart(&key, &id, &receipts).await.unwrap();
+    let info = store.complete_multipart(&key, &id, &receipts, None).await.unwrap();
     assert_eq!(info.size_bytes, 3 * PIECE_SIZE_BYTES_MAX as u64);
 
     let range = 5..info.size_bytes - 5;

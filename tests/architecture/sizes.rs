@@ -7,7 +7,7 @@ use crate::{
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
-/// A file that `scripts/schema` generates.
+/// A generated file: its length is that of the schema.
 const GENERATED: &str = "src/db/schema.rs";
 const MEANINGLESS_NAMES: [&str; 8] =
     ["utils", "util", "helpers", "helper", "common", "manager", "misc", "shared"];

@@ -10,6 +10,7 @@
 mod archive;
 mod audit_retention;
 mod auth;
+mod background_isolation;
 mod batch_delete;
 mod batch_get;
 mod bounded_responses;
@@ -33,6 +34,7 @@ mod expire;
 mod fairness;
 mod file_expiry;
 mod fsck;
+mod growing_parts;
 #[allow(dead_code, unused_imports, reason = "tests/faults uses the rest of the harness")]
 mod harness;
 mod hidden_files;
@@ -42,10 +44,12 @@ mod import_buckets;
 mod import_find;
 mod import_urls;
 mod issuers;
+mod job_waits;
 mod jobs;
 mod large_headers;
 mod list;
 mod list_education;
+mod lost_parts;
 mod media_types;
 mod model;
 mod ownership;

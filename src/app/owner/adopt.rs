@@ -1,7 +1,7 @@
 //! Takes a store over, for `strongroom storage adopt`. The former owner finds the marker of a higher epoch,
 //! and stops to write and to delete.
 
-use super::{OwnerState, StoreOwners, check::Recorded};
+use super::{OwnerState, StoreOwners, recorded::Recorded};
 use crate::{
     app::Error,
     domain::store_owner::{DatabaseIdentity, OwnerBeat, OwnerMarker, OwnerMismatch, Verdict},

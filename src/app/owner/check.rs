@@ -1,9 +1,8 @@
 //! Compares the marker of a store with the database.
 
-use super::{NotOwner, OwnerState, StoreOwners, claim::Claim};
+use super::{NotOwner, OwnerState, StoreOwners, claim::Claim, recorded::Recorded};
 use crate::{
     app::Error,
-    db::store_beats,
     domain::{
         clock::Timestamp,
         store_owner::{DatabaseIdentity, OwnerBeat, OwnerMarker, OwnerMismatch, Verdict},
@@ -21,13 +20,6 @@ pub(super) struct Waiting {
     beat: OwnerBeat,
     database: DatabaseIdentity,
     since: Timestamp,
-}
-
-/// The database, and its relation to a marker.
-pub(super) struct Recorded {
-    pub(super) database: DatabaseIdentity,
-    pub(super) newest: Option<OwnerBeat>,
-    pub(super) is_recorded: bool,
 }
 
 impl StoreOwners {
@@ -51,23 +43,6 @@ impl StoreOwners {
             }
         }
         Err(Error::internal("owner marker changes all the time"))
-    }
-
-    /// Reads the database, and whether it has a record of a marker.
-    pub(super) async fn read_recorded(
-        &self,
-        provider: &str,
-        beat: Option<&OwnerBeat>,
-    ) -> Result<Recorded, Error> {
-        let mut tx = self.0.parts.db.system_tx().await?;
-        let database = store_beats::get_identity(&mut tx).await?;
-        let newest = store_beats::find_newest(&mut tx, provider).await?;
-        let is_recorded = match beat {
-            Some(beat) => store_beats::is_recorded(&mut tx, provider, beat).await?,
-            None => false,
-        };
-        tx.commit().await?;
-        Ok(Recorded { database, newest, is_recorded })
     }
 
     async fn check_marker(

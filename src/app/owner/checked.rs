@@ -35,8 +35,9 @@ impl Decorator for OwnerChecked {
             | Operation::StartMultipart
             | Operation::PutPart
             | Operation::CompleteMultipart
+            | Operation::CopyPart
             | Operation::Copy => self.owners.allow_write(self.inner.provider()).await?,
-            Operation::AbortMultipart | Operation::Delete => {
+            Operation::AbortMultipart | Operation::Delete | Operation::DeleteBatch => {
                 self.owners.allow_deletion(self.inner.provider()).await?;
             }
             // Reads. The marker is written by the checks themselves, and a store is initialized before it has
@@ -50,6 +51,7 @@ impl Decorator for OwnerChecked {
             | Operation::Presign
             | Operation::Initialize
             | Operation::Space
+            | Operation::ListProtections
             | Operation::ReadMarker
             | Operation::WriteMarker => {}
         }

@@ -1,6 +1,6 @@
 //! Writes the first marker of a store: of a new one, and of one that a version without markers used.
 
-use super::{StoreOwners, check::Recorded};
+use super::{StoreOwners, recorded::Recorded};
 use crate::{
     app::Error,
     db::sweep_candidates::{self, Ownership, SweepCandidate},

@@ -19,6 +19,7 @@ mod check;
 mod checked;
 mod claim;
 pub(in crate::app) mod delete;
+mod recorded;
 mod refusal;
 
 use std::{

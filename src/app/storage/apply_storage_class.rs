@@ -71,7 +71,7 @@ pub async fn apply_storage_class(app: &App, tenant: TenantId, file: FileId) -> R
     for classed in misplaced {
         let key = classed.movable.tenant_blob.blob.key.clone();
         let provider = &classed.movable.tenant_blob.blob.provider;
-        let store = match app.stores.get_for(provider, Holder::of_tenant(tenant)) {
+        let store = match app.background_stores.get_for(provider, Holder::of_tenant(tenant)) {
             Ok(store) => store,
             Err(unknown) => {
                 tracing::info!(%tenant, %key, error = %unknown, "failed to move blob to its storage class");

@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use super::error::{check_size, count_refusal};
+use super::{
+    error::{check_fits_parts, check_size, count_refusal},
+    open::stream_layout,
+};
 use crate::{
     admission::Holder,
     app::{
@@ -142,6 +145,7 @@ pub(in crate::app) fn check_admission(
     let spec = spec.check(&caller.tenant.policy, app.clock.now())?;
     check_scan_rule(app, caller)?;
     check_quota(quota, &spec)?;
+    check_fits_parts(spec.size_bytes.unwrap_or_default(), stream_layout(app))?;
     Ok(spec)
 }
 

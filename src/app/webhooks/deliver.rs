@@ -158,6 +158,10 @@ pub async fn deliver_due_events(
             return Ok(endpoint.report());
         }
     }
+    if is_last {
+        // No event is waiting, so the next failure is that of a later event, with a window of its own.
+        endpoint.progress.first_failure_time = None;
+    }
     // Advance the time even if nothing was written, so that the cursor does not become too old.
     if is_last && snapshot.position >= endpoint.progress.position {
         (endpoint.progress.position, endpoint.progress.position_time) = (snapshot.position, snapshot.time);
@@ -224,7 +228,7 @@ impl<'a> Endpoint<'a> {
             state_reason: webhook.state_reason.clone(),
             failed_attempts: webhook.failed_attempts,
             last_error: webhook.last_error.clone(),
-            first_failure_time: stored.first_failure_time,
+            first_failure_time: find_window_start(app, stored, now),
             retry_delay: Duration::ZERO,
             lease_seconds: Some(lease_seconds(app)),
         };
@@ -265,7 +269,7 @@ impl<'a> Endpoint<'a> {
         }
         if now - since >= disable_after(self.app) {
             let reason = format!(
-                "no delivery has succeeded since {}; fix the endpoint, then set the state to ACTIVE to continue where it stopped",
+                "deliveries have failed since {}; fix the endpoint, then set the state to ACTIVE to continue where it stopped",
                 since.to_rfc3339()
             );
             return self.disable(&reason).await.map(|_| false);
@@ -375,6 +379,21 @@ impl<'a> Endpoint<'a> {
         let share = f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX);
         self.app.limits.webhooks.backoff_after(failed).mul_f64(0.5 + share / 2.0)
     }
+}
+
+/// Returns the start of the time in which deliveries have failed without a pause, or `None` if it starts with the
+/// next failure.
+///
+/// It starts with the first failure of the next event. If the event before it became a dead letter while this one
+/// was waiting, the endpoint has been failing all along, and the time starts with the failures of that event. If
+/// nothing was attempted in the meantime, nothing is known about the endpoint since.
+fn find_window_start(app: &App, stored: &StoredWebhook, now: Timestamp) -> Option<Timestamp> {
+    let config = &app.limits.webhooks;
+    let pause_max = config.backoff_max_seconds.max(config.retry_after_max_seconds);
+    let pause_max = chrono::Duration::seconds(i64::try_from(pause_max).unwrap_or(i64::from(u32::MAX)));
+    let is_failing = stored.webhook.failed_attempts > 0;
+    let is_continuous = now - stored.webhook.next_attempt_time <= pause_max;
+    stored.first_failure_time.filter(|_| is_failing || is_continuous)
 }
 
 fn lease_seconds(app: &App) -> u32 {

@@ -8,17 +8,18 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use http::{Extensions, Request, Response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Code, Status, body::Body};
 
-use super::{Around, Inner, Next, anonymous::Anonymous, deadline::EndingBody};
+use super::{
+    Around, Inner, Next,
+    anonymous::Anonymous,
+    deadline::end_with,
+    observed_body::{Holding, observe},
+};
 use crate::{
     admission::{
         Exhausted, Holder, ShareLimits, ShareStatus, Shares, Slot, holder::normalize_address,
@@ -176,7 +177,7 @@ impl InFlight {
             place.displaced().await;
             displaced()
         });
-        response.map(|inner| Body::new(EndingBody { inner, end: Some(end) }))
+        response.map(|body| end_with(body, end))
     }
 
     async fn run_authenticated<S: Inner>(
@@ -201,7 +202,7 @@ impl InFlight {
         {
             return status::status(&error, &call_id).into_http();
         }
-        response.map(|inner| Body::new(HoldingBody { inner, slot }))
+        response.map(|body| observe(body, Holding(ReleasedOnDrop(slot))))
     }
 }
 
@@ -280,36 +281,12 @@ impl AddressRates {
     }
 }
 
-/// A body whose request ends when it is dropped.
-struct HoldingBody {
-    inner: Body,
-    slot: RequestSlot,
-}
+/// Ends a request when the body of its response is dropped. Other parts of the call may have copies of the slot.
+struct ReleasedOnDrop(RequestSlot);
 
-impl Drop for HoldingBody {
-    /// Other parts of the call may have copies of the slot.
+impl Drop for ReleasedOnDrop {
     fn drop(&mut self) {
-        self.slot.release();
-    }
-}
-
-impl HttpBody for HoldingBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.inner).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.0.release();
     }
 }
 

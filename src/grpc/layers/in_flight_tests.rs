@@ -1,5 +1,7 @@
 //! Tests of the limit of concurrent requests.
 
+use bytes::Bytes;
+use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tonic_types::StatusExt;
 

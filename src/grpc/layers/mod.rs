@@ -14,6 +14,7 @@ mod in_flight;
 mod last_byte;
 mod measure;
 mod message_budget;
+mod observed_body;
 mod panic_barrier;
 mod space;
 mod suspension;
@@ -42,7 +43,7 @@ pub(super) use self::{
     header_limit::HeaderLimit,
     in_flight::{ExpiredCredentials, InFlight, RequestSlot},
     measure::Measure,
-    message_budget::MessageBudget,
+    message_budget::{ArrivalLimits, MessageBudget},
     panic_barrier::PanicBarrier,
     suspension::Suspension,
     trace::Trace,

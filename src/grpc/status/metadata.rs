@@ -11,7 +11,7 @@ use crate::{
         Error, QuotaShortage,
         imports::ImportError,
         owner::NotOwner,
-        uploads::{Stall, UploadError},
+        uploads::{Stall, UploadError, bytes_per_second},
     },
     domain::{clock::Timestamp, media_type::MediaKind},
     grpc::convert,
@@ -118,9 +118,10 @@ fn upload_metadata(error: &UploadError) -> Entries {
         }
         UploadError::Committed(file) => vec![("file_id", file.to_string())],
         UploadError::Stalled(Stall::Idle(idle)) => idle_entries(*idle),
-        UploadError::Stalled(Stall::Slow { rate_min_bytes_per_second: rate, .. }) => {
-            vec![("rate_min_bytes_per_second", rate.to_string())]
-        }
+        UploadError::Stalled(Stall::Slow { received_bytes, seconds, rate_min_bytes_per_second }) => vec![
+            ("rate_bytes_per_second", bytes_per_second(*received_bytes, *seconds).to_string()),
+            ("rate_min_bytes_per_second", rate_min_bytes_per_second.to_string()),
+        ],
         UploadError::CommitTooLate { age, age_max } => age_entries(*age, *age_max),
         UploadError::TooManyOpen { scope, upload_count_max } => {
             vec![("scope", scope.to_string()), ("upload_count_max", upload_count_max.to_string())]
@@ -131,6 +132,7 @@ fn upload_metadata(error: &UploadError) -> Entries {
         | UploadError::DirectUnsupported
         | UploadError::IsDirect
         | UploadError::NotDirect
+        | UploadError::PartsLost
         | UploadError::Fenced => Vec::new(),
     }
 }
@@ -145,6 +147,7 @@ fn import_metadata(error: &ImportError) -> Entries {
         | ImportError::FetchFailed { .. }
         | ImportError::SourceIdle(_)
         | ImportError::SourceSlow { .. }
+        | ImportError::StoreLostBytes
         | ImportError::LeaseExpired => Vec::new(),
     }
 }

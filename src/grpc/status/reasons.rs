@@ -91,6 +91,7 @@ fn upload_reason(error: &UploadError) -> ErrorReason {
         UploadError::Committed(_) => ErrorReason::UploadCommitted,
         UploadError::Stalled(_) => ErrorReason::UploadStalled,
         UploadError::Fenced | UploadError::CommitTooLate { .. } => ErrorReason::UploadFenced,
+        UploadError::PartsLost => ErrorReason::UploadPartsLost,
     }
 }
 
@@ -105,6 +106,7 @@ fn import_reason(error: &ImportError) -> ErrorReason {
         | ImportError::SourceSlow { .. } => ErrorReason::StorageUnavailable,
         ImportError::ChecksumMismatch { .. } => ErrorReason::ChecksumMismatch,
         ImportError::SizeMismatch { .. } => ErrorReason::SizeMismatch,
+        ImportError::StoreLostBytes => ErrorReason::UploadPartsLost,
         ImportError::LeaseExpired | ImportError::CommitTooLate { .. } => ErrorReason::UploadFenced,
     }
 }
@@ -138,6 +140,7 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         ErrorReason::UploadNotFinished
         | ErrorReason::UploadStalled
         | ErrorReason::UploadFenced
+        | ErrorReason::UploadPartsLost
         | ErrorReason::EtagMismatch
         | ErrorReason::RequestInProgress
         | ErrorReason::OutcomeUnknown => Code::Aborted,

@@ -369,6 +369,8 @@ fn test_config(keys: &tempfile::NamedTempFile) -> Config {
     // These limits must not be reached on a busy machine; a test of a limit sets its own value.
     (config.database.acquire_timeout_seconds, config.database.statement_timeout_seconds) = (60, 60);
     (config.deadlines.unary_seconds, config.deadlines.list_seconds) = (120, 120);
+    // Tests inject many failures of the store in a row; a test of the circuit breaker sets its own value.
+    config.worker.breaker_failures_max = 1_000;
     // Tests are refused often and fast.
     config.rate_limits.caller_refusals_per_second = 0;
     config.rate_limits.tenant_refusals_per_second = 0;

@@ -30,6 +30,7 @@ use crate::{
             open::{
                 abandon::{AbandonedUpload, abandon_if_refused, abandon_upload},
                 lease_seconds,
+                multipart::OpenMultipart,
             },
             receive::{
                 content::ContentSummary,
@@ -54,7 +55,7 @@ use crate::{
         violations::Violations,
     },
     media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
-    storage::{MultipartId, ObjectStorageExt, PartReceipt, StorageErrorKind},
+    storage::{MultipartId, ObjectStorageExt, PartLayout, PartReceipt, StorageErrorKind},
 };
 
 /// Completes an open direct upload of this caller, or returns the same response again if it was committed
@@ -108,7 +109,8 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
         }
         // The client may send missing parts or replace parts.
         Err(error) => {
-            let is_abandoned = has_excess_parts(&error, &stored.bytes);
+            let is_abandoned = has_excess_parts(&error, &stored.bytes)
+                || matches!(error, Error::Upload(UploadError::PartsLost));
             (Err(error), is_abandoned, None)
         }
     };
@@ -265,7 +267,7 @@ async fn record_completion_again(
 
 /// Assembles the object that no URL can write to, and records the completion.
 async fn assemble_object(
-    app: &App,
+    app: &Arc<App>,
     caller: &Caller,
     stored: &StoredUpload,
     target: &Target,
@@ -286,25 +288,39 @@ async fn assemble_object(
             store.copy(staging_key, key, options).await?.size_bytes
         }
         UploadedBytes::Multipart(id) => {
-            let multipart = MultipartId::new(id.as_str());
-            match store.list_parts(key, &multipart).await {
+            let multipart = OpenMultipart {
+                tenant: caller.tenant_id(),
+                lease: stored.lease,
+                target: target.clone(),
+                id: MultipartId::new(id.as_str()),
+                layout: PartLayout::equal(stored.upload.part_size_bytes),
+                // The client has URLs of this multipart upload only.
+                is_resumable: false,
+            };
+            match store.list_parts(key, &multipart.id).await {
                 Ok(receipts) => {
                     renew_lease_for_parts(app, caller, stored, size_bytes, &receipts).await?;
                     check_parts(stored, size_bytes, &receipts, parts)?;
                     record_completion(app, caller, stored, &record).await?;
-                    let completed = store.complete_multipart(key, &multipart, &receipts).await;
-                    completed.map_err(|error| match error.kind {
-                        StorageErrorKind::InvalidInput => parts_changed_error(),
-                        _ => map_multipart_error(error),
-                    })?;
+                    match store.complete_multipart(key, &multipart.id, &receipts, None).await {
+                        Ok(_) => {}
+                        Err(error) if error.kind == StorageErrorKind::PartsDiffer => {
+                            return Err(parts_changed_error());
+                        }
+                        Err(error) => return Err(multipart.convert_error(app, error).await),
+                    }
                 }
-                // An earlier attempt completed the multipart upload, but its commit failed.
+                // Either an earlier attempt completed the multipart upload, but its commit failed, or the store
+                // aborted it. The object shows which.
                 Err(error) if error.kind == StorageErrorKind::NotFound => {
                     record_completion_again(app, caller, stored, parts, record).await?;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(map_multipart_error(error)),
             }
-            store.head(key).await.map_err(map_multipart_error)?.size_bytes
+            match store.head(key).await {
+                Ok(info) => info.size_bytes,
+                Err(error) => return Err(multipart.convert_error(app, error).await),
+            }
         }
     };
     check_object_size(size_bytes, assembled_bytes)

@@ -1,5 +1,6 @@
 //! Abandons an upload: releases its reservation, exactly once, and deletes its bytes.
 
+use super::super::admit::Target;
 use crate::{
     admission::Holder,
     app::{
@@ -8,7 +9,6 @@ use crate::{
             StoreRefusal,
             delete::{Deletion, delete_from_store},
         },
-        uploads::admit::Target,
     },
     db::{
         TenantTx, Viewer,
