@@ -33,6 +33,7 @@
 //! - A change, its audit entry and its event are committed in one transaction. A disclosure is recorded
 //!   before its first byte is sent.
 //! - A retried mutation with the same request id has one effect and one response.
+//! - A store belongs to one database, and only that one writes to it and deletes from it (`app::owner`).
 //! - Memory is bounded by the configuration, not by the number of clients.
 //!
 //! `strongroom fsck` checks the invariants that can be checked on live data. `app::integrity::sweep` deletes

@@ -12,6 +12,8 @@ mod circles;
 mod commits;
 #[path = "architecture/contract.rs"]
 mod contract;
+#[path = "architecture/deletions.rs"]
+mod deletions;
 #[path = "architecture/frozen_migrations.rs"]
 mod frozen_migrations;
 #[path = "architecture/imports.rs"]

@@ -17,7 +17,11 @@ pub use self::{
     quota_shortage::{PendingDeletion, QuotaShortage},
     subjects::{CategoryUse, RateEvent, RateScope, Resource, Workload},
 };
-use super::{imports::ImportError, uploads::UploadError};
+use super::{
+    imports::ImportError,
+    owner::{NotOwner, StoreRefusal},
+    uploads::UploadError,
+};
 use crate::{
     db::{Constraint, DbError, DbErrorKind},
     domain::{
@@ -184,6 +188,9 @@ pub enum Error {
     /// The file is stored with a provider that is not configured.
     #[error("the provider `{0}` of this file is not configured; the operator of this server can add it")]
     ProviderUnknown(String),
+    /// The store belongs to another database.
+    #[error(transparent)]
+    StoreNotOwned(Box<NotOwner>),
     /// The database is unavailable.
     #[error("database is unavailable")]
     DatabaseUnavailable(#[source] DbError),
@@ -291,6 +298,7 @@ impl Error {
             | Self::ReadOutOfRange { .. }
             | Self::RequestIdReused
             | Self::ScanRequired
+            | Self::StoreNotOwned(_)
             | Self::TenantDeleted
             | Self::TenantExists(_)
             | Self::TenantRetained { .. }
@@ -417,6 +425,10 @@ impl From<StorageError> for Error {
             StorageErrorKind::Damaged => Self::ObjectDamaged,
             StorageErrorKind::NoSpace => Self::StorageFull(error.into()),
             StorageErrorKind::Transient | StorageErrorKind::Unavailable => Self::StorageUnavailable(error),
+            StorageErrorKind::Refused => match StoreRefusal::of(&error) {
+                Some(StoreRefusal::NotOwner(not_owner)) => Self::StoreNotOwned(not_owner.clone()),
+                _ => Self::StorageUnavailable(error),
+            },
             _ => Self::internal(error),
         }
     }

@@ -14,6 +14,7 @@ pub mod imports;
 pub mod integrity;
 pub mod jobs;
 mod outgoing;
+pub mod owner;
 mod pages;
 pub mod policies;
 mod preconditions;
@@ -45,6 +46,7 @@ use self::{
     files::count_downloads::{self, DownloadCounts},
     files::watch::EventPoller,
     group::Group,
+    owner::{OwnerParts, StoreOwners},
     quotas::cache::QuotaCache,
     rates::CallerRates,
     refusals::RefusalCounts,
@@ -54,9 +56,9 @@ use self::{
 };
 use crate::{
     config::{
-        DownloadsConfig, ImportsConfig, ListsConfig, RateLimitsConfig, RetentionConfig, ScanningConfig,
-        SweepingConfig, TenantPresets, TenantsConfig, UploadsConfig, WatchesConfig, WebhooksConfig,
-        WorkerConfig,
+        DownloadsConfig, ImportsConfig, ListsConfig, OwnerLimits, RateLimitsConfig, RetentionConfig,
+        ScanningConfig, SweepingConfig, TenantPresets, TenantsConfig, UploadsConfig, WatchesConfig,
+        WebhooksConfig, WorkerConfig,
     },
     crypto::sealer::Sealer,
     db::{
@@ -99,6 +101,8 @@ pub struct Limits {
     /// The names of the policies of new tenants.
     pub presets: TenantPresets,
     pub rate_limits: RateLimitsConfig,
+    /// The checks that a store belongs to the database.
+    pub owner: OwnerLimits,
     /// The prefix of every object key; may be empty.
     pub key_prefix: String,
 }
@@ -106,7 +110,9 @@ pub struct Limits {
 /// The dependencies and shared state of the use cases. All entry points share one instance.
 pub struct App {
     db: Database,
+    /// Refuses writes and deletions if a store belongs to another database.
     stores: Stores,
+    owners: StoreOwners,
     /// The stores as background work uses them.
     background_stores: GuardedStores,
     /// Identifies this process in reports to operators.
@@ -171,10 +177,19 @@ impl App {
             Policy::preset(preset)?;
         }
         let Parts { db, stores, import_buckets, clock, ids, page_tokens, metrics } = parts;
-        let background_stores = guard_stores(&stores, &limits.worker);
+        let tasks = TaskTracker::new();
+        let owners = StoreOwners::new(OwnerParts {
+            db: db.clone(),
+            stores: stores.clone(),
+            clock: Arc::clone(&clock),
+            ids: Arc::clone(&ids),
+            metrics: Some(metrics.clone()),
+            limits: limits.owner,
+            key_prefix: limits.key_prefix.clone(),
+        });
+        let background_stores = guard_stores(&owners.checked_stores(), &limits.worker);
         let breakers = background_stores.breakers().clone();
         metrics.observe_breakers(move || storage::breakers::read_levels(&breakers));
-        let tasks = TaskTracker::new();
         let uploads = &limits.uploads;
         let budget =
             ByteBudget::new(uploads.byte_budget_bytes, uploads.part_size_bytes, uploads.waiting_bytes_max());
@@ -201,7 +216,8 @@ impl App {
                 tasks.clone(),
             ),
             db,
-            stores,
+            stores: owners.checked_stores(),
+            owners,
             background_stores,
             process_id: ids.uuid(),
             import_buckets,
@@ -229,6 +245,11 @@ impl App {
     /// Returns the database, which holds the job queue.
     pub fn db(&self) -> &Database {
         &self.db
+    }
+
+    /// Returns the checks that the stores belong to the database.
+    pub fn owners(&self) -> &StoreOwners {
+        &self.owners
     }
 
     pub fn metrics(&self) -> &Metrics {

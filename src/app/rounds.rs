@@ -11,7 +11,7 @@
 //! dropped is rolled back, and every item stays due until the transaction that completes it, which deletes its row
 //! after its bytes.
 
-use super::{App, Error, rotation::Rotation};
+use super::{App, Error, owner::StoreRefusal, rotation::Rotation};
 use crate::{
     domain::{
         ids::{FileId, TenantId, UploadId},
@@ -84,6 +84,8 @@ pub(super) trait DueItems: Sync {
     const ACTION: &'static str;
     /// The number of items in a full page.
     const PAGE_ITEMS: usize;
+    /// Whether the work on a store does nothing useful while deletions are disabled or wait.
+    const NEEDS_DELETIONS: bool = true;
     /// The number of items that are processed together, in [`Self::process_batch`].
     const BATCH_ITEMS: usize = 1;
 
@@ -162,6 +164,35 @@ pub(super) async fn run_round_in_each_store<'a, W: DueItems>(
     Ok(total)
 }
 
+/// Whether work that deletes objects may run on a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OwnerCheck {
+    MayRun,
+    /// Deletions are disabled or wait.
+    Waits,
+    NotOwned,
+}
+
+/// Checks the owner of a store before a round of work that deletes objects.
+async fn check_owner(app: &App, provider: &str, needs_deletions: bool) -> OwnerCheck {
+    match app.owners.check_before_deletions(provider).await {
+        Ok(Some(StoreRefusal::NotOwner(not_owner))) => {
+            tracing::warn!(provider, error = %not_owner, "skipped a round of deletions");
+            OwnerCheck::NotOwned
+        }
+        Ok(Some(refusal)) if needs_deletions => {
+            tracing::debug!(provider, %refusal, "skipped a round of deletions");
+            OwnerCheck::Waits
+        }
+        Ok(_) => OwnerCheck::MayRun,
+        // Each deletion checks the owner again, and fails if that is not possible.
+        Err(error) => {
+            tracing::warn!(provider, %error, "failed to check the owner of a store");
+            OwnerCheck::MayRun
+        }
+    }
+}
+
 /// Runs a round for one store. Does nothing while the circuit breaker of the store is open.
 ///
 /// # Errors
@@ -177,7 +208,11 @@ pub(super) async fn run_round_in_store<'a, W: DueItems>(
         tracing::debug!(provider, "skipped a round, because the circuit breaker of the store is open");
         return Ok(RoundReport::default());
     }
-    run_round(&work_in(store.as_ref()), rotation).await
+    match check_owner(app, provider, W::NEEDS_DELETIONS).await {
+        OwnerCheck::MayRun => run_round(&work_in(store.as_ref()), rotation).await,
+        OwnerCheck::Waits => Ok(RoundReport::default()),
+        OwnerCheck::NotOwned => Ok(RoundReport { failed: 1, ..RoundReport::default() }),
+    }
 }
 
 /// Processes all items once, page by page. Stops early after a page in which `done_max` is reached, and sets

@@ -13,7 +13,7 @@ use super::{
     system_ids,
 };
 use crate::{
-    app::{App, Limits, Parts},
+    app::{App, Limits, Parts, owner::StoreOwners},
     config::Config,
     crypto::sealer::Sealer,
     db::{Database, DatabaseOptions},
@@ -30,6 +30,9 @@ use crate::{
     telemetry::{Health, Metrics, metrics::PoolState},
     worker,
 };
+
+/// How long a start waits for the checks that the stores belong to the database.
+const OWNER_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the worker may take, after its drain, to release the jobs that the drain interrupted.
 const WORKER_RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -84,7 +87,9 @@ pub async fn assemble_service(
     };
     let app = App::new(parts, limits(&config))?;
     tracing::info!(bound = %config.memory_bound(), "memory bound");
-    let monitored = MonitoredParts { database, stores, health: Health::new(), metrics, clock: synced_clock };
+    let owners = check_owners(&app, &config).await;
+    let monitored =
+        MonitoredParts { database, stores, owners, health: Health::new(), metrics, clock: synced_clock };
     Ok(Service { app, monitored, authenticator, config, has_worker: false })
 }
 
@@ -106,7 +111,9 @@ pub(super) async fn assemble_worker(config: Config, metrics: Metrics) -> Result<
     database.check_schema().await?;
     synced_clock.follow(database.measure_clock(synced_clock.local()).await?);
     observe_pool(&metrics, &database);
-    let monitored = MonitoredParts { database, stores, health: Health::new(), metrics, clock: synced_clock };
+    let owners = check_owners(&app, &config).await;
+    let monitored =
+        MonitoredParts { database, stores, owners, health: Health::new(), metrics, clock: synced_clock };
     Ok(Worker { app, monitored, config })
 }
 
@@ -267,6 +274,18 @@ impl Service {
     }
 }
 
+/// Checks the owners of the stores. A process starts in any case: from a store of another database it reads, and a
+/// store that is unreachable is checked again before the first write.
+async fn check_owners(app: &App, config: &Config) -> StoreOwners {
+    if timeout(OWNER_CHECK_TIMEOUT, app.owners().check_stores()).await.is_err() {
+        tracing::warn!("failed to check the owners of the stores in time");
+    }
+    if !config.storage.deletes_enabled {
+        tracing::warn!("no object is deleted, because storage.deletes_enabled is false");
+    }
+    app.owners().clone()
+}
+
 fn check_presets(config: &Config) -> Result<(), StartError> {
     for name in config.tenant_presets().names() {
         let policy = Policy::preset(name)?;
@@ -327,6 +346,7 @@ pub(super) fn limits(config: &Config) -> Limits {
         tenants: config.tenants.clone(),
         presets: config.tenant_presets(),
         rate_limits: config.rate_limits.clone(),
+        owner: config.storage.owner_limits(),
         key_prefix: config.storage.key_prefix.clone(),
     }
 }

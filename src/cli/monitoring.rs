@@ -7,6 +7,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 
 use super::start_error::StartError;
 use crate::{
+    app::owner::StoreOwners,
     config::EdgeConfig,
     db::{Database, DbError, DbErrorKind, blobs},
     domain::clock::SyncedClock,
@@ -20,6 +21,7 @@ use crate::{
 pub(super) struct MonitoredParts {
     pub(super) database: Database,
     pub(super) stores: Stores,
+    pub(super) owners: StoreOwners,
     pub(super) health: Health,
     pub(super) metrics: Metrics,
     pub(super) clock: Arc<SyncedClock>,
@@ -41,13 +43,15 @@ impl Monitoring {
         config: &EdgeConfig,
         stopped: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
-        let MonitoredParts { database, stores, health, metrics, clock } = parts;
-        let state = EdgeState { health: health.clone(), metrics: metrics.clone() };
+        let state = EdgeState { health: parts.health.clone(), metrics: parts.metrics.clone() };
         let config = config.clone();
         let (stop_edge, stopping) = oneshot::channel::<()>();
         Self {
-            provider_check: tokio::spawn(check_providers_in_use(database.clone(), stores.clone())),
-            probes: tokio::spawn(run_probes(database, stores, health, metrics, clock, stopped)),
+            provider_check: tokio::spawn(check_providers_in_use(
+                parts.database.clone(),
+                parts.stores.clone(),
+            )),
+            probes: tokio::spawn(run_probes(parts, stopped)),
             edge: tokio::spawn(async move {
                 edge::serve(edge, &config, state, async {
                     let _ = stopping.await;
@@ -69,15 +73,9 @@ impl Monitoring {
 }
 
 /// Probes the database and the stores every 5 seconds, for `/readyz` and the gRPC health service.
-async fn run_probes(
-    database: Database,
-    stores: Stores,
-    health: Health,
-    metrics: Metrics,
-    clock: Arc<SyncedClock>,
-    stopped: impl Future<Output = ()>,
-) {
+async fn run_probes(parts: MonitoredParts, stopped: impl Future<Output = ()>) {
     const INTERVAL: Duration = Duration::from_secs(5);
+    let MonitoredParts { database, stores, owners, health, metrics, clock } = parts;
     tokio::pin!(stopped);
     loop {
         match timeout(INTERVAL, database.ping()).await {
@@ -102,10 +100,26 @@ async fn run_probes(
         } else {
             health.mark_down(Component::Storage, "the object store is unreachable");
         }
+        check_owners(&owners, &health, INTERVAL).await;
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             () = &mut stopped => return,
         }
+    }
+}
+
+/// Checks the owners of the stores, and reports the result. A store of another database can be read, so the
+/// process stays ready.
+async fn check_owners(owners: &StoreOwners, health: &Health, time_limit: Duration) {
+    if timeout(time_limit, owners.check_stores()).await.is_err() {
+        tracing::warn!("failed to check the owners of the stores in time");
+    }
+    match owners.find_mismatch() {
+        Some(_) => health.mark_degraded(
+            Component::StoreOwner,
+            "a store belongs to another database; only reads are possible",
+        ),
+        None => health.mark_up(Component::StoreOwner),
     }
 }
 

@@ -73,6 +73,6 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::ObjectMissing | R::ObjectDamaged => {
             "report it to the operator: the stored bytes are missing or damaged"
         }
-        R::Internal => "report it with the call id",
+        R::Internal | R::StorageNotOwned => "report it with the call id",
     })
 }

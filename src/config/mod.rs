@@ -63,7 +63,7 @@ pub use self::{
     secrets::SecretsConfig,
     server::ServerConfig,
     sources::ConfigSources,
-    storage::StorageConfig,
+    storage::{OwnerLimits, StorageConfig},
     sweeping::SweepingConfig,
     telemetry::TelemetryConfig,
     tenants::{TenantPresets, TenantsConfig},

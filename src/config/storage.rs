@@ -30,6 +30,27 @@ pub struct StorageConfig {
     pub retry_backoff_base_milliseconds: u64,
     /// Maximum pause between two attempts, in milliseconds.
     pub retry_backoff_max_milliseconds: u64,
+    /// Whether objects are deleted.
+    pub deletes_enabled: bool,
+    /// Time for which a check of the owner of a store is valid, in seconds.
+    pub owner_check_seconds: u64,
+    /// Interval between the markers that the owner writes, in seconds.
+    pub owner_beat_seconds: u64,
+    /// Time without a marker of another database after which deletions continue, in seconds.
+    pub owner_confirm_seconds: u64,
+}
+
+/// The limits of `app::owner`.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnerLimits {
+    /// Whether objects are deleted.
+    pub deletes_enabled: bool,
+    /// Time for which a check is valid.
+    pub check_interval: Duration,
+    /// Interval between markers.
+    pub beat_interval: chrono::Duration,
+    /// Time without a marker of another database after which deletions continue.
+    pub confirm_period: chrono::Duration,
 }
 
 impl StorageConfig {
@@ -41,6 +62,18 @@ impl StorageConfig {
     /// Returns the maximum pause between two attempts.
     pub fn retry_backoff_max(&self) -> Duration {
         Duration::from_millis(self.retry_backoff_max_milliseconds)
+    }
+
+    /// Returns the limits of the checks that a store belongs to the database.
+    pub fn owner_limits(&self) -> OwnerLimits {
+        let seconds =
+            |seconds: u64| chrono::Duration::seconds(i64::try_from(seconds).unwrap_or(i64::MAX / 1_000));
+        OwnerLimits {
+            deletes_enabled: self.deletes_enabled,
+            check_interval: Duration::from_secs(self.owner_check_seconds),
+            beat_interval: seconds(self.owner_beat_seconds),
+            confirm_period: seconds(self.owner_confirm_seconds),
+        }
     }
 
     /// Returns the maximum number of open downloads, which depends on that of clients if it is not set.
@@ -76,6 +109,19 @@ impl StorageConfig {
         if max < base {
             let message = format!("must be at least `retry_backoff_base_milliseconds` ({base}), not {max}");
             violations.add("storage.retry_backoff_max_milliseconds", message);
+        }
+        self.check_owner(violations);
+    }
+
+    fn check_owner(&self, violations: &mut Violations) {
+        let (beat, confirm) = (self.owner_beat_seconds, self.owner_confirm_seconds);
+        violations.check_range("storage.owner_check_seconds", self.owner_check_seconds, 0..=300);
+        violations.check_range("storage.owner_beat_seconds", beat, 5..=3_600);
+        violations.check_range("storage.owner_confirm_seconds", confirm, 15..=86_400);
+        if confirm < beat.saturating_mul(3) {
+            let message =
+                format!("must be at least three times `owner_beat_seconds` ({beat}), not {confirm}");
+            violations.add("storage.owner_confirm_seconds", message);
         }
     }
 
@@ -132,7 +178,24 @@ pub(super) fn is_valid_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::{StorageConfig, Violations};
     use crate::config::Config;
+
+    #[test]
+    fn owner_is_confirmed_after_three_markers_at_the_earliest() {
+        let check = |change: fn(&mut StorageConfig)| {
+            let mut storage = Config::defaults().unwrap().storage;
+            change(&mut storage);
+            let mut violations = Violations::default();
+            storage.check_owner(&mut violations);
+            violations.into_result(|_| None).is_ok()
+        };
+        assert!(check(|_| {}));
+        assert!(!check(|storage| storage.owner_beat_seconds = 61));
+        assert!(!check(|storage| storage.owner_confirm_seconds = 179));
+        assert!(!check(|storage| storage.owner_check_seconds = 301));
+        assert!(check(|storage| (storage.owner_beat_seconds, storage.owner_confirm_seconds) = (5, 15)));
+    }
 
     #[test]
     fn open_downloads_suffice_for_those_of_clients() {

@@ -52,6 +52,7 @@ mod schema;
 mod sql;
 pub mod storage_breakers;
 pub mod storage_classes;
+pub mod store_beats;
 pub mod stray_objects;
 pub mod sweep_candidates;
 pub mod sweeps;

@@ -194,6 +194,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    installations (id) {
+        id -> Uuid,
+        create_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
     jobs (tenant_id, id) {
         tenant_id -> Uuid,
         id -> Uuid,
@@ -254,6 +261,16 @@ diesel::table! {
         failure_count -> Integer,
         last_error -> Text,
         report_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    store_beats (provider, epoch, beat) {
+        provider -> Text,
+        epoch -> BigInt,
+        beat -> BigInt,
+        token -> Uuid,
+        create_time -> Timestamptz,
     }
 }
 
@@ -466,10 +483,12 @@ diesel::allow_tables_to_appear_in_same_query!(
     finished_jobs,
     idempotency_keys,
     imports,
+    installations,
     jobs,
     quotas,
     schedules,
     storage_breakers,
+    store_beats,
     stray_objects,
     sweep_candidates,
     sweeps,

@@ -70,6 +70,10 @@ id!(
     ErasureId
 );
 id!(
+    /// The id of an installation: of a database and its copies.
+    InstallationId
+);
+id!(
     /// The id of a job.
     JobId
 );

@@ -33,6 +33,7 @@ pub mod quota;
 pub mod role;
 pub mod sql_enum;
 pub mod storage_class;
+pub mod store_owner;
 pub mod tenant_record;
 pub mod text;
 pub mod upload;

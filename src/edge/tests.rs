@@ -54,8 +54,10 @@ async fn readiness_depends_on_components_but_liveness_does_not() {
     let server = TestServer::start(|_| {}).await;
     server.state.health.mark_up(Component::Database);
     server.state.health.mark_up(Component::Storage);
+    server.state.health.mark_degraded(Component::StoreOwner, "reads only");
     let ready = server.get("/readyz").await;
     assert!(ready.starts_with("HTTP/1.1 200") && ready.contains(r#""ready":true"#), "{ready}");
+    assert!(ready.contains(r#""store_owner":{"reason":"reads only","state":"degraded"}"#), "{ready}");
 
     server.state.health.mark_down(Component::Storage, "the directory cannot be written");
     let unready = server.get("/readyz").await;

@@ -95,6 +95,7 @@ fn log(error: &Error) {
         }
         Error::StorageUnavailable(_)
         | Error::StorageFull(_)
+        | Error::StoreNotOwned(_)
         | Error::DatabaseUnavailable(_)
         | Error::OutcomeUnknown { .. } => {
             tracing::warn!(error = with_causes(error), "request failed");

@@ -14,11 +14,12 @@
 use std::{fmt::Debug, ops::Range};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use super::{
     BucketProtection, ByteStream, Capabilities, DeletionResults, InitOptions, InitReport, ListPage,
-    MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload,
+    MarkerWrite, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload,
     PresignRequest, PresignedUrl, PutOptions, Space, StorageError,
 };
 use crate::domain::{checksum::Crc64, object_key::ObjectKey};
@@ -139,6 +140,8 @@ declare_decorator! {
     CopyPart: copy_part(key: &ObjectKey, id: &MultipartId, number: u32, from: &ObjectInfo) -> PartReceipt;
     ListProtections: list_protections() -> Vec<BucketProtection>;
     DeleteBatch: delete_batch(keys: &[ObjectKey]) -> DeletionResults;
+    ReadMarker: read_marker(prefix: &str) -> Option<Bytes>;
+    WriteMarker: write_marker(prefix: &str, body: Bytes, write: MarkerWrite) -> ();
 }
 
 impl Operation {
@@ -164,6 +167,8 @@ impl Operation {
             Self::CopyPart => "copy part",
             Self::ListProtections => "list bucket protections",
             Self::DeleteBatch => "delete objects",
+            Self::ReadMarker => "read owner marker",
+            Self::WriteMarker => "write owner marker",
         }
     }
 }
@@ -255,6 +260,8 @@ mod tests {
                 drop(store.copy_part(&key, &id, 1, &from).await);
             }
             Operation::ListProtections => drop(store.list_protections().await),
+            Operation::ReadMarker => drop(store.read_marker("").await),
+            Operation::WriteMarker => drop(store.write_marker("", Bytes::new(), MarkerWrite::Create).await),
         }
     }
 

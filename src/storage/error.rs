@@ -24,6 +24,9 @@ pub enum StorageErrorKind {
     PartsDiffer,
     /// The arguments are invalid: a range beyond the end, a part number above the limit, an unknown multipart id.
     InvalidInput,
+    /// This service refused the call, because the store does not belong to its database, or because deletions
+    /// are disabled. The source has the reason.
+    Refused,
     /// Any other failure.
     Other,
 }
@@ -39,6 +42,7 @@ impl fmt::Display for StorageErrorKind {
             Self::Damaged => "stored bytes are damaged",
             Self::PartsDiffer => "stored parts differ",
             Self::InvalidInput => "invalid input",
+            Self::Refused => "refused by this service",
             Self::Other => "failed",
         })
     }

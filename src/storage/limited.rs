@@ -104,7 +104,9 @@ impl Decorator for Limited {
             | Operation::Initialize
             | Operation::Space
             | Operation::Presign
-            | Operation::ListProtections => None,
+            | Operation::ListProtections
+            | Operation::ReadMarker
+            | Operation::WriteMarker => None,
             _ => Some(self.acquire_permit(&self.permits.operations).await),
         };
         attempt().await

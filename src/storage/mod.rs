@@ -75,6 +75,7 @@ mod guarded_stores;
 mod import_source;
 mod limited;
 mod local;
+mod marker;
 mod memory;
 mod object;
 mod part_layout;
@@ -105,6 +106,7 @@ pub use self::{
     guarded_stores::{Breakers, GuardedStores},
     import_source::{ImportSource, SourceKeys},
     limited::StoreLimits,
+    marker::MarkerWrite,
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
     part_layout::{
         GROWN_PART_SIZE_BYTES_MAX, OBJECT_SIZE_BYTES_MAX, PART_NUMBER_MAX, PART_SIZE_BYTES_MAX, PartLayout,
@@ -299,6 +301,17 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
 
     /// Checks that the store is reachable and writable. Used for readiness; neither limited nor retried.
     async fn check(&self) -> Result<(), StorageError>;
+
+    /// Reads the owner marker of the objects with a prefix, which may be empty, or returns `None` if there is
+    /// none. The name of a marker is no [`ObjectKey`], so no listing contains it.
+    async fn read_marker(&self, prefix: &str) -> Result<Option<Bytes>, StorageError>;
+
+    /// Writes the owner marker of the objects with a prefix, as a whole.
+    ///
+    /// # Errors
+    /// Returns `AlreadyExists` if a marker exists and `write` is [`MarkerWrite::Create`]. A store without
+    /// conditional writes replaces the marker instead.
+    async fn write_marker(&self, prefix: &str, body: Bytes, write: MarkerWrite) -> Result<(), StorageError>;
 
     /// Lists the buckets whose settings can keep the bytes of deleted objects. Used by `storage status`.
     async fn list_protections(&self) -> Result<Vec<BucketProtection>, StorageError>;

@@ -93,10 +93,16 @@ impl Stores {
     }
 
     /// Returns the stores with each one replaced, under the same names. They share the permits.
-    pub(super) fn map(&self, replace: impl Fn(&Arc<dyn ObjectStorage>) -> Arc<dyn ObjectStorage>) -> Self {
+    #[must_use]
+    pub fn map(&self, replace: impl Fn(&Arc<dyn ObjectStorage>) -> Arc<dyn ObjectStorage>) -> Self {
         let replace = |shared: &SharedStore| shared.with_store(replace(&shared.unlimited));
         let by_name = self.by_name.iter().map(|(name, shared)| (name.clone(), replace(shared))).collect();
         Self { by_name, primary: replace(&self.primary) }
+    }
+
+    /// Iterates over all stores without their limits, for checks that other operations wait for.
+    pub fn unlimited(&self) -> impl Iterator<Item = &Arc<dyn ObjectStorage>> {
+        self.by_name.values().map(|shared| &shared.unlimited)
     }
 
     /// Returns the store for new objects, for background work.

@@ -40,6 +40,7 @@ fn outcome_name(kind: StorageErrorKind) -> &'static str {
         StorageErrorKind::Damaged => "damaged",
         StorageErrorKind::PartsDiffer => "parts_differ",
         StorageErrorKind::InvalidInput => "invalid_input",
+        StorageErrorKind::Refused => "refused",
         StorageErrorKind::Other => "other",
     }
 }

@@ -12,6 +12,8 @@ pub enum Component {
     Storage,
     /// The clock of this machine, compared with the database's.
     Clock,
+    /// The owner of the stores: whether they belong to this database.
+    StoreOwner,
 }
 
 impl Component {
@@ -21,6 +23,7 @@ impl Component {
             Self::Database => "database",
             Self::Storage => "storage",
             Self::Clock => "clock",
+            Self::StoreOwner => "store_owner",
         }
     }
 }
@@ -66,10 +69,14 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Creates the health state, with all components down until they are first checked.
+    /// Creates the health state, with no component up until it is first checked.
     pub fn new() -> Self {
         let unknown = ComponentState::Down("not checked yet");
-        let components = [Component::Database, Component::Storage].map(|component| (component, unknown));
+        let components = [
+            (Component::Database, unknown),
+            (Component::Storage, unknown),
+            (Component::StoreOwner, ComponentState::Degraded("not checked yet")),
+        ];
         let state = HealthState { components: components.into(), is_draining: false };
         Self { state: Arc::new(watch::Sender::new(state)) }
     }
@@ -133,6 +140,8 @@ mod tests {
         health.mark_up(Component::Storage);
         health.mark_degraded(Component::Clock, "differs");
         assert!(health.state().is_ready());
+        health.mark_degraded(Component::StoreOwner, "the store belongs to another database");
+        assert!(health.state().is_ready(), "reads are possible");
         health.mark_down(Component::Database, "connections are refused");
         assert!(!health.state().is_ready());
         health.mark_up(Component::Database);

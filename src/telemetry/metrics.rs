@@ -112,6 +112,7 @@ struct Inner {
     storage_operations: Counter<u64>,
     storage_duration: Histogram<f64>,
     storage_up: Gauge<u64>,
+    storage_owned: Gauge<u64>,
     clock_offset: Gauge<f64>,
     jobs: JobInstruments,
     ticks: TickInstruments,
@@ -203,6 +204,10 @@ impl Metrics {
                 .u64_gauge("strongroom.storage.up")
                 .with_description("Whether a provider is reachable and writable, 0 or 1")
                 .build(),
+            storage_owned: meter
+                .u64_gauge("strongroom.storage.owned")
+                .with_description("Whether the store of a provider belongs to the database, 0 or 1")
+                .build(),
             clock_offset: meter
                 .f64_gauge("strongroom.clock.offset")
                 .with_unit("s")
@@ -266,6 +271,12 @@ impl Metrics {
     /// Sets whether a provider is reachable and writable. Its name comes from the configuration.
     pub fn set_storage_up(&self, provider: &str, is_up: bool) {
         self.inner.storage_up.record(u64::from(is_up), &[KeyValue::new("provider", provider.to_owned())]);
+    }
+
+    /// Sets whether the store of a provider belongs to the database.
+    pub fn set_storage_owned(&self, provider: &str, is_owned: bool) {
+        let label = KeyValue::new("provider", provider.to_owned());
+        self.inner.storage_owned.record(u64::from(is_owned), &[label]);
     }
 
     /// Sets the time of the database minus the time of this machine.

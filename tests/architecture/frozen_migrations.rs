@@ -42,6 +42,7 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130116100_add_tick_done_time", 0xc7ee_1cc2_b9ff_6b0b),
     ("20261130116110_count_dependency_failures", 0xcaa3_4a36_d358_63db),
     ("20261130116120_create_storage_breakers", 0xf01a_f1f3_7417_ea46),
+    ("20261130117100_create_store_beats", 0xf57a_e952_fd0d_c0ef),
     ("20261130118100_create_retention_horizons", 0x2448_49f7_f981_4761),
 ];
 

@@ -72,6 +72,9 @@ async fn acknowledged_files_survive_random_kills() {
     );
     server.kill().await;
 
+    // Without this command, deletions would wait, because the database server was restarted.
+    let (code, adopted) = site.run_json(&["storage", "adopt", "--yes", "--json"]).await;
+    assert_eq!(code, Some(0), "{adopted}");
     sweep_until_clean(&site).await;
     let (is_clean, report) = site.run_fsck(&["--deep", "--grace-seconds", "0"]).await;
     assert!(is_clean, "{report:#}");

@@ -63,3 +63,39 @@ async fn moved_files_stay_readable() {
     server.kill().await;
     site.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn adopt_takes_a_store_over_from_another_database() {
+    let (production, staging) = (Site::new("adopt").await, Site::new("adopt_staging").await);
+    let server = production.start_server().await;
+    let (code, adopted) = production.run_json(&["storage", "adopt", "--yes", "--json"]).await;
+    assert_eq!((code, &adopted["is_adopted"]), (Some(0), &Value::from(false)), "{adopted}");
+    server.kill().await;
+
+    let objects = production.path("objects");
+    let run = async |arguments: &[&str]| {
+        let mut command = staging.command(arguments);
+        let output =
+            command.env("STRONGROOM_STORAGE__PROVIDERS__LOCAL__ROOT", &objects).output().await.unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, status) = run(&["storage", "status"]).await;
+    assert!(code == Some(3) && status.contains("belongs to another database"), "{status}");
+    let (code, swept) = run(&["sweep"]).await;
+    assert!(code == Some(3) && swept.contains("strongroom storage adopt"), "{swept}");
+    let (code, question) = run(&["storage", "adopt"]).await;
+    assert!(code == Some(1) && question.contains("epoch 1") && question.contains("--yes"), "{question}");
+    let (code, adopted) = run(&["storage", "adopt", "--yes", "--json"]).await;
+    let adopted: Value = serde_json::from_str(&adopted).unwrap();
+    assert_eq!((code, &adopted["is_adopted"]), (Some(0), &Value::from(true)), "{adopted}");
+    assert_eq!(
+        (&adopted["former_owner"]["epoch"], &adopted["owner"]["epoch"]),
+        (&Value::from(1), &Value::from(2))
+    );
+
+    let output = production.command(&["storage", "status"]).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(3), "the former owner");
+    assert_eq!(run(&["storage", "status"]).await.0, Some(0));
+    production.close().await;
+    staging.close().await;
+}

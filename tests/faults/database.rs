@@ -319,6 +319,9 @@ fn acknowledged_uploads_survive_postgres_restart() {
             // their leases expire.
             s.clock.advance(chrono::Duration::hours(25));
             strongroom::worker::run_round(&s.app).await;
+            // Deletions wait until it is certain that the restarted server is no copy.
+            s.clock.advance(chrono::Duration::seconds(180));
+            strongroom::worker::run_round(&s.app).await;
             let files = acknowledged.files.into_inner().unwrap();
             for (id, size) in &files {
                 let read = s.alice().read(id).await.unwrap();

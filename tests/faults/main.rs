@@ -7,6 +7,7 @@
 //! | object store: unreachable, slow, temporary errors, broken connections, wrong responses | `store.rs` |
 //! | PostgreSQL: restart, connection lost during a commit, exhausted connection pool | `database.rs` |
 //! | PostgreSQL: connection lost during the commit of any other mutation | `lost_commits.rs` |
+//! | PostgreSQL: failover to a replica, and the owner of the store | `owner.rs` |
 //! | local provider: full disk | `disk.rs` |
 //! | clients: stalled, slow, one byte per message, disappearing, flooding | `clients.rs` |
 //! | many concurrent uploads: larger than the buffers | `concurrent_uploads.rs`, `tests/e2e/concurrent_uploads.rs` |
@@ -25,6 +26,7 @@ mod disk;
 #[path = "../service/harness/mod.rs"]
 mod harness;
 mod lost_commits;
+mod owner;
 mod private_postgres;
 mod proxy;
 mod store;

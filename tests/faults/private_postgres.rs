@@ -8,6 +8,7 @@ use std::{
     },
     path::PathBuf,
     process::{Command, Stdio},
+    sync::Mutex,
 };
 
 use url::Url;
@@ -18,6 +19,8 @@ pub(crate) struct PrivatePostgres {
     directory: tempfile::TempDir,
     /// The user that runs the server if the test runs as root, because PostgreSQL refuses to run as root.
     account: Option<(u32, u32)>,
+    /// The name of the directory of its data.
+    data: Mutex<&'static str>,
 }
 
 impl PrivatePostgres {
@@ -31,11 +34,15 @@ impl PrivatePostgres {
         if let Some((uid, gid)) = account {
             chown(directory.path(), Some(uid), Some(gid)).unwrap();
         }
-        let server = Self { bin: bin.into(), directory, account };
+        let server = Self { bin: bin.into(), directory, account, data: Mutex::new("data") };
         server.run("initdb", ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"]);
-        let options = format!("-k {} -c listen_addresses='' -c fsync=off", server.directory.path().display());
-        server.run("pg_ctl", ["start", "-w", "-o", &options]);
+        server.start_postmaster();
         server
+    }
+
+    fn start_postmaster(&self) {
+        let options = format!("-k {} -c listen_addresses='' -c fsync=off", self.directory.path().display());
+        self.run("pg_ctl", ["start", "-w", "-o", &options]);
     }
 
     /// Returns the URL for the superuser.
@@ -49,10 +56,26 @@ impl PrivatePostgres {
         self.run("pg_ctl", ["restart", "-w", "-m", mode]);
     }
 
+    /// Replaces the server with a promoted replica: the system identifier stays, and a new timeline begins.
+    /// No transaction is lost if none is running.
+    pub(crate) fn fail_over(&self) {
+        let primary = std::mem::replace(&mut *self.data.lock().unwrap(), "replica");
+        let sockets = self.directory.path().display().to_string();
+        let options =
+            ["--username=postgres", "--checkpoint=fast", "--write-recovery-conf", "--host", &sockets];
+        self.run("pg_basebackup", options);
+        *self.data.lock().unwrap() = primary;
+        self.run("pg_ctl", ["stop", "-w", "-m", "fast"]);
+        *self.data.lock().unwrap() = "replica";
+        self.start_postmaster();
+        self.run("pg_ctl", ["promote", "-w"]);
+    }
+
     fn run<const N: usize>(&self, program: &str, arguments: [impl AsRef<OsStr>; N]) {
         let mut command = Command::new(self.bin.join(program));
         let home = self.directory.path();
-        command.args(arguments).arg("-D").arg(home.join("data")).current_dir("/").stdin(Stdio::null());
+        let data = home.join(*self.data.lock().unwrap());
+        command.args(arguments).arg("-D").arg(data).current_dir("/").stdin(Stdio::null());
         if let Some((uid, gid)) = self.account {
             command.uid(uid).gid(gid);
         }

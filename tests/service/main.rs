@@ -81,6 +81,7 @@ mod stalled_calls;
 mod standard_services;
 mod storage_class;
 mod storage_move;
+mod store_owner;
 mod suspension;
 mod sweep;
 mod sweep_edge_cases;

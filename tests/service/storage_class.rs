@@ -97,7 +97,7 @@ fn archived_bytes_move_to_archive_class_and_back() {
             versions.iter().all(|version| version.storage_class() == v1::StorageClass::Archive),
             "{versions:?}"
         );
-        let provider_status = &list_provider_statuses(&s.db, &s.stores).await.unwrap()[0];
+        let provider_status = &list_provider_statuses(&s.db, &s.stores, s.app.owners()).await.unwrap()[0];
         assert_eq!((provider_status.bytes, provider_status.archived_bytes), (quota as u64, quota as u64));
         s.clock.advance(chrono::Duration::hours(71));
         run_all_rounds(&s).await;

@@ -428,7 +428,7 @@ fn status_lists_configured_and_used_providers() {
         let stores = new_mover(&s).stores;
         let unavailable = Fault::Before(StorageErrorKind::Unavailable);
         s.faults.set_plan(Plan::new().with_fault(Operation::Check, 3, unavailable));
-        let statuses = list_provider_statuses(&s.db, &stores).await.unwrap();
+        let statuses = list_provider_statuses(&s.db, &stores, s.app.owners()).await.unwrap();
         let rows: Vec<_> = statuses
             .iter()
             .map(|p| (p.name.as_str(), p.is_written_to, p.is_reachable, p.objects, p.bytes))
@@ -438,7 +438,7 @@ fn status_lists_configured_and_used_providers() {
         assert!(statuses[0].latency_milliseconds.is_some() && statuses[1].problem.is_some(), "{statuses:?}");
 
         let only_new = Stores::new([Arc::clone(stores.get("new").unwrap())], "new", UNLIMITED).unwrap();
-        let statuses = list_provider_statuses(&s.db, &only_new).await.unwrap();
+        let statuses = list_provider_statuses(&s.db, &only_new, s.app.owners()).await.unwrap();
         let old = statuses.iter().find(|provider| provider.name == "old").unwrap();
         assert!(!old.is_reachable && old.problem.as_ref().unwrap().contains("not configured"), "{old:?}");
     });

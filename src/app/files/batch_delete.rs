@@ -63,6 +63,7 @@ pub async fn batch_delete_files(
     request_id: Option<RequestId>,
 ) -> Result<MutationResponse<Vec<File>>, Error> {
     check_ids(&ids)?;
+    app.owners.check_primary()?;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let mut denied = Vec::new();
     let deleted = batch_delete_in_tx(app, &mut tx, caller, &ids, request_id, &mut denied).await;

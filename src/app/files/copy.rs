@@ -56,6 +56,7 @@ pub async fn copy_file(
     caller: &Caller,
     request: CopyRequest,
 ) -> Result<MutationResponse<File>, Error> {
+    app.owners.check_primary()?;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let copied = copy_in_tx(app, &mut tx, caller, &request).await;
     explain_shortage(app, caller, tx.finish(copied).await).await

@@ -124,6 +124,7 @@ async fn begin_mutation_with_payload<T: DeserializeOwned>(
     method: Method,
     fields: Vec<u8>,
 ) -> Result<MutationStart<T>, Error> {
+    app.owners.check_primary()?;
     let FileChange { file: id, if_etag, request_id } = change;
     let mut payload = vec![
         caller.actor.id.clone().into_bytes(),

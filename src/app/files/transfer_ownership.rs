@@ -69,6 +69,7 @@ pub async fn transfer_ownership(
         return Err(audit::record_denial(app, caller, AuditAction::OwnershipTransfer, None, error).await);
     }
     let limit = check_request(&request)?;
+    app.owners.check_primary()?;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let transferred = transfer_in_tx(app, &mut tx, caller, &request, limit).await;
     tx.finish(transferred).await

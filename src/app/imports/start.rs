@@ -42,6 +42,7 @@ pub(super) async fn start_import(
     valid_until: Option<Timestamp>,
 ) -> Result<Import, Error> {
     access::check_is_admin(&caller)?;
+    app.owners.check_primary()?;
     let source = app.limits.imports.source_for(&options.source, caller.tenant_id(), caller.tenant.kind);
     let location = &source.ok_or(Error::NotFound(Resource::ImportSource))?.location;
     let source = Source::open(app, &options.source, location).await?;

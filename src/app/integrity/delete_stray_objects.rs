@@ -4,6 +4,7 @@
 use crate::{
     app::{
         App, Error, RoundReport,
+        owner::delete::{Deletion, delete_from_store},
         rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_each_store, run_round_in_store},
         storage::delete_objects::delete_objects,
     },
@@ -126,7 +127,7 @@ async fn abort_uploads(store: &dyn ObjectStorage, object: &StrayObject) -> Resul
     loop {
         let page = store.list_multiparts(object.key.as_str(), None, UPLOADS_OF_A_KEY).await?;
         for upload in page.multiparts.iter().filter(|upload| upload.key == object.key) {
-            store.abort_multipart(&upload.key, &upload.id).await?;
+            delete_from_store(store, Deletion::Multipart(&upload.key, &upload.id)).await?;
         }
         if page.is_last || page.multiparts.is_empty() {
             return Ok(());

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use futures::StreamExt;
 
 use crate::{
-    app::Error,
+    app::{
+        Error,
+        owner::delete::{Deletion, delete_from_store},
+    },
     db::blobs::Blob,
     domain::{digest::Hasher, object_key::ObjectKey},
     storage::{
@@ -58,7 +61,7 @@ impl BlobCopy<'_> {
         };
         let written = written.await;
         if written.is_err()
-            && let Err(error) = self.to.abort_multipart(self.key, &id).await
+            && let Err(error) = delete_from_store(self.to, Deletion::Multipart(self.key, &id)).await
         {
             // The object is registered as a stray object that may have a multipart upload, so its deletion
             // aborts the upload.

@@ -1,6 +1,7 @@
 //! Deletes objects with the batch call of their store.
 
 use crate::{
+    app::owner::StoreRefusal,
     domain::{error_text::with_causes, object_key::ObjectKey},
     storage::{DELETE_BATCH_KEYS_MAX, DeletionResults, ObjectStorage, StorageError},
 };
@@ -13,11 +14,13 @@ pub(in crate::app) async fn delete_objects(store: &dyn ObjectStorage, keys: &[Ob
         match store.delete_batch(batch).await {
             Ok(deleted) => results.extend(deleted),
             Err(error) => {
-                let reason = with_causes(&error);
+                let (reason, refusal) = (with_causes(&error), StoreRefusal::of(&error));
                 let of_key = |key| {
-                    Err(StorageError::new(error.kind, error.operation)
-                        .with_key(key)
-                        .with_source(reason.clone()))
+                    let failed = StorageError::new(error.kind, error.operation).with_key(key);
+                    Err(match refusal {
+                        Some(refusal) => failed.with_source(refusal.clone()),
+                        None => failed.with_source(reason.clone()),
+                    })
                 };
                 results.extend(batch.iter().map(of_key));
             }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::breakers::{BreakerSummary, summarize_breakers};
 use crate::{
-    app::Error,
+    app::{Error, owner::StoreOwners},
     db::{
         Database,
         blobs::{self, ProviderUsage},
@@ -40,6 +40,8 @@ pub struct ProviderStatus {
     pub breaker: Option<BreakerSummary>,
     /// The buckets whose settings can keep the bytes of deleted objects.
     pub protections: Vec<BucketProtection>,
+    /// Whether the store belongs to this database, and deletions do not wait. `None` if it was not checked.
+    pub is_owner: Option<bool>,
     /// The error that makes the provider unusable.
     pub problem: Option<String>,
 }
@@ -48,7 +50,11 @@ pub struct ProviderStatus {
 ///
 /// # Errors
 /// Returns an error if the database is unreachable. Errors of a store are in its status.
-pub async fn list_provider_statuses(db: &Database, stores: &Stores) -> Result<Vec<ProviderStatus>, Error> {
+pub async fn list_provider_statuses(
+    db: &Database,
+    stores: &Stores,
+    owners: &StoreOwners,
+) -> Result<Vec<ProviderStatus>, Error> {
     let mut tx = db.system_tx().await?;
     let usages = blobs::list_provider_usage(&mut tx).await?;
     let mut breakers = summarize_breakers(&mut tx).await?;
@@ -59,7 +65,10 @@ pub async fn list_provider_statuses(db: &Database, stores: &Stores) -> Result<Ve
     for store in stores.iter() {
         let usage = usages.remove(store.provider());
         let breaker = breakers.remove(store.provider());
-        let status = check_provider(store.as_ref(), stores, usage).await;
+        let mut status = check_provider(store.as_ref(), stores, usage).await;
+        if status.is_reachable {
+            add_owner(owners, &mut status).await;
+        }
         statuses.push(ProviderStatus { breaker, ..status });
     }
     for (name, usage) in usages {
@@ -67,6 +76,18 @@ pub async fn list_provider_statuses(db: &Database, stores: &Stores) -> Result<Ve
         statuses.push(ProviderStatus { problem, ..unchecked_status(name, Some(usage)) });
     }
     Ok(statuses)
+}
+
+/// Adds whether the store belongs to this database.
+async fn add_owner(owners: &StoreOwners, status: &mut ProviderStatus) {
+    match owners.inspect_owner(&status.name).await {
+        Ok(report) => {
+            status.is_owner = Some(report.is_owner);
+            status.problem =
+                report.mismatch.map(|mismatch| format!("belongs to another database: {mismatch}"));
+        }
+        Err(error) => status.problem = Some(with_causes(&error)),
+    }
 }
 
 fn unchecked_status(name: String, usage: Option<ProviderUsage>) -> ProviderStatus {
@@ -81,6 +102,7 @@ fn unchecked_status(name: String, usage: Option<ProviderUsage>) -> ProviderStatu
         free_bytes: None,
         breaker: None,
         protections: Vec::new(),
+        is_owner: None,
         problem: None,
     }
 }

@@ -45,6 +45,7 @@ pub async fn delete_tenant(
         adopt_tenant(app, id).await?;
     }
     get::get_tenant(app, operator, id).await?;
+    app.owners.check_primary()?;
     let mut tx = app.db.platform_tx(id, &Viewer::system()).await?;
     let deleted = delete_in_tx(app, &mut tx, operator, is_dry_run, request_id).await;
     let deleted = tx.finish(deleted).await;

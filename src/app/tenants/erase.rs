@@ -16,6 +16,10 @@ use super::{delete, directory::CACHE_SECONDS};
 use crate::{
     app::{
         App, Error, RoundReport,
+        owner::{
+            StoreRefusal,
+            delete::{Deletion, delete_from_store},
+        },
         rounds::{DueItems, ItemFields, ItemOutcome, run_round},
         storage::delete_objects::delete_objects,
         uploads::expire::abandon_tenant_uploads,
@@ -105,6 +109,9 @@ async fn store_problem(
 
 /// Runs the next step for one tenant.
 async fn erase_step(app: &App, tenant: TenantId) -> Result<ItemOutcome, Error> {
+    if !may_erase(app).await? {
+        return Ok(ItemOutcome::Skipped);
+    }
     if abandon_tenant_uploads(app, tenant).await? > 0 {
         return Ok(ItemOutcome::Done);
     }
@@ -127,6 +134,18 @@ async fn erase_step(app: &App, tenant: TenantId) -> Result<ItemOutcome, Error> {
         finish_deletion(app, tenant).await?;
     }
     Ok(ItemOutcome::Done)
+}
+
+/// Returns whether bytes may be deleted from all stores. If not, a row must not be deleted either.
+async fn may_erase(app: &App) -> Result<bool, Error> {
+    for store in app.stores.iter() {
+        match app.owners.check_before_deletions(store.provider()).await? {
+            None => {}
+            Some(StoreRefusal::NotOwner(not_owner)) => return Err(Error::StoreNotOwned(not_owner)),
+            Some(StoreRefusal::DeletesDisabled | StoreRefusal::Unconfirmed { .. }) => return Ok(false),
+        }
+    }
+    Ok(true)
 }
 
 /// Checks that no file must be kept. A replica with a cached tenant may have set a retention or hold after
@@ -196,7 +215,7 @@ async fn delete_leftovers(app: &App, store: &dyn ObjectStorage, tenant: TenantId
     };
     let unfinished = store.list_multiparts(&prefix, None, OBJECTS_PER_STEP).await?.multiparts;
     for multipart in &unfinished {
-        store.abort_multipart(&multipart.key, &multipart.id).await?;
+        delete_from_store(store, Deletion::Multipart(&multipart.key, &multipart.id)).await?;
     }
     let objects = store.list(&prefix, None, OBJECTS_PER_STEP).await?.objects;
     let keys: Vec<ObjectKey> = objects.iter().map(|object| object.key.clone()).collect();

@@ -45,6 +45,7 @@ pub async fn reclaim_tenant(
     request_id: Option<RequestId>,
 ) -> Result<ReclaimedBytes, Error> {
     get::get_tenant(app, operator, id).await?;
+    app.owners.check_primary()?;
     let mut tx = app.db.platform_tx(id, &Viewer::system()).await?;
     let reclaimed = reclaim_in_tx(app, &mut tx, operator, request_id).await;
     tx.finish(reclaimed).await

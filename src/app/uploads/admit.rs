@@ -281,6 +281,7 @@ pub(super) struct Target {
 
 /// Chooses the location of a new blob. Each call returns a new key, so no object is ever overwritten.
 pub(super) fn new_target(app: &App, caller: &Caller, spec: &ResolvedSpec) -> Result<Target, Error> {
+    app.owners.check_primary()?;
     caller.note_object();
     let blob_id = BlobId::from_uuid(app.ids.uuid());
     let day = app.clock.now().date_naive();
@@ -295,6 +296,7 @@ pub(super) fn new_target(app: &App, caller: &Caller, spec: &ResolvedSpec) -> Res
 impl Target {
     /// Returns the location of the blob of a stored upload.
     pub(super) fn from_stored(app: &App, caller: &Caller, stored: &StoredUpload) -> Result<Self, Error> {
+        app.owners.check_known(&stored.provider)?;
         Ok(Self {
             store: app.stores.get_for(&stored.provider, Holder::of_caller(caller))?,
             blob_id: stored.blob_id,

@@ -30,6 +30,9 @@ pub async fn release_expired_uploads(app: &App) -> Result<RoundReport, Error> {
     let mut tx = app.db.system_tx().await?;
     uploads::delete_committed(&mut tx).await?;
     tx.commit().await?;
+    if !app.owners.may_change_records() {
+        return Ok(RoundReport::default());
+    }
     run_round(&ExpiredReservations { app }, &app.rotations.expired_reservations).await
 }
 
@@ -129,6 +132,8 @@ impl DueItems for ExpiredUploads<'_> {
 
     const ACTION: &'static str = "expire upload";
     const PAGE_ITEMS: usize = 100;
+    // The reservations are released in any case.
+    const NEEDS_DELETIONS: bool = false;
 
     fn provider(&self) -> Option<&str> {
         Some(self.store.provider())

@@ -13,7 +13,7 @@ use super::{
         providers::open_stores,
         system_ids,
     },
-    INCOMPLETE, open_database,
+    INCOMPLETE, open_database, open_owners,
 };
 use crate::app::storage::move_blobs::{BlobMover, MoveOptions, MoveProgress, MoveReport};
 
@@ -54,9 +54,11 @@ pub(super) async fn run_move(args: MoveArgs, config: Option<PathBuf>) -> Result<
     config.validate_for_maintenance()?;
     let db = open_database(&config)?;
     let (clock, ids) = (database_clock(&db).await?, system_ids());
+    let stores = open_stores(&config.storage, &clock, &ids)?;
+    let owners = open_owners(&config, &db, &stores, &clock);
     let work = BlobMover {
         db,
-        stores: open_stores(&config.storage, &clock, &ids)?,
+        stores: owners.checked_stores(),
         clock,
         ids,
         part_size_bytes: config.uploads.part_size_bytes as u64,

@@ -13,7 +13,7 @@ use super::{
         providers::open_stores,
         system_clock_and_ids,
     },
-    INCOMPLETE, open_database,
+    INCOMPLETE, open_database, open_owners,
 };
 use crate::app::storage::{
     breakers::BreakerSummary,
@@ -21,10 +21,10 @@ use crate::app::storage::{
 };
 
 const EXIT_CODES: &str = "Exit codes:
-  0  every provider that is configured or in use is reachable
+  0  every provider that is configured or in use is reachable, and no store belongs to another database
   1  the status could not be determined
   2  usage error
-  3  a provider is unreachable";
+  3  a provider is unreachable, or its store belongs to another database";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
@@ -42,9 +42,11 @@ pub(super) async fn run_status(args: StatusArgs, config: Option<PathBuf>) -> Res
     config.validate_for_maintenance()?;
     let (clock, ids) = system_clock_and_ids();
     let stores = open_stores(&config.storage, &clock, &ids)?;
-    let providers = list_provider_statuses(&open_database(&config)?, &stores).await?;
+    let database = open_database(&config)?;
+    let owners = open_owners(&config, &database, &stores, &clock);
+    let providers = list_provider_statuses(&database, &stores, &owners).await?;
     print_text(&if args.json { serde_json::to_string_pretty(&providers)? } else { table(&providers)? })?;
-    let is_healthy = providers.iter().all(|provider| provider.is_reachable);
+    let is_healthy = providers.iter().all(|provider| provider.is_reachable && provider.problem.is_none());
     Ok(if is_healthy { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
 }
 

@@ -29,7 +29,7 @@ use crate::{
         checksum::Crc64,
         digest::Digest,
         file::{ContentState, FileState, ScanStatus, StateReason, Visibility},
-        ids::{BlobId, ErasureId, FileId, JobId, RequestId, TenantId, UploadId, WebhookId},
+        ids::{BlobId, ErasureId, FileId, InstallationId, JobId, RequestId, TenantId, UploadId, WebhookId},
         media_type::MediaKind,
         object_key::ObjectKey,
         policy::Policy,
@@ -178,7 +178,7 @@ macro_rules! stored_ids {
     )+};
 }
 
-stored_ids!(BlobId, ErasureId, FileId, JobId, RequestId, TenantId, UploadId, WebhookId);
+stored_ids!(BlobId, ErasureId, FileId, InstallationId, JobId, RequestId, TenantId, UploadId, WebhookId);
 
 stored!(Digest, Binary);
 

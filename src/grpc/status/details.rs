@@ -162,6 +162,7 @@ fn precondition_subject(error: &Error) -> Option<&'static str> {
         | Error::ObjectDamaged
         | Error::StorageUnavailable(_)
         | Error::StorageFull(_)
+        | Error::StoreNotOwned(_)
         | Error::ProviderUnknown(_)
         | Error::DatabaseUnavailable(_)
         | Error::OutcomeUnknown { .. }

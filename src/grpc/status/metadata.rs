@@ -10,6 +10,7 @@ use crate::{
     app::{
         Error, QuotaShortage,
         imports::ImportError,
+        owner::NotOwner,
         uploads::{Stall, UploadError, bytes_per_second},
     },
     domain::{clock::Timestamp, media_type::MediaKind},
@@ -57,12 +58,11 @@ pub(super) fn error_metadata(error: &Error) -> Entries {
             entries
         }
         Error::CategoryExists(category) => vec![("category", category.clone())],
-        Error::TooManyVersions { version_count_max } => {
-            vec![("version_count_max", version_count_max.to_string())]
-        }
+        Error::TooManyVersions { version_count_max } => one_entry("version_count_max", version_count_max),
         Error::TooManyWebhooks(max) => vec![("webhook_count_max", max.to_string())],
         Error::WatchesExhausted { watch_count_max } => one_entry("watch_count_max", watch_count_max),
         Error::ProviderUnknown(provider) => vec![("provider", provider.clone())],
+        Error::StoreNotOwned(not_owner) => owner_entries(not_owner),
         Error::Overloaded(workload) => vec![("resource", workload.to_string())],
         Error::RateLimited { .. } => rate_entries(error),
         Error::Batch { reason, .. } => error_metadata(reason),
@@ -172,6 +172,16 @@ fn file_size_entries(kind: Option<MediaKind>, size_bytes: u64, limit_bytes: i64)
     let kind = kind.map(|kind| ("media_kind", kind.as_str_name().to_owned()));
     let sizes = [("size_bytes", size_bytes.to_string()), ("limit_bytes", limit_bytes.to_string())];
     kind.into_iter().chain(sizes).collect()
+}
+
+fn owner_entries(not_owner: &NotOwner) -> Entries {
+    let mut entries = one_entry("provider", &not_owner.provider);
+    if let Some(owner) = &not_owner.owner {
+        entries.push(("owner_installation_id", owner.database.installation_id.to_string()));
+        entries.push(("owner_epoch", owner.beat.epoch.to_string()));
+        entries.push(("owner_write_time", owner.write_time.to_rfc3339_opts(SecondsFormat::Secs, true)));
+    }
+    entries
 }
 
 fn rate_entries(error: &Error) -> Entries {

@@ -58,6 +58,7 @@ pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
         Error::ProviderUnknown(_) => ErrorReason::StorageNotConfigured,
         Error::StorageUnavailable(_) => ErrorReason::StorageUnavailable,
         Error::StorageFull(_) => ErrorReason::StorageFull,
+        Error::StoreNotOwned(_) => ErrorReason::StorageNotOwned,
         Error::DatabaseUnavailable(_) | Error::OutcomeUnknown { has_request_id: true, .. } => {
             ErrorReason::DatabaseUnavailable
         }
@@ -159,6 +160,7 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::WatchesExhausted
         | ErrorReason::ImportRefused
         | ErrorReason::StorageNotConfigured
+        | ErrorReason::StorageNotOwned
         | ErrorReason::TenantSuspended
         | ErrorReason::TenantDeleted
         | ErrorReason::TenantRetained

@@ -15,14 +15,16 @@ use crate::{
         CategoryUse, CredentialsError, Denial, InvalidCredentials, PendingDeletion, QuotaShortage, RateEvent,
         RateScope, Resource, Workload,
         imports::{FetchFailure, ImportError, ImportStreamOrder},
+        owner::NotOwner,
         uploads::{OpenUploadScope, Stall, UploadError, UploadStreamOrder},
     },
     domain::{
         checksum::ChecksumAlgorithm,
         clock::Timestamp,
         file::{FileState, LegalHold},
-        ids::{FileId, TenantId},
+        ids::{FileId, InstallationId, TenantId},
         media_type::MediaKind,
+        store_owner::{DatabaseIdentity, OwnerBeat, OwnerMarker, OwnerMismatch},
         violations::Violations,
     },
     proto,
@@ -71,6 +73,7 @@ fn errors() -> Vec<Error> {
         Error::ObjectDamaged,
         Error::StorageFull("no space left on device".into()),
         Error::ProviderUnknown("archive-2024".into()),
+        Error::StoreNotOwned(Box::new(not_owner())),
         Error::database_unavailable(),
         unknown(true),
         unknown(false),
@@ -81,6 +84,24 @@ fn errors() -> Vec<Error> {
     errors.extend(import_errors().into_iter().map(Error::from));
     errors.extend(tenant_errors());
     errors
+}
+
+fn not_owner() -> NotOwner {
+    let id = InstallationId::from_uuid(uuid::Uuid::from_u128(1));
+    let database = DatabaseIdentity {
+        installation_id: id,
+        incarnation: "7-00000001-5".to_owned(),
+        server_start_time: Timestamp::default(),
+    };
+    let beat = OwnerBeat { epoch: 2, beat: 3, token: uuid::Uuid::from_u128(4) };
+    let owner = Some(OwnerMarker::new(database, beat, Timestamp::default()));
+    NotOwner { provider: "p".repeat(40), mismatch: OwnerMismatch::Copied, owner }
+}
+
+#[test]
+fn message_of_a_foreign_store_says_what_to_do() {
+    let status = status(&Error::StoreNotOwned(Box::new(not_owner())), CALL_ID);
+    assert!(status.message().contains("`strongroom storage adopt` takes it over"), "{}", status.message());
 }
 
 /// A shortage with all figures that a caller can get.

@@ -9,6 +9,7 @@
 
 mod fixture;
 mod listings;
+mod markers;
 mod multiparts;
 mod objects;
 mod presigned;
@@ -30,6 +31,7 @@ pub async fn check_conformance(store: Arc<dyn ObjectStorage>, ids: Arc<dyn IdSou
     multiparts::check_all(&fixture).await;
     listings::check_all(&fixture).await;
     presigned::check_all(&fixture).await;
+    markers::check_all(&fixture).await;
     initializes_and_reports_space(&fixture).await;
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/objects/<key>                  complete objects, immutable
+//! <root>/objects/<owner marker>         replaced as a whole
 //! <root>/multipart/<id>~<key, / as ~>   unfinished writes: multipart uploads, and puts in progress
 //! ```
 //!
@@ -17,6 +18,7 @@
 mod blocking;
 mod disk;
 mod list;
+mod marker;
 mod multipart;
 mod read;
 #[cfg(test)]
@@ -33,6 +35,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use self::{
     blocking::run_blocking,
@@ -41,8 +44,8 @@ use self::{
 };
 use super::{
     BucketProtection, ByteStream, Capabilities, DeletionResults, InitOptions, InitOutcome, InitReport,
-    ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload,
-    PresignRequest, PresignedUrl, PutOptions, Space, StorageError,
+    ListPage, MarkerWrite, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt,
+    Payload, PresignRequest, PresignedUrl, PutOptions, Space, StorageError,
     object::{check_delete_batch, check_part, check_part_size, check_parts},
 };
 use crate::domain::{checksum::Crc64, clock::IdSource, object_key::ObjectKey};
@@ -262,6 +265,16 @@ impl ObjectStorage for Local {
     async fn check(&self) -> Result<(), StorageError> {
         let (disk, id) = (Arc::clone(&self.disk), self.ids.uuid());
         run_blocking("check store", move || disk.check(id)).await
+    }
+
+    async fn read_marker(&self, prefix: &str) -> Result<Option<Bytes>, StorageError> {
+        let (disk, prefix) = (Arc::clone(&self.disk), prefix.to_owned());
+        run_blocking("read owner marker", move || marker::read(&disk, &prefix)).await
+    }
+
+    async fn write_marker(&self, prefix: &str, body: Bytes, write: MarkerWrite) -> Result<(), StorageError> {
+        let (disk, prefix, id) = (Arc::clone(&self.disk), prefix.to_owned(), self.ids.uuid());
+        run_blocking("write owner marker", move || marker::write(&disk, &prefix, &body, write, id)).await
     }
 
     async fn list_protections(&self) -> Result<Vec<BucketProtection>, StorageError> {

@@ -18,8 +18,9 @@ pub(super) use self::body::KeptContent;
 use self::body::{Body, copy_head};
 use super::{
     BucketProtection, ByteStream, Capabilities, DeletionResults, InitOptions, InitOutcome, InitReport,
-    ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartLayout, PartReceipt,
-    Payload, PresignRequest, PresignedUrl, PutOptions, Space, StorageError, StorageErrorKind,
+    ListPage, MarkerWrite, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartLayout,
+    PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space, StorageError, StorageErrorKind,
+    marker::marker_name,
     object::{check_delete_batch, check_part, check_part_size, check_parts, check_range},
 };
 use crate::domain::{
@@ -41,6 +42,8 @@ struct State {
     objects: BTreeMap<String, Object>,
     /// Open multipart uploads.
     multiparts: BTreeMap<MultipartKey, Multipart>,
+    /// Owner markers by name.
+    markers: BTreeMap<String, Bytes>,
     /// The number of stored parts, which gives every stored part a unique etag.
     parts_put: u64,
     /// The most recently kept head of an object.
@@ -363,6 +366,20 @@ impl ObjectStorage for Memory {
     }
 
     async fn check(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    async fn read_marker(&self, prefix: &str) -> Result<Option<Bytes>, StorageError> {
+        Ok(self.state().markers.get(&marker_name(prefix)).cloned())
+    }
+
+    async fn write_marker(&self, prefix: &str, body: Bytes, write: MarkerWrite) -> Result<(), StorageError> {
+        let mut state = self.state();
+        let name = marker_name(prefix);
+        if write == MarkerWrite::Create && state.markers.contains_key(&name) {
+            return Err(StorageError::new(StorageErrorKind::AlreadyExists, "write owner marker"));
+        }
+        state.markers.insert(name, body);
         Ok(())
     }
 

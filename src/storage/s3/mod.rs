@@ -19,6 +19,7 @@ mod errors;
 mod headers;
 mod lifecycle;
 mod listing;
+mod marker;
 mod multipart;
 mod objects;
 mod options;
@@ -33,6 +34,7 @@ mod xml;
 use std::ops::Range;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 pub(super) use self::source_bucket::BucketKeys;
 use self::{client::Client, copy::SINGLE_COPY_SIZE_BYTES_MAX};
@@ -42,7 +44,7 @@ pub use self::{
 };
 use super::{
     BucketProtection, ByteStream, Capabilities, DeletionResults, InitOptions, InitReport, ListPage,
-    MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload,
+    MarkerWrite, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload,
     PresignRequest, PresignedUrl, PutOptions, Space, StorageError,
 };
 use crate::domain::{checksum::Crc64, object_key::ObjectKey};
@@ -192,6 +194,14 @@ impl ObjectStorage for S3 {
 
     async fn check(&self) -> Result<(), StorageError> {
         self.client.check().await
+    }
+
+    async fn read_marker(&self, prefix: &str) -> Result<Option<Bytes>, StorageError> {
+        marker::read(&self.client, prefix).await
+    }
+
+    async fn write_marker(&self, prefix: &str, body: Bytes, write: MarkerWrite) -> Result<(), StorageError> {
+        marker::write(&self.client, prefix, body, write).await
     }
 
     async fn list_protections(&self) -> Result<Vec<BucketProtection>, StorageError> {

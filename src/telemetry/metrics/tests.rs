@@ -34,6 +34,7 @@ fn render_all() -> String {
     metrics.count_quota_refusal(QuotaLimit::FileSize);
     metrics.record_storage_operation("put", "ok", Duration::from_millis(2));
     metrics.set_storage_up("local", true);
+    metrics.set_storage_owned("local", false);
     metrics.set_clock_offset(-6.5);
     metrics.set_queued_jobs(&[("parked", 3)], Duration::from_secs(90));
     metrics.record_job_attempt("delete_expired_files", AttemptOutcome::Done, Some(Duration::from_millis(5)));
@@ -72,6 +73,7 @@ fn scrape_contains_all_metrics_with_their_units() {
         "strongroom_storage_operations_total{operation=\"put\",outcome=\"ok\"} 1",
         "strongroom_storage_operation_duration_seconds_count{operation=\"put\"} 1",
         "strongroom_storage_up{provider=\"local\"} 1",
+        "strongroom_storage_owned{provider=\"local\"} 0",
         "strongroom_clock_offset_seconds -6.5",
         "strongroom_storage_breaker_state{provider=\"local\"} 2",
         "strongroom_ticks_total{outcome=\"timed_out\",provider=\"local\",tick=\"delete_blobs\"} 1",

@@ -19,6 +19,7 @@ use tokio_postgres::{Client, NoTls, Row, types::ToSql};
 use url::Url;
 
 const URL: &str = "STRONGROOM_TEST_DATABASE_URL";
+const BIN: &str = "STRONGROOM_POSTGRES_BIN";
 const APP_LOGIN: &str = "strongroom_test_app";
 const SYSTEM_LOGIN: &str = "strongroom_test_system";
 
@@ -75,6 +76,15 @@ async fn create_template() -> &'static str {
         .await
 }
 
+/// Runs a program of PostgreSQL.
+fn run_program(name: &str, arguments: &[&str]) {
+    let bin = std::env::var_os(BIN)
+        .unwrap_or_else(|| panic!("{BIN} is not set; run through scripts/with-postgres"));
+    let output =
+        std::process::Command::new(std::path::Path::new(&bin).join(name)).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 async fn migrate_and_create_logins(database: &SecretString) {
     migrate::up(database).await.unwrap();
     migrate::create_login(database, APP_LOGIN, "strongroom_app").await.unwrap();
@@ -96,6 +106,24 @@ impl TestDatabase {
         let admin = connect(&url(&server, "postgres", None)).await;
         admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await.unwrap();
         Self { server, name, addresses: None }
+    }
+
+    /// Copies the database to another one of the server, as operators do.
+    pub(crate) async fn dump_and_restore(&self) -> Self {
+        let copy = Self { name: format!("{}_copy", self.name), ..self.clone() };
+        let admin = connect(&url(&self.server, "postgres", None)).await;
+        admin.batch_execute(&format!("CREATE DATABASE {}", copy.name)).await.unwrap();
+        let urls = [self.superuser_url(), copy.superuser_url()];
+        tokio::task::spawn_blocking(move || {
+            let [from, to] = urls.each_ref().map(ExposeSecret::expose_secret);
+            let dump = tempfile::NamedTempFile::new().unwrap();
+            let file = dump.path().to_str().unwrap();
+            run_program("pg_dump", &["--format=custom", "--file", file, from]);
+            run_program("pg_restore", &["--exit-on-error", "--dbname", to, file]);
+        })
+        .await
+        .unwrap();
+        copy
     }
 
     /// Drops the database. A test with its own server deletes the whole server instead.

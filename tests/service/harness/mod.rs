@@ -125,6 +125,13 @@ impl Service {
         start_server(config, self.database.clone(), self.clock.clone(), Arc::clone(&self.keys), stores).await
     }
 
+    /// Starts a server over a copy of the database, made with `pg_dump`, and the same stores. The test must
+    /// stop it and drop its database.
+    pub(crate) async fn start_copy(&self) -> Self {
+        let (config, database) = (self.config.clone(), self.database.dump_and_restore().await);
+        start_server(config, database, self.clock.clone(), Arc::clone(&self.keys), self.stores.clone()).await
+    }
+
     /// Replaces the connection with one on the calling runtime, which outlives the server's runtime. Panics if
     /// the service was already cloned.
     pub(crate) async fn reconnect_on_this_runtime(mut self) -> Self {
@@ -310,6 +317,9 @@ async fn start_server(
         metrics: metrics.clone(),
     };
     let app = App::new(parts, limits(&config)).unwrap();
+    app.owners().check_stores().await;
+    // Tests count the calls from here on.
+    faults.set_plan(Plan::new());
     let authenticator = Arc::new(Authenticator::open(&config.auth, clock.clone()).await.unwrap());
     let health = Health::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -354,6 +364,8 @@ fn test_config(keys: &tempfile::NamedTempFile) -> Config {
     config.uploads.byte_budget_bytes = 4 * 1024 * 1024;
     config.uploads.reservation_step_bytes = 4 * PART as u64;
     config.server.drain_seconds = 20;
+    // Checks in the middle of a test would add statements and calls of the store.
+    config.storage.owner_check_seconds = 300;
     // These limits must not be reached on a busy machine; a test of a limit sets its own value.
     (config.database.acquire_timeout_seconds, config.database.statement_timeout_seconds) = (60, 60);
     (config.deadlines.unary_seconds, config.deadlines.list_seconds) = (120, 120);
@@ -431,6 +443,7 @@ fn limits(config: &Config) -> Limits {
         tenants: config.tenants.clone(),
         presets: config.tenant_presets(),
         rate_limits: config.rate_limits.clone(),
+        owner: config.storage.owner_limits(),
         key_prefix: "live".to_owned(),
     }
 }

@@ -2,7 +2,11 @@
 
 use super::{Sweep, SweepReport};
 use crate::{
-    app::{Error, storage::delete_objects::delete_objects},
+    app::{
+        Error,
+        owner::delete::{Deletion, delete_from_store},
+        storage::delete_objects::delete_objects,
+    },
     db::sweep_candidates::{self, Ownership, SweepCandidate},
     domain::object_key::ObjectKey,
     storage::{MultipartId, StorageError},
@@ -147,9 +151,10 @@ impl Sweep<'_> {
     /// listing.
     async fn delete_bytes(&self, candidate: &SweepCandidate) -> Result<Result<(), StorageError>, Error> {
         let Some(id) = &candidate.multipart_id else {
-            return Ok(self.store.delete(&candidate.key).await);
+            return Ok(self.delete_from_store(Deletion::Object(&candidate.key)).await);
         };
-        if let Err(error) = self.store.abort_multipart(&candidate.key, &MultipartId::new(id.as_str())).await {
+        let id = MultipartId::new(id.as_str());
+        if let Err(error) = self.delete_from_store(Deletion::Multipart(&candidate.key, &id)).await {
             return Ok(Err(error));
         }
         let object = SweepCandidate { multipart_id: None, ..candidate.clone() };
@@ -159,9 +164,15 @@ impl Sweep<'_> {
                 .await?;
         tx.commit().await?;
         match ownerships.first() {
-            Some(Ownership::Unowned | Ownership::StillUnowned) => Ok(self.store.delete(&object.key).await),
+            Some(Ownership::Unowned | Ownership::StillUnowned) => {
+                Ok(self.delete_from_store(Deletion::Object(&object.key)).await)
+            }
             _ => Ok(Ok(())),
         }
+    }
+
+    async fn delete_from_store(&self, deletion: Deletion<'_>) -> Result<(), StorageError> {
+        delete_from_store(self.store.as_ref(), deletion).await
     }
 
     async fn drop_candidate(&self, candidate: &SweepCandidate) -> Result<(), Error> {

@@ -13,9 +13,9 @@
 //! - A round with an incomplete listing deletes nothing.
 //! - Foreign objects are skipped: other prefixes, tenants that are not in this database, and names that are
 //!   no valid keys.
-//! - If most recent objects have no row, the database may be a clone or restored from a backup. Nothing is
-//!   deleted then until an operator confirms that the database is the right one (`database_check.rs`). This
-//!   guards against mistakes but proves nothing: never sweep a store with a clone of its database.
+//! - Nothing is deleted from a store that belongs to another database (`app/owner`).
+//! - If most recent objects have no row, the database may be restored from a backup. Nothing is deleted then
+//!   until an operator confirms that the database is the right one (`database_check.rs`).
 //!
 //! # The cost of a round
 //!
@@ -70,6 +70,11 @@ pub async fn sweep_stores(app: &App, options: SweepOptions) -> Result<Vec<SweepR
     let mut reports = Vec::new();
     for store in app.stores.iter() {
         let mut report = SweepReport::new(store.provider(), options);
+        if let Some(problem) = find_owner_problem(app, store.provider(), options).await {
+            report.add_problem(problem);
+            reports.push(report);
+            continue;
+        }
         report.expired_uploads = expire_uploads(app, store, options).await?;
         let mut lock = app.db.system_tx().await?;
         if sweeps::lock(&mut lock, store.provider()).await? {
@@ -111,6 +116,10 @@ pub async fn sweep_due_store(app: &App, provider: &str) -> Result<RoundReport, E
     if !config.enabled || app.background_stores.rejects_calls(provider) {
         return Ok(total);
     }
+    if let Some(problem) = find_owner_problem(app, provider, SweepOptions::from_config(app)).await {
+        tracing::debug!(provider, problem, "skipped sweep");
+        return Ok(total);
+    }
     // A sweep occupies a connection. While others run, this store stays due.
     let Ok(_permit) = app.sweep_permits.try_acquire() else { return Ok(total) };
     let mut lock = app.db.system_tx().await?;
@@ -131,6 +140,17 @@ pub async fn sweep_due_store(app: &App, provider: &str) -> Result<RoundReport, E
     }
     release_lock(lock, store).await;
     Ok(total)
+}
+
+/// Returns why a sweep may not delete from a store. A dry run deletes nothing.
+async fn find_owner_problem(app: &App, provider: &str, options: SweepOptions) -> Option<String> {
+    if options.is_dry_run {
+        return None;
+    }
+    match app.owners.check_before_deletions(provider).await {
+        Ok(refusal) => refusal.map(|refusal| refusal.to_string()),
+        Err(error) => Some(format!("failed to check the owner of the store: {error}")),
+    }
 }
 
 /// Releases the lock of a sweep. An error does not affect the completed round.

@@ -21,7 +21,16 @@ use super::{
 };
 use crate::{
     admission::CallerKey,
-    app::{App, Error, access::can_write_all, audit, uploads::UploadError},
+    app::{
+        App, Error,
+        access::can_write_all,
+        audit,
+        owner::{
+            StoreRefusal,
+            delete::{Deletion, delete_from_store},
+        },
+        uploads::UploadError,
+    },
     db::{
         DbError, TenantTx, Viewer,
         audit_entries::{AuditAction, AuditEntry},
@@ -274,7 +283,11 @@ async fn complete_multipart(
                 return Err(map_multipart_error(error));
             }
         }
-        return Ok(store.abort_multipart(key, &multipart.id).await?);
+        return match delete_from_store(store.as_ref(), Deletion::Multipart(key, &multipart.id)).await {
+            // The sweeper aborts it later.
+            Err(error) if StoreRefusal::is_temporary(&error) => Ok(()),
+            aborted => Ok(aborted?),
+        };
     }
     match store.complete_multipart(key, &multipart.id, receipts, Some(crc64nvme)).await {
         Ok(_) => Ok(()),
@@ -310,7 +323,7 @@ async fn delete_parts(tx: &mut TenantTx, lease: UploadLease) -> Result<usize, Db
 /// later.
 pub(super) async fn delete_object(target: &Target) {
     let key = &target.key;
-    if let Err(error) = target.store.delete(key).await {
+    if let Err(error) = delete_from_store(target.store.as_ref(), Deletion::Object(key)).await {
         tracing::warn!(%key, %error, "failed to delete object");
     }
 }

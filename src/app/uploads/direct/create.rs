@@ -6,6 +6,7 @@ use super::new_direct_target;
 use crate::{
     app::{
         App, Error,
+        owner::delete::{Deletion, delete_from_store},
         uploads::{
             UploadError,
             admit::Target,
@@ -117,7 +118,8 @@ async fn insert_row(
 /// Aborts a multipart upload for which no URL was issued yet. If the response to COMMIT was lost, the row may
 /// exist; no client received its id, so the upload expires.
 async fn abort_multipart(target: &Target, multipart: &MultipartId) {
-    if let Err(error) = target.store.abort_multipart(&target.key, multipart).await {
+    let deletion = Deletion::Multipart(&target.key, multipart);
+    if let Err(error) = delete_from_store(target.store.as_ref(), deletion).await {
         tracing::warn!(key = %target.key, %error, "failed to abort multipart upload");
     }
 }

@@ -1,8 +1,15 @@
 //! Abandons an upload: releases its reservation, exactly once, and deletes its bytes.
 
+use super::super::admit::Target;
 use crate::{
     admission::Holder,
-    app::{App, Error, Resource, audit, uploads::admit::Target},
+    app::{
+        App, Error, Resource, audit,
+        owner::{
+            StoreRefusal,
+            delete::{Deletion, delete_from_store},
+        },
+    },
     db::{
         TenantTx, Viewer,
         audit_entries::AuditAction,
@@ -18,7 +25,7 @@ use crate::{
         upload::UploadState,
         upload_destination::{Destination, NewVersion},
     },
-    storage::{MultipartId, ObjectStorage},
+    storage::{MultipartId, ObjectStorage, StorageError},
 };
 
 /// An upload to abandon.
@@ -59,19 +66,20 @@ impl<'a> AbandonedUpload<'a> {
 /// its bytes, then its row. If a step fails, the row remains and is processed again when the lease has
 /// expired.
 ///
-/// Returns `false`, without a change, if the upload was committed.
+/// Returns `false`, without a change, if the upload was committed, and also if its bytes and its row remain
+/// because deletions are disabled or wait.
 pub(in crate::app::uploads) async fn abandon_upload(
     app: &App,
     store: &dyn ObjectStorage,
     upload: AbandonedUpload<'_>,
 ) -> Result<bool, Error> {
+    app.owners.check_known(store.provider())?;
     let mut tx = app.db.tenant_tx(upload.tenant, &Viewer::system()).await?;
     let released = release_reservation(&mut tx, &upload).await;
     if !tx.finish(released).await? {
         return Ok(false);
     }
-    delete_leftovers(app, store, &upload).await?;
-    Ok(true)
+    delete_leftovers(app, store, &upload).await
 }
 
 /// Abandons the open upload of a version if its file is gone or hidden, or if the caller may no longer change it:
@@ -103,21 +111,34 @@ pub(in crate::app::uploads) async fn abandon_if_refused<T>(
 }
 
 /// Deletes the bytes of an upload whose reservation was released, then its row. If a step fails, the row
-/// remains and is processed again when the lease has expired.
+/// remains and is processed again when the lease has expired. Returns false if bytes and row remain because
+/// deletions are disabled or wait.
 pub(in crate::app::uploads) async fn delete_leftovers(
     app: &App,
     store: &dyn ObjectStorage,
     upload: &AbandonedUpload<'_>,
-) -> Result<(), Error> {
-    if let Some(multipart) = &upload.multipart {
-        store.abort_multipart(upload.key, multipart).await?;
-    }
-    for key in [Some(upload.key), upload.staging_key].into_iter().flatten() {
-        store.delete(key).await?;
+) -> Result<bool, Error> {
+    match delete_bytes(store, upload).await {
+        Err(error) if StoreRefusal::is_temporary(&error) => {
+            tracing::debug!(upload = %upload.lease.id, %error, "bytes of an abandoned upload remain");
+            return Ok(false);
+        }
+        deleted => deleted?,
     }
     let mut tx = app.db.system_tx_for(Holder::of_tenant(upload.tenant)).await?;
     uploads::delete_abandoned(&mut tx, upload.tenant, upload.lease.id).await?;
-    Ok(tx.commit().await?)
+    tx.commit().await?;
+    Ok(true)
+}
+
+async fn delete_bytes(store: &dyn ObjectStorage, upload: &AbandonedUpload<'_>) -> Result<(), StorageError> {
+    if let Some(multipart) = &upload.multipart {
+        delete_from_store(store, Deletion::Multipart(upload.key, multipart)).await?;
+    }
+    for key in [Some(upload.key), upload.staging_key].into_iter().flatten() {
+        delete_from_store(store, Deletion::Object(key)).await?;
+    }
+    Ok(())
 }
 
 /// Releases the reservation unless it was released before. Returns whether the bytes may be deleted.

@@ -23,7 +23,11 @@ use super::{
     error::count_refusal,
 };
 use crate::{
-    app::{App, Error, uploads::UploadError},
+    app::{
+        App, Error,
+        owner::delete::{Deletion, delete_from_store},
+        uploads::UploadError,
+    },
     db::{
         TenantTx, Viewer,
         quotas::{self, QuotaDelta},
@@ -249,7 +253,8 @@ impl Drop for OpenUpload {
             let Target { store, key, .. } = target;
             // The row may never have been committed. Then nothing else references the multipart upload, so
             // abort it here. It cannot become a file in either case.
-            if !is_recorded && let Err(error) = store.abort_multipart(&key, &multipart).await {
+            let deletion = Deletion::Multipart(&key, &multipart);
+            if !is_recorded && let Err(error) = delete_from_store(store.as_ref(), deletion).await {
                 tracing::warn!(%tenant, %key, %error, "failed to abort multipart upload");
             }
             // If this fails, the row remains and `expire_uploads` tries again when the lease has expired.

@@ -12,7 +12,11 @@ use tracing::Instrument as _;
 
 use super::super::{admit::Target, commit::delete_object, error::map_multipart_error};
 use crate::{
-    app::{App, Error, uploads::UploadError},
+    app::{
+        App, Error,
+        owner::delete::{Deletion, delete_from_store},
+        uploads::UploadError,
+    },
     db::{
         DbError, TenantTx, Viewer, resumable_uploads, upload_parts,
         uploads::{self, UploadLease},
@@ -118,7 +122,8 @@ impl OpenMultipart {
     /// Deletes what no row refers to. What cannot be deleted is swept.
     async fn discard(&self) {
         let Target { store, key, .. } = &self.target;
-        if let Err(error) = store.abort_multipart(key, &self.id).await {
+        let deletion = Deletion::Multipart(key, &self.id);
+        if let Err(error) = delete_from_store(store.as_ref(), deletion).await {
             tracing::warn!(%key, %error, "failed to abort multipart upload");
         }
         delete_object(&self.target).await;

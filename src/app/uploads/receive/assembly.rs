@@ -11,6 +11,7 @@ use super::part::{PartWrite, WrittenPart};
 use crate::{
     app::{
         App, Error,
+        owner::delete::{Deletion, delete_from_store},
         uploads::{commit::delete_object, open::multipart::OpenMultipart},
     },
     domain::{checksum::Crc64, ids::BlobId},
@@ -91,7 +92,8 @@ impl Drop for Assembly {
         let target = self.fragments.target.clone();
         let id = self.fragments.id.clone();
         self.app.tasks.spawn(async move {
-            if let Err(error) = target.store.abort_multipart(&target.key, &id).await {
+            let deletion = Deletion::Multipart(&target.key, &id);
+            if let Err(error) = delete_from_store(target.store.as_ref(), deletion).await {
                 tracing::warn!(key = %target.key, %error, "failed to abort the upload of fragments");
             }
             delete_object(&target).await;

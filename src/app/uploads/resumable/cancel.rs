@@ -40,6 +40,7 @@ pub async fn cancel_upload(
     id: UploadId,
     request_id: Option<RequestId>,
 ) -> Result<(), Error> {
+    app.owners.check_primary()?;
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let released = cancel_in_tx(app, &mut tx, caller, id, request_id).await;
     let Some(stored) = tx.finish(released).await? else { return Ok(()) };
@@ -50,7 +51,7 @@ pub async fn cancel_upload(
     let deletion = async move {
         let abandoned = AbandonedUpload::from_stored(tenant, &stored);
         let deleted = match app.stores.get_for(&stored.provider, holder) {
-            Ok(store) => delete_leftovers(&app, store.as_ref(), &abandoned).await,
+            Ok(store) => delete_leftovers(&app, store.as_ref(), &abandoned).await.map(|_| ()),
             Err(unknown) => Err(unknown.into()),
         };
         if let Err(error) = deleted {

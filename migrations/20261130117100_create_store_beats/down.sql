@@ -1,0 +1,2 @@
+DROP TABLE store_beats;
+DROP TABLE installations;

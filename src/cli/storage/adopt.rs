@@ -1,0 +1,142 @@
+//! `strongroom storage adopt`: makes the configured database the owner of a store.
+
+use std::{
+    fmt::Write as _,
+    io::{BufRead as _, IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::Args;
+
+use super::{
+    super::{
+        Failure, database_clock,
+        dev::attach::{DevDirectory, Need},
+        print_text,
+        providers::open_stores,
+        system_ids,
+    },
+    INCOMPLETE, open_database, open_owners,
+};
+use crate::{app::owner::OwnerReport, domain::store_owner::OwnerMarker};
+
+const EXIT_CODES: &str = "Exit codes:
+  0  the store belongs to the configured database
+  1  the store could not be taken over
+  2  usage error
+  3  the takeover was not confirmed; nothing was changed";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(in crate::cli) struct AdoptArgs {
+    /// The provider, as named in `storage.providers`. Default: `storage.provider`.
+    #[arg(long, value_name = "NAME")]
+    provider: Option<String>,
+    /// Take the store over without asking. Its former owner can then only read.
+    #[arg(long)]
+    yes: bool,
+    /// Print the result as JSON. Requires --yes.
+    #[arg(long, requires = "yes")]
+    json: bool,
+    #[command(flatten)]
+    data: DevDirectory,
+}
+
+/// The result of the command.
+#[derive(Debug, serde::Serialize)]
+struct AdoptResult {
+    provider: String,
+    /// Whether the owner changed. If false, the store belonged to this database already.
+    is_adopted: bool,
+    /// The marker before the command.
+    former_owner: Option<OwnerMarker>,
+    /// The marker after the command.
+    owner: Option<OwnerMarker>,
+}
+
+/// Runs `strongroom storage adopt`. See [`EXIT_CODES`].
+pub(super) async fn run_adopt(args: AdoptArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    let config = args.data.load_config(config, Need::DatabaseAndObjects)?;
+    config.validate_for_maintenance()?;
+    let database = open_database(&config)?;
+    let (clock, ids) = (database_clock(&database).await?, system_ids());
+    let stores = open_stores(&config.storage, &clock, &ids)?;
+    let owners = open_owners(&config, &database, &stores, &clock);
+    let provider = args.provider.unwrap_or(config.storage.provider.clone());
+    let found = owners.inspect_owner(&provider).await?;
+    let result = if found.is_owner {
+        AdoptResult { provider, is_adopted: false, former_owner: found.owner.clone(), owner: found.owner }
+    } else if args.yes || is_confirmed(&describe(&found)?)? {
+        let owner = Some(owners.adopt_store(&provider).await?);
+        AdoptResult { provider, is_adopted: true, former_owner: found.owner, owner }
+    } else {
+        return Ok(ExitCode::from(INCOMPLETE));
+    };
+    print_text(&if args.json { serde_json::to_string_pretty(&result)? } else { table(&result)? })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Describes the owner of a store, and the effect of the command.
+fn describe(found: &OwnerReport) -> Result<String, Failure> {
+    let mut text = String::new();
+    write_owner(&mut text, "owner", found.owner.as_ref())?;
+    if let Some(mismatch) = found.mismatch {
+        writeln!(text, "{:<13} {mismatch}", "mismatch")?;
+    }
+    writeln!(
+        text,
+        "{:<13} installation {}, incarnation {}",
+        "this database", found.database.installation_id, found.database.incarnation
+    )?;
+    writeln!(
+        text,
+        "If another database still uses this store, it can then only read, and this one deletes the objects that its \
+         rows do not need any more."
+    )?;
+    write!(text, "Take over the store `{}`? [y/N] ", found.provider)?;
+    Ok(text)
+}
+
+fn write_owner(text: &mut String, label: &str, owner: Option<&OwnerMarker>) -> Result<(), Failure> {
+    match owner {
+        Some(owner) => writeln!(
+            text,
+            "{label:<13} installation {}, incarnation {}, epoch {}, last wrote {}",
+            owner.database.installation_id,
+            owner.database.incarnation,
+            owner.beat.epoch,
+            owner.write_time.to_rfc3339()
+        )?,
+        None => writeln!(text, "{label:<13} no readable owner marker")?,
+    }
+    Ok(())
+}
+
+/// Asks a question on the terminal. Without a terminal, asks for `--yes`.
+fn is_confirmed(question: &str) -> Result<bool, Failure> {
+    let mut out = std::io::stderr().lock();
+    if !std::io::stdin().is_terminal() {
+        write!(out, "{question}")?;
+        writeln!(out)?;
+        return Err("standard input is no terminal; add --yes to take the store over".into());
+    }
+    write!(out, "{question}")?;
+    out.flush()?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+fn table(result: &AdoptResult) -> Result<String, Failure> {
+    let mut text = String::new();
+    if result.is_adopted {
+        write_owner(&mut text, "former owner", result.former_owner.as_ref())?;
+        write_owner(&mut text, "owner", result.owner.as_ref())?;
+        writeln!(text, "the store `{}` belongs to this database", result.provider)?;
+    } else {
+        write_owner(&mut text, "owner", result.owner.as_ref())?;
+        writeln!(text, "the store `{}` belonged to this database already", result.provider)?;
+    }
+    Ok(text)
+}

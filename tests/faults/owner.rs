@@ -1,0 +1,53 @@
+//! The owner of a store after a failover of the database.
+
+use std::sync::Arc;
+
+use chrono::Duration;
+use strongroom::{app::owner::OwnerState, worker};
+
+use crate::{
+    harness::{Service, file_id, service_test_in, spec},
+    private_postgres::PrivatePostgres,
+};
+
+async fn count_objects(s: &Service) -> usize {
+    s.store.list("", None, 10).await.unwrap().objects.len()
+}
+
+#[test]
+fn failover_delays_deletions_and_stops_nothing_else() {
+    let postgres = Arc::new(PrivatePostgres::start());
+    let failing = Arc::clone(&postgres);
+    service_test_in(
+        Some(postgres.url()),
+        |setup| setup.config.storage.owner_check_seconds = 0,
+        |s| async move {
+            let kept = file_id(&s.alice().upload(spec("kept"), b"kept").await.unwrap());
+            let purged = file_id(&s.alice().upload(spec("purged"), b"purged").await.unwrap());
+            s.alice().purge(&purged).await.unwrap();
+            s.clock.advance(Duration::hours(73));
+            let incarnation = "SELECT app.event_incarnation()";
+            let before = s.superuser.query_texts(incarnation).await;
+            tokio::task::spawn_blocking(move || failing.fail_over()).await.unwrap();
+            s.wait_until("the new primary serves requests", || async {
+                s.db.ping().await.is_ok() && s.alice().quota().await.is_ok()
+            })
+            .await;
+            assert_ne!(s.superuser.query_texts(incarnation).await, before, "a new timeline");
+
+            // Everything continues at once, except deletions.
+            let new = file_id(&s.alice().upload(spec("new"), b"new").await.unwrap());
+            assert_eq!(s.alice().read(&kept).await.unwrap(), b"kept"[..]);
+            worker::run_round(&s.app).await;
+            assert!(matches!(s.app.owners().known_state("memory"), OwnerState::Unconfirmed { .. }));
+            assert_eq!(count_objects(&s).await, 3);
+
+            // No other database wrote a marker in the meantime.
+            s.clock.advance(Duration::seconds(180));
+            worker::run_round(&s.app).await;
+            assert_eq!(s.app.owners().known_state("memory"), OwnerState::Owned);
+            assert_eq!(count_objects(&s).await, 2);
+            assert_eq!(s.alice().read(&new).await.unwrap(), b"new"[..]);
+        },
+    );
+}
