@@ -29,20 +29,20 @@ use crate::harness::{
     Caller, Service, file_id, pattern, reason, service_test, service_test_with, spec, spec_message,
 };
 
-const UPLOAD: &str = "/strongroom.v1.FileService/UploadFile";
-const DOWNLOAD: &str = "/strongroom.v1.FileService/DownloadFile";
+pub(crate) const UPLOAD: &str = "/strongroom.v1.FileService/UploadFile";
+pub(crate) const DOWNLOAD: &str = "/strongroom.v1.FileService/DownloadFile";
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 
 /// The message size that a chunk of the largest size announces.
 const CHUNK_BYTES: u32 = 2 << 20;
 
 /// A connection of an attacker, so that its flow-control window is not that of the others.
-async fn connect(s: &Service) -> Channel {
+pub(crate) async fn connect(s: &Service) -> Channel {
     Endpoint::from_shared(s.address.clone()).unwrap().connect().await.unwrap()
 }
 
 /// Sends some bytes of a call and then nothing. Returns the response when there is one.
-fn stall(
+pub(crate) fn stall(
     channel: &Channel,
     caller: Option<&Caller>,
     path: &'static str,
@@ -72,23 +72,23 @@ fn frame(length: u32, bytes: &[u8]) -> Vec<u8> {
     [&[0], length.to_be_bytes().as_slice(), bytes].concat()
 }
 
-fn whole_frame(message: &impl prost::Message) -> Vec<u8> {
+pub(crate) fn whole_frame(message: &impl prost::Message) -> Vec<u8> {
     let bytes = message.encode_to_vec();
     frame(bytes.len() as u32, &bytes)
 }
 
-fn in_use(s: &Service, resource: &str) -> u64 {
+pub(crate) fn in_use(s: &Service, resource: &str) -> u64 {
     s.read_metric(&format!("strongroom_shares_in_use{{resource=\"{resource}\"}}"))
 }
 
-fn assert_overloaded(error: &Status, resource: &str) {
+pub(crate) fn assert_overloaded(error: &Status, resource: &str) {
     assert_eq!((error.code(), reason(error)), (Code::ResourceExhausted, "OVERLOADED".to_owned()));
     assert_eq!(error.get_details_error_info().unwrap().metadata["resource"], resource);
     assert!(error.get_details_retry_info().is_some());
 }
 
 /// Checks that a caller can upload, list and download.
-async fn assert_served(caller: &Caller) {
+pub(crate) async fn assert_served(caller: &Caller) {
     let data = pattern(300_000);
     let id = file_id(&caller.upload(spec("report.txt"), &data).await.unwrap());
     assert!(!caller.list(Default::default()).await.unwrap().files.is_empty());
