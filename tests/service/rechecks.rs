@@ -8,7 +8,8 @@ use strongroom::{
     domain::ids::TenantId,
     proto::v1::{
         CopyFileRequest, DownloadFileRequest, DownloadFileResponse, File, TransferOwnershipRequest,
-        UpdateFileRequest, UploadFileRequest, UploadFileResponse, UploadSpec, Visibility, download_file_response::Message,
+        UpdateFileRequest, UploadFileRequest, UploadFileResponse, UploadSpec, Visibility,
+        download_file_response::Message,
     },
     worker,
 };
