@@ -161,6 +161,7 @@ impl HttpBody for GuardedBody {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
     use tonic::Code;
     use tonic_types::StatusExt;
 
@@ -193,7 +194,8 @@ mod tests {
         let layer = layer();
         let mut first = Box::pin(call(&layer, request_of("globex"), |_| decode(50 * MIB)));
         assert!(futures::poll!(first.as_mut()).is_pending());
-        let refused = status(&call(&layer, request_of("globex"), |_| decode(50 * MIB)).await).unwrap();
+        let refused = call(&layer, request_of("globex"), |_| decode(50 * MIB)).now_or_never();
+        let refused = status(&refused.expect("refused at once")).unwrap();
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert_eq!(refused.get_details_error_info().unwrap().reason, "OVERLOADED");
         assert!(refused.get_details_retry_info().is_some());
