@@ -63,8 +63,10 @@ fn approved_erasure_lets_the_owner_purge_the_file() {
         let other = file_id(&s.bob().upload(spec("b"), b"other").await.unwrap());
         s.superuser.execute("UPDATE files SET retain_until_time = now() + interval '90 years'").await;
         let (acme, root, olga) = (s.alice().tenant_id().await, s.operator(), second_operator(&s));
-        let error = root.request_erasure(&acme, &id, "").await.unwrap_err();
-        assert_eq!(violated_fields(&error), ["reason"]);
+        for unclear in ["", "two\nlines"] {
+            let error = root.request_erasure(&acme, &id, unclear).await.unwrap_err();
+            assert_eq!(violated_fields(&error), ["reason"]);
+        }
         let erasure = root.request_erasure(&acme, &id, "GDPR article 17, case 8").await.unwrap();
         assert_eq!(reason(&s.alice().purge(&id).await.unwrap_err()), "FILE_RETAINED", "not approved yet");
 

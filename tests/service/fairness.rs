@@ -167,7 +167,9 @@ fn silent_upload_ends_at_the_time_for_its_first_message() {
         |config| config.uploads.first_message_seconds = 1,
         |s| async move {
             let channel = connect(&s).await;
-            let response = stall(&channel, Some(&s.alice()), UPLOAD, Vec::new()).await.unwrap();
+            let alice = s.alice();
+            let stalled = stall(&channel, Some(&alice), UPLOAD, Vec::new());
+            let response = tokio::time::timeout(Duration::from_secs(20), stalled).await.unwrap().unwrap();
             let status = Status::from_header_map(response.headers()).unwrap();
             assert_eq!(reason(&status), "UPLOAD_STALLED");
         },
@@ -330,6 +332,7 @@ fn one_caller_can_hold_all_watches_of_its_tenant_only() {
     service_test(|s| async move {
         let mut watchers = Vec::new();
         let refused = loop {
+            assert!(watchers.len() < 100, "no watch was refused");
             match s.alice().watch_files_after("").await {
                 Ok(watcher) => watchers.push(watcher),
                 Err(error) => break error,
