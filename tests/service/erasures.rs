@@ -12,7 +12,10 @@ use strongroom::{
 };
 use tonic::{Code, Status};
 
-use crate::harness::{Caller, Identity, Service, file_id, reason, service_test, spec, violated_fields};
+use crate::{
+    harness::{Caller, Identity, Service, file_id, reason, service_test, spec, violated_fields},
+    holds::attempt_deletion,
+};
 
 impl Caller {
     pub(crate) async fn request_erasure(
@@ -112,6 +115,10 @@ fn erasure_overrides_no_legal_hold_and_expires() {
         s.ada().set_legal_hold(&id, "lawsuit").await.unwrap();
         assert_eq!(reason(&s.alice().purge(&id).await.unwrap_err()), "FILE_RETAINED");
         assert_eq!(reason(&root.delete_tenant(&acme, false).await.unwrap_err()), "TENANT_RETAINED");
+        // Nor does an erasure that is in use, in the database.
+        s.superuser.execute_without_triggers("erasures", "UPDATE erasures SET use_time = approve_time").await;
+        assert_eq!(attempt_deletion(&s).await, "protected_files");
+        s.superuser.execute_without_triggers("erasures", "UPDATE erasures SET use_time = NULL").await;
         s.ada().release_legal_hold(&id, "settled").await.unwrap();
 
         s.clock.advance(Duration::days(8));
