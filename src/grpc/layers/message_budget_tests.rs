@@ -166,24 +166,6 @@ async fn stalled_messages_of_a_caller_leave_space_to_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stalled_messages_of_many_tenants_leave_space_to_operators() {
-    let budget = budget_of(64);
-    let mut stalled = Vec::new();
-    for tenant in 0..64 {
-        for _ in 0..4 {
-            let (mut sender, mut body) = body_of(&budget, caller(tenant, "mallory"));
-            send(&mut sender, &message(LARGE)[..5]).await;
-            let started = futures::poll!(body.frame()).is_ready();
-            stalled.push((sender, body, started));
-        }
-    }
-    assert!(stalled.iter().any(|(_, _, started)| !started), "the space is taken");
-    let (mut sender, mut body) = body_of(&budget, Holder::PLATFORM);
-    send(&mut sender, &message(LARGE)).await;
-    assert!(futures::poll!(body.frame()).is_ready());
-}
-
-#[tokio::test(start_paused = true)]
 async fn incomplete_message_is_ended_when_others_wait_for_its_space() {
     let budget = budget();
     let (mut slow_sender, mut slow) = body(&budget);
