@@ -133,7 +133,7 @@ fn watches_are_shared_by_callers_and_tenants() {
 }
 
 #[test]
-fn connections_of_callers_leave_one_to_colleagues_and_others() {
+fn connections_of_a_tenant_leave_one_for_other_tenants() {
     service_test_with(
         // One of them is reserved.
         |config| (config.database.pool_size_max, config.database.acquire_timeout_seconds) = (5, 1),
@@ -145,11 +145,9 @@ fn connections_of_callers_leave_one_to_colleagues_and_others() {
                     serde_json::json!({ "user_id": user, "audience_min": 3, "principals": [] }),
                 )
                 .unwrap();
-                let held_by_others = held.len();
                 while let Ok(tx) = s.app.db().tenant_tx(globex, &viewer).await {
                     held.push(tx);
                 }
-                assert!(user != "gus" || held.len() > held_by_others, "mallory leaves one to her colleagues");
             }
             assert_served(&s.alice()).await;
             drop(held);
