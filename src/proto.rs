@@ -9,6 +9,7 @@
 )]
 
 pub mod codec;
+pub mod struct_limits;
 pub mod wire;
 
 /// `strongroom.v1`, the data plane.

@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+#[path = "architecture/circles.rs"]
+mod circles;
 #[path = "architecture/commits.rs"]
 mod commits;
 #[path = "architecture/contract.rs"]

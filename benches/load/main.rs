@@ -21,6 +21,7 @@ mod environment;
 mod fixture;
 mod fsync;
 mod garage;
+#[allow(dead_code, reason = "the tests use all of it")]
 #[path = "../../tests/e2e/identity.rs"]
 mod identity;
 mod large;

@@ -1,7 +1,5 @@
--- Returns the start of the oldest partition. Older events may have been dropped.
+-- Returns the time before which retention may have dropped events. All later events are stored, in whichever
+-- partition. NULL if nothing was dropped.
 CREATE OR REPLACE FUNCTION app.event_horizon() RETURNS timestamptz
     LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN (
-        SELECT min(to_timestamp(right(c.relname, 8) || '+00', 'YYYYMMDDTZH'))
-        FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
-        WHERE i.inhparent = 'public.events'::regclass AND c.relname ~ '_[0-9]{8}$');
+    RETURN (SELECT h.horizon FROM app.retention_horizons AS h WHERE h.table_name = 'events');

@@ -38,6 +38,8 @@ pub struct Holder {
 pub(super) enum Owner {
     /// Operators, and the work of the service itself.
     Platform,
+    /// Background work, where it has a share.
+    Background,
     Tenant(TenantId),
     /// A tenant whose id is not known yet, by the hash of its name.
     Name(u64),
@@ -48,6 +50,10 @@ pub(super) enum Owner {
 impl Holder {
     /// Operators, and work of the service that belongs to no tenant. It has no share, and may use the reserve.
     pub const PLATFORM: Self = Self { owner: Owner::Platform, caller: None };
+
+    /// Background work of the service, where it competes with callers. It has the share of a tenant, so neither
+    /// can keep the other from its turn.
+    pub const BACKGROUND: Self = Self { owner: Owner::Background, caller: None };
 
     /// A caller of a tenant.
     pub fn of_caller(caller: &Caller) -> Self {

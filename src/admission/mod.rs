@@ -1,7 +1,8 @@
 //! Admission: decides how much of the limited resources a caller may use.
 //!
 //! - [`shares`]: a pool of units, of which a tenant and each of its callers may hold a share of what is free.
-//!   Requests, uploads, downloads, watches, messages, buffers, database connections and hashing use it.
+//!   Requests, uploads, downloads, watches, messages, buffers, database connections, operations on object stores
+//!   and hashing use it.
 //! - [`turns`]: a queue that serves its owners in turn.
 //! - [`rates`]: limits the number of events per second and key.
 //! - [`peers`]: limits the connections of a port, per address and in total, and closes idle ones to make room.

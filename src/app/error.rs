@@ -303,6 +303,22 @@ impl Error {
         }
     }
 
+    /// Returns whether the cause is a dependency: a store, the database, the network, or a limit of this process.
+    /// Work that failed with it can succeed later without a change.
+    pub fn is_dependency_failure(&self) -> bool {
+        match self {
+            Self::StorageUnavailable(_)
+            | Self::StorageFull(_)
+            | Self::ProviderUnknown(_)
+            | Self::DatabaseUnavailable(_)
+            | Self::OutcomeUnknown { .. }
+            | Self::Overloaded(_)
+            | Self::ShuttingDown => true,
+            Self::Batch { reason, .. } => reason.is_dependency_failure(),
+            _ => false,
+        }
+    }
+
     /// Wraps an error that callers cannot act on.
     pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Internal(source.into())

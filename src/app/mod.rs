@@ -36,7 +36,9 @@ pub use error::{
     RateEvent, RateScope, Resource, Workload,
 };
 pub use rounds::RoundReport;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use self::{
     audit::DisclosureWriter,
@@ -66,7 +68,7 @@ use crate::{
         ids::TenantId,
         policy::UnknownPreset,
     },
-    storage::{SourceBucket, Stores},
+    storage::{BreakerOptions, GuardedStores, SourceBucket, Stores},
     telemetry::Metrics,
 };
 
@@ -102,6 +104,10 @@ pub struct Limits {
 pub struct App {
     db: Database,
     stores: Stores,
+    /// The stores as background work uses them.
+    background_stores: GuardedStores,
+    /// Identifies this process in reports to operators.
+    process_id: Uuid,
     import_buckets: BTreeMap<String, SourceBucket>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
@@ -120,6 +126,8 @@ pub struct App {
     rates: CallerRates,
     refusals: RefusalCounts,
     rotations: Rotations,
+    /// Limits the number of sweeps at a time.
+    sweep_permits: Semaphore,
     /// Tasks that must survive the cancellation of their request: commits, and clean-up after disconnected
     /// clients.
     tasks: TaskTracker,
@@ -128,6 +136,7 @@ pub struct App {
 /// The positions of the rounds of background work.
 #[derive(Debug, Default)]
 struct Rotations {
+    expired_reservations: Rotation<ExpiredUploadCursor>,
     expired_uploads: Rotation<ExpiredUploadCursor>,
     due_blobs: Rotation<DueBlobCursor>,
     due_files: Rotation<DueFile>,
@@ -155,6 +164,9 @@ impl App {
     /// Returns `UnknownPreset` if the configuration names a policy preset that does not exist.
     pub fn new(parts: Parts, limits: Limits) -> Result<Arc<Self>, UnknownPreset> {
         let Parts { db, stores, import_buckets, clock, ids, page_tokens, metrics } = parts;
+        let background_stores = guard_stores(&stores, &limits.worker);
+        let breakers = background_stores.breakers().clone();
+        metrics.observe_breakers(move || storage::breakers::read_levels(&breakers));
         let tasks = TaskTracker::new();
         let uploads = &limits.uploads;
         let budget =
@@ -165,9 +177,11 @@ impl App {
         let hashing = HashingLimiter::new();
         let event_poller = EventPoller::new(&limits.watches);
         observe_shares(&metrics, &budget, &hashing, &event_poller);
+        observe_stores(&metrics, &stores);
         let commits = UploadCommitter::new(db.clone(), Arc::clone(&clock), metrics.clone(), &limits);
         let connections_max = limits.uploads.commit_connections_max;
         let batch_max = limits.uploads.commit_batch_max;
+        let stores_swept_max = limits.sweeping.stores_max;
         Ok(Arc::new(Self {
             tenants: TenantDirectory::new(&limits.tenants)?,
             tenant_states: TenantStates::new(limits.tenants.stream_recheck_interval()),
@@ -181,6 +195,8 @@ impl App {
             ),
             db,
             stores,
+            background_stores,
+            process_id: ids.uuid(),
             import_buckets,
             clock,
             ids,
@@ -192,6 +208,7 @@ impl App {
             rates,
             refusals: RefusalCounts::default(),
             rotations: Rotations::default(),
+            sweep_permits: Semaphore::new(stores_swept_max),
             budget,
             hashing,
             tasks,
@@ -213,6 +230,11 @@ impl App {
 
     pub fn ids(&self) -> &Arc<dyn IdSource> {
         &self.ids
+    }
+
+    /// Returns the names of the configured providers.
+    pub fn list_providers(&self) -> Vec<String> {
+        self.stores.iter().map(|store| store.provider().to_owned()).collect()
     }
 
     /// Returns whether no background tasks are running.
@@ -237,10 +259,27 @@ impl App {
     }
 }
 
+/// Adds circuit breakers to the stores of background work.
+fn guard_stores(stores: &Stores, config: &WorkerConfig) -> GuardedStores {
+    let options = BreakerOptions {
+        failures_max: config.breaker_failures_max,
+        backoff_base: config.breaker_backoff_base(),
+        backoff_max: config.breaker_backoff_max(),
+    };
+    GuardedStores::wrap(stores, options, config.store_call_timeout())
+}
+
 /// Reports how callers share the resources of the use cases.
 fn observe_shares(metrics: &Metrics, budget: &ByteBudget, hashing: &HashingLimiter, watches: &EventPoller) {
     let (budget, hashing, watches) = (budget.clone(), hashing.clone(), watches.clone());
     metrics.observe_shares("upload_buffers", move || budget.status().into());
     metrics.observe_shares("hashing", move || hashing.status().into());
     metrics.observe_shares("watches", move || watches.status().into());
+}
+
+/// Reports how holders share the operations on the stores.
+fn observe_stores(metrics: &Metrics, stores: &Stores) {
+    let (operations, downloads) = (stores.clone(), stores.clone());
+    metrics.observe_shares("storage", move || operations.operation_status().into());
+    metrics.observe_shares("storage_downloads", move || downloads.download_status().into());
 }

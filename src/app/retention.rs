@@ -12,11 +12,7 @@ use crate::db::{partitions, tombstones, webhook_deliveries};
 /// # Errors
 /// Returns `DatabaseUnavailable` if the database is unreachable or a table is locked; the next round retries.
 pub async fn enforce_retention(app: &App) -> Result<(), Error> {
-    for table in partitions::TABLES {
-        let mut tx = app.db.system_tx().await?;
-        partitions::create_upcoming(&mut tx, table).await?;
-        tx.commit().await?;
-    }
+    create_upcoming_partitions(app).await?;
     let mut tx = app.db.system_tx().await?;
     let dropped = partitions::drop_expired_responses(&mut tx, idempotency::retention_hours(app)).await?;
     tx.commit().await?;
@@ -43,6 +39,20 @@ pub async fn enforce_retention(app: &App) -> Result<(), Error> {
     tx.commit().await?;
     if dropped > 0 || events > 0 || deliveries > 0 || tombstones > 0 {
         tracing::info!(dropped, events, deliveries, tombstones, "dropped expired data");
+    }
+    Ok(())
+}
+
+/// Creates the partitions of the current and the next periods. Idempotent: every process that writes runs it, so that
+/// partitions exist although no worker runs.
+///
+/// # Errors
+/// Returns `DatabaseUnavailable` if the database is unreachable or a table is locked.
+pub async fn create_upcoming_partitions(app: &App) -> Result<(), Error> {
+    for table in partitions::TABLES {
+        let mut tx = app.db.system_tx().await?;
+        partitions::create_upcoming(&mut tx, table).await?;
+        tx.commit().await?;
     }
     Ok(())
 }

@@ -1,9 +1,15 @@
 //! Runs rounds of background work: lists a page of due items, processes one after the other, and reports the
 //! result.
 //!
+//! Work on a store has a circuit breaker (`storage::GuardedStores`): a round ends early when the breaker opens.
+//!
 //! A failing item must not block the others: its error is logged and counted, and it is retried when the
-//! rounds have processed all other items (see `rotation`). A round ends early only if the database is
-//! unreachable, because every further item would wait for it too.
+//! rounds have processed all other items (see `rotation`). A round ends early only if the database or its store
+//! is unreachable, because every further item would wait for it too.
+//!
+//! A round may be cancelled at any await, by a deadline or a shutdown. Nothing is lost: a transaction that is
+//! dropped is rolled back, and every item stays due until the transaction that completes it, which deletes its row
+//! after its bytes.
 
 use super::{App, Error, rotation::Rotation};
 use crate::{
@@ -78,10 +84,17 @@ pub(super) trait DueItems: Sync {
     const ACTION: &'static str;
     /// The number of items in a full page.
     const PAGE_ITEMS: usize;
+    /// The number of items that are processed together, in [`Self::process_batch`].
+    const BATCH_ITEMS: usize = 1;
 
     /// Returns the provider whose items are listed, or `None` if the list does not depend on a provider.
     fn provider(&self) -> Option<&str> {
         None
+    }
+
+    /// Returns whether the circuit breaker of the store has opened, so that further items would fail too.
+    fn is_blocked(&self) -> bool {
+        false
     }
 
     /// Returns the first items after a position, or from the start, in the order of their positions.
@@ -97,6 +110,21 @@ pub(super) trait DueItems: Sync {
 
     /// Processes one item, which may have changed since it was listed.
     fn process(&self, item: &Self::Item) -> impl Future<Output = Result<ItemOutcome, Error>> + Send;
+
+    /// Processes a batch, and returns the outcome of each item in their order.
+    #[allow(clippy::manual_async_fn, reason = "an async fn would not promise that it is Send")]
+    fn process_batch(
+        &self,
+        items: &[Self::Item],
+    ) -> impl Future<Output = Vec<Result<ItemOutcome, Error>>> + Send {
+        async move {
+            let mut outcomes = Vec::with_capacity(items.len());
+            for item in items {
+                outcomes.push(self.process(item).await);
+            }
+            outcomes
+        }
+    }
 }
 
 /// Processes the next page of the items.
@@ -128,10 +156,28 @@ pub(super) async fn run_round_in_each_store<'a, W: DueItems>(
     work_in: impl Fn(&'a dyn ObjectStorage) -> W,
 ) -> Result<RoundReport, Error> {
     let mut total = RoundReport::default();
-    for store in app.stores.iter() {
-        total += run_round(&work_in(store.as_ref()), rotation).await?;
+    for store in app.background_stores.iter() {
+        total += run_round_in_store(app, store.provider(), rotation, &work_in).await?;
     }
     Ok(total)
+}
+
+/// Runs a round for one store. Does nothing while the circuit breaker of the store is open.
+///
+/// # Errors
+/// Returns the errors of [`run_round`], and `ProviderUnknown` if the provider is not configured.
+pub(super) async fn run_round_in_store<'a, W: DueItems>(
+    app: &'a App,
+    provider: &str,
+    rotation: &Rotation<W::Position>,
+    work_in: impl Fn(&'a dyn ObjectStorage) -> W,
+) -> Result<RoundReport, Error> {
+    let store = app.background_stores.get(provider)?;
+    if app.background_stores.rejects_calls(provider) {
+        tracing::debug!(provider, "skipped a round, because the circuit breaker of the store is open");
+        return Ok(RoundReport::default());
+    }
+    run_round(&work_in(store.as_ref()), rotation).await
 }
 
 /// Processes all items once, page by page. Stops early after a page in which `done_max` is reached, and sets
@@ -169,21 +215,28 @@ async fn process_page<W: DueItems>(
     let limit = i64::try_from(W::PAGE_ITEMS).unwrap_or(i64::MAX);
     let items = work.list_page(rotation.position(key), limit).await?;
     let mut page = ProcessedPage { done: 0, failed: 0, is_last: items.len() < W::PAGE_ITEMS };
-    for item in &items {
-        // Before the item is processed: if it ends the round, by a panic for example, the next round
-        // continues after it.
-        rotation.advance(key, Some(W::position(item)));
+    for batch in items.chunks(W::BATCH_ITEMS) {
+        // Before the batch is processed: if it ends the round, by a panic for example, the next round continues
+        // after it.
+        rotation.advance(key, batch.last().map(W::position));
         // Boxed: the futures of items are large, and the future of a round would contain them.
-        match Box::pin(work.process(item)).await {
-            Ok(ItemOutcome::Done) => page.done += 1,
-            Ok(ItemOutcome::Enqueued | ItemOutcome::Skipped) => {}
-            Err(Error::DatabaseUnavailable(error)) if error.is_outage() => {
-                return Err(Error::DatabaseUnavailable(error));
+        let outcomes = Box::pin(work.process_batch(batch)).await;
+        for (item, outcome) in batch.iter().zip(outcomes) {
+            match outcome {
+                Ok(ItemOutcome::Done) => page.done += 1,
+                Ok(ItemOutcome::Enqueued | ItemOutcome::Skipped) => {}
+                Err(Error::DatabaseUnavailable(error)) if error.is_outage() => {
+                    return Err(Error::DatabaseUnavailable(error));
+                }
+                Err(error) => {
+                    log_failure(work, item, &error);
+                    page.failed += 1;
+                }
             }
-            Err(error) => {
-                log_failure(work, item, &error);
-                page.failed += 1;
-            }
+        }
+        if work.is_blocked() {
+            page.is_last = false;
+            break;
         }
     }
     if page.is_last {

@@ -10,7 +10,7 @@ use super::{
     monitoring::{MonitoredParts, Monitoring},
     providers::{open_import_buckets, open_stores_with},
     start_error::StartError,
-    system_clock_and_ids,
+    system_ids,
 };
 use crate::{
     app::{App, Limits, Parts},
@@ -18,6 +18,7 @@ use crate::{
     crypto::sealer::Sealer,
     db::{Database, DatabaseOptions},
     domain::{
+        clock::{Clock, SyncedClock, SystemClock},
         digest::Digest,
         policy::{Policy, ScanRule},
     },
@@ -54,11 +55,13 @@ pub async fn assemble_service(
 ) -> Result<Service, StartError> {
     check_presets(&config)?;
     warn_about_plaintext(&config, true);
-    let (clock, ids) = system_clock_and_ids();
+    let (synced_clock, ids) = (SyncedClock::new(SystemClock), system_ids());
+    let clock: Arc<dyn Clock> = synced_clock.clone();
     let database = Database::open(&database_options(&config))?;
     database.check_pooler().await?;
     database.check_roles().await?;
     database.check_schema().await?;
+    synced_clock.follow(database.measure_clock(synced_clock.local()).await?);
     observe_pool(&metrics, &database);
     let traced = |store| Traced::wrap(store, metrics.clone());
     let stores = open_stores_with(&config.storage, &clock, &ids, traced)?;
@@ -81,7 +84,7 @@ pub async fn assemble_service(
     };
     let app = App::new(parts, limits(&config))?;
     tracing::info!(bound = %config.memory_bound(), "memory bound");
-    let monitored = MonitoredParts { database, stores, health: Health::new(), metrics };
+    let monitored = MonitoredParts { database, stores, health: Health::new(), metrics, clock: synced_clock };
     Ok(Service { app, monitored, authenticator, config, has_worker: false })
 }
 
@@ -96,12 +99,14 @@ pub(super) struct Worker {
 pub(super) async fn assemble_worker(config: Config, metrics: Metrics) -> Result<Worker, StartError> {
     warn_about_plaintext(&config, false);
     let sealer = configured_sealer(&config)?;
-    let (app, database, stores) = open_app(&config, metrics.clone(), sealer)?;
+    let synced_clock = SyncedClock::new(SystemClock);
+    let (app, database, stores) = open_app(&config, metrics.clone(), sealer, synced_clock.clone())?;
     database.check_pooler().await?;
     database.check_roles().await?;
     database.check_schema().await?;
+    synced_clock.follow(database.measure_clock(synced_clock.local()).await?);
     observe_pool(&metrics, &database);
-    let monitored = MonitoredParts { database, stores, health: Health::new(), metrics };
+    let monitored = MonitoredParts { database, stores, health: Health::new(), metrics, clock: synced_clock };
     Ok(Worker { app, monitored, config })
 }
 
@@ -138,12 +143,17 @@ impl Worker {
 }
 
 /// Assembles the use cases for maintenance commands, which serve no requests and run no jobs.
-pub(super) fn assemble_maintenance_app(config: &Config, metrics: Metrics) -> Result<Arc<App>, StartError> {
+pub(super) async fn assemble_maintenance_app(
+    config: &Config,
+    metrics: Metrics,
+) -> Result<Arc<App>, StartError> {
     // These commands issue no page tokens, so a random key that is lost at exit is enough.
-    let (_, ids) = system_clock_and_ids();
-    let key = Digest::compute(ids.uuid().as_bytes());
+    let key = Digest::compute(system_ids().uuid().as_bytes());
     let sealer = Sealer::new(key.as_bytes()).map_err(|_| StartError::PageTokenKey)?;
-    open_app(config, metrics, sealer).map(|(app, _, _)| app)
+    let clock = SyncedClock::new(SystemClock);
+    let (app, database, _) = open_app(config, metrics, sealer, clock.clone())?;
+    clock.follow(database.measure_clock(clock.local()).await?);
+    Ok(app)
 }
 
 /// Returns the sealer for page tokens and webhook secrets. Every server and worker must use the same key.
@@ -156,8 +166,9 @@ fn open_app(
     config: &Config,
     metrics: Metrics,
     page_tokens: Sealer,
+    clock: Arc<dyn Clock>,
 ) -> Result<(Arc<App>, Database, Stores), StartError> {
-    let (clock, ids) = system_clock_and_ids();
+    let ids = system_ids();
     let database = Database::open(&database_options(config))?;
     let traced = |store| Traced::wrap(store, metrics.clone());
     let stores = open_stores_with(&config.storage, &clock, &ids, traced)?;
@@ -215,6 +226,8 @@ impl Service {
         let counts =
             tokio::spawn(worker::download_counts::write_download_counts(Arc::clone(&self.app), stopped()));
         let refusals = tokio::spawn(worker::refusals::write_refusals(Arc::clone(&self.app), stopped()));
+        let partitions =
+            tokio::spawn(worker::partitions::create_partitions(Arc::clone(&self.app), stopped()));
         let monitoring = Monitoring::start(self.monitored.clone(), edge, &self.config.edge, stopped());
         let (health, stop_on_signal) = (self.monitored.health.clone(), stop.clone());
         let signal = tokio::spawn(async move {
@@ -247,6 +260,7 @@ impl Service {
         }
         counts.abort();
         refusals.abort();
+        partitions.abort();
         // Probes and metrics are served until the last request has finished.
         monitoring.stop().await?;
         served.map_err(|error| StartError::Serve(error.into()))

@@ -8,10 +8,11 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use super::{
     Failure,
     assemble::database_options,
+    database_clock,
     dev::attach::{DevDirectory, Need},
     print_text,
     providers::open_stores,
-    system_clock_and_ids,
+    system_ids,
 };
 use crate::{
     app::integrity::{
@@ -63,10 +64,11 @@ const VIOLATED: u8 = 3;
 pub(super) async fn run_fsck(args: FsckArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let config = args.data.load_config(config, Need::DatabaseAndObjects)?;
     config.validate_for_maintenance()?;
-    let (clock, ids) = system_clock_and_ids();
     let database = DatabaseOptions { statement_timeout: STATEMENT_TIMEOUT, ..database_options(&config) };
+    let db = Database::open(&database)?;
+    let (clock, ids) = (database_clock(&db).await?, system_ids());
     let fsck = Fsck {
-        db: Database::open(&database)?,
+        db,
         stores: open_stores(&config.storage, &clock, &ids)?,
         clock,
         ids,

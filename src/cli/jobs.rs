@@ -12,7 +12,12 @@ use super::{
 };
 use crate::{
     app::jobs::{
-        JobError, JobSummary, discard::discard_job, get::get_job, list::list_jobs, retry::retry_job,
+        JobError, JobSummary,
+        discard::discard_job,
+        get::get_job,
+        list::list_jobs,
+        retry::retry_job,
+        retry_all::{RetryReport, retry_all_jobs},
     },
     db::{Database, jobs::JobState},
     domain::ids::JobId,
@@ -22,7 +27,7 @@ const EXIT_CODES: &str = "Exit codes:
   0  success
   1  any other error
   2  usage error
-  3  there is no such job, or its state does not allow the command";
+  3  there is no such job, its state does not allow the command, or some jobs were skipped";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum JobsCommand {
@@ -30,8 +35,8 @@ pub(super) enum JobsCommand {
     List(ListArgs),
     /// Show a job and the error of its last attempt.
     Show(JobArgs),
-    /// Make a parked job ready again, with its attempts reset to 0.
-    Retry(JobArgs),
+    /// Make a parked job, or all parked jobs, ready again, with their attempts reset to 0.
+    Retry(RetryArgs),
     /// Delete a job that is not running.
     Discard(JobArgs),
 }
@@ -40,7 +45,8 @@ impl JobsCommand {
     fn data(&self) -> &DevDirectory {
         match self {
             Self::List(args) => &args.data,
-            Self::Show(args) | Self::Retry(args) | Self::Discard(args) => &args.data,
+            Self::Retry(args) => &args.data,
+            Self::Show(args) | Self::Discard(args) => &args.data,
         }
     }
 }
@@ -72,13 +78,35 @@ pub(super) struct JobArgs {
     data: DevDirectory,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(super) struct RetryArgs {
+    /// The id of the job.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    id: Option<JobId>,
+    /// Retry all parked jobs, at most 10,000 at a time.
+    #[arg(long)]
+    all: bool,
+    /// With --all: retry only jobs of this kind, such as `verify_upload`.
+    #[arg(long, requires = "all")]
+    kind: Option<String>,
+    /// With --all: list the jobs that would be retried, and change nothing.
+    #[arg(long, requires = "all")]
+    dry_run: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data: DevDirectory,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum State {
     /// Waits for its next attempt.
     Ready,
     /// Runs on a worker.
     Running,
-    /// Has failed worker.attempts_max times and is not retried.
+    /// Has failed worker.attempts_max times and is retried only every worker.parked_retry_seconds.
     Parked,
 }
 
@@ -103,7 +131,10 @@ pub(super) async fn run_jobs(command: JobsCommand, config: Option<PathBuf>) -> R
             return Ok(ExitCode::SUCCESS);
         }
         JobsCommand::Show(args) => get_job(&db, args.id).await.map(|job| (job, args.json)),
-        JobsCommand::Retry(args) => retry_job(&db, args.id).await.map(|job| (job, args.json)),
+        JobsCommand::Retry(RetryArgs { id: Some(id), json, .. }) => {
+            retry_job(&db, id).await.map(|job| (job, json))
+        }
+        JobsCommand::Retry(args) => return retry_all(&db, &args).await,
         JobsCommand::Discard(args) => discard_job(&db, args.id).await.map(|job| (job, args.json)),
     };
     match outcome {
@@ -117,6 +148,29 @@ pub(super) async fn run_jobs(command: JobsCommand, config: Option<PathBuf>) -> R
             Ok(ExitCode::from(REJECTED))
         }
     }
+}
+
+/// Retries all parked jobs, and prints the result of each.
+async fn retry_all(db: &Database, args: &RetryArgs) -> Result<ExitCode, Failure> {
+    let report = retry_all_jobs(db, args.kind.as_deref(), args.dry_run).await?;
+    print_text(&if args.json { serde_json::to_string_pretty(&report)? } else { describe(&report)? })?;
+    Ok(if report.skipped.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(REJECTED) })
+}
+
+fn describe(report: &RetryReport) -> Result<String, Failure> {
+    let mut text = table(&report.retried)?;
+    for skipped in &report.skipped {
+        writeln!(text, "{}: skipped: {}", skipped.job.id, skipped.reason)?;
+    }
+    let (count, skipped) = (report.retried.len(), report.skipped.len());
+    match report.is_dry_run {
+        true => writeln!(text, "{count} parked jobs would be retried (dry run: nothing was changed)")?,
+        false => writeln!(text, "{count} jobs retried, {skipped} skipped")?,
+    }
+    if report.has_more {
+        writeln!(text, "there may be more parked jobs; run the command again")?;
+    }
+    Ok(text)
 }
 
 fn table(jobs: &[JobSummary]) -> Result<String, Failure> {
@@ -147,6 +201,7 @@ fn details(job: &JobSummary) -> Result<String, Failure> {
         ("kind", job.kind.clone()),
         ("state", job.state.to_string()),
         ("attempts", job.attempts.to_string()),
+        ("waits", job.dependency_failures.to_string()),
         ("enqueued", job.enqueue_time.to_rfc3339()),
         ("next attempt", job.run_time.to_rfc3339()),
         ("lease expires", job.lease_expire_time.map_or_else(|| "-".to_owned(), |time| time.to_rfc3339())),

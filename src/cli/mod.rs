@@ -24,7 +24,11 @@ pub use assemble::{Service, assemble_service};
 pub use providers::{OpenError, open_import_buckets};
 pub use start_error::StartError;
 
-use crate::config::{Config, ConfigError, ConfigSources};
+use crate::{
+    config::{Config, ConfigError, ConfigSources},
+    db::{Database, DbError},
+    domain::clock::{Clock, IdSource, SyncedClock, SystemClock, SystemIds},
+};
 
 /// A multi-tenant file service with a gRPC API.
 #[derive(Debug, Parser)]
@@ -155,6 +159,18 @@ async fn wait_for_stop_signal() {
 }
 
 /// Returns the system clock and the system's id generator.
-fn system_clock_and_ids() -> (Arc<dyn crate::domain::clock::Clock>, Arc<dyn crate::domain::clock::IdSource>) {
-    (Arc::new(crate::domain::clock::SystemClock), Arc::new(crate::domain::clock::SystemIds))
+fn system_clock_and_ids() -> (Arc<dyn Clock>, Arc<dyn IdSource>) {
+    (Arc::new(SystemClock), system_ids())
+}
+
+/// Returns the database's clock, measured once, for a command that decides what is old.
+async fn database_clock(database: &Database) -> Result<Arc<dyn Clock>, DbError> {
+    let clock = SyncedClock::new(SystemClock);
+    clock.follow(database.measure_clock(clock.local()).await?);
+    Ok(clock)
+}
+
+/// Returns the source of ids of a process.
+fn system_ids() -> Arc<dyn IdSource> {
+    Arc::new(SystemIds)
 }

@@ -1,7 +1,7 @@
 //! Monitoring tasks of a server or worker process: probes of the database and the stores every 5 seconds, and
 //! the HTTP port for probes and metrics.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 
@@ -9,6 +9,7 @@ use super::start_error::StartError;
 use crate::{
     config::EdgeConfig,
     db::{Database, DbError, DbErrorKind, blobs},
+    domain::clock::SyncedClock,
     edge::{self, EdgeState},
     storage::{StorageError, StorageErrorKind, Stores},
     telemetry::{Health, Metrics, health::Component},
@@ -21,6 +22,7 @@ pub(super) struct MonitoredParts {
     pub(super) stores: Stores,
     pub(super) health: Health,
     pub(super) metrics: Metrics,
+    pub(super) clock: Arc<SyncedClock>,
 }
 
 /// The running monitoring tasks.
@@ -39,13 +41,13 @@ impl Monitoring {
         config: &EdgeConfig,
         stopped: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
-        let MonitoredParts { database, stores, health, metrics } = parts;
+        let MonitoredParts { database, stores, health, metrics, clock } = parts;
         let state = EdgeState { health: health.clone(), metrics: metrics.clone() };
         let config = config.clone();
         let (stop_edge, stopping) = oneshot::channel::<()>();
         Self {
             provider_check: tokio::spawn(check_providers_in_use(database.clone(), stores.clone())),
-            probes: tokio::spawn(run_probes(database, stores, health, metrics, stopped)),
+            probes: tokio::spawn(run_probes(database, stores, health, metrics, clock, stopped)),
             edge: tokio::spawn(async move {
                 edge::serve(edge, &config, state, async {
                     let _ = stopping.await;
@@ -72,13 +74,17 @@ async fn run_probes(
     stores: Stores,
     health: Health,
     metrics: Metrics,
+    clock: Arc<SyncedClock>,
     stopped: impl Future<Output = ()>,
 ) {
     const INTERVAL: Duration = Duration::from_secs(5);
     tokio::pin!(stopped);
     loop {
         match timeout(INTERVAL, database.ping()).await {
-            Ok(Ok(())) => health.mark_up(Component::Database),
+            Ok(Ok(())) => {
+                health.mark_up(Component::Database);
+                follow_clock(&clock, &database, &health, &metrics, INTERVAL).await;
+            }
             failed => {
                 tracing::warn!(result = ?failed, "database probe failed");
                 let is_read_only = matches!(&failed, Ok(Err(error)) if error.kind == DbErrorKind::ReadOnly);
@@ -100,6 +106,37 @@ async fn run_probes(
             () = tokio::time::sleep(INTERVAL) => {}
             () = &mut stopped => return,
         }
+    }
+}
+
+/// Follows the database's clock, and reports a large difference: other programs on this machine, such as the identity
+/// provider's clients, and the times in its logs are wrong by as much.
+async fn follow_clock(
+    clock: &SyncedClock,
+    database: &Database,
+    health: &Health,
+    metrics: &Metrics,
+    time_limit: Duration,
+) {
+    const OFFSET_SECONDS_MAX: f64 = 5.0;
+    let measured = match timeout(time_limit, database.measure_clock(clock.local())).await {
+        Ok(Ok(measured)) => measured,
+        failed => {
+            tracing::warn!(result = ?failed, "failed to measure the database's clock");
+            return;
+        }
+    };
+    clock.follow(measured);
+    let offset_seconds = measured.offset.as_seconds_f64();
+    metrics.set_clock_offset(offset_seconds);
+    if offset_seconds.abs() > OFFSET_SECONDS_MAX {
+        tracing::warn!(
+            offset_seconds,
+            "clock of this machine differs from the database's by more than {OFFSET_SECONDS_MAX} s; synchronize both"
+        );
+        health.mark_degraded(Component::Clock, "the clock differs from the database's by more than 5 s");
+    } else {
+        health.mark_up(Component::Clock);
     }
 }
 

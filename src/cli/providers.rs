@@ -11,7 +11,7 @@ use crate::{
     domain::clock::{Clock, IdSource},
     storage::{
         self, AdapterOptions, Encryption, InitOptions, ObjectStorage, PayloadSigning, S3Credentials,
-        S3Options, SourceBucket, StorageError, StorageOptions, Stores,
+        S3Options, SourceBucket, StorageError, StorageOptions, StoreLimits, Stores,
     },
 };
 
@@ -53,7 +53,8 @@ pub(super) fn open_stores_with(
             storage::open(&storage_options(config, name, adapter), Arc::clone(clock), Arc::clone(ids));
         stores.push(wrap(opened.map_err(OpenError::for_provider(name))?));
     }
-    Stores::new(stores, &config.provider).map_err(OpenError::for_provider(&config.provider))
+    let limits = StoreLimits { operations_max: config.concurrency_max, downloads_max: config.downloads_max };
+    Stores::new(stores, &config.provider, limits).map_err(OpenError::for_provider(&config.provider))
 }
 
 /// Opens the import sources that are buckets. Requests to them are retried as often as requests to storage
@@ -90,8 +91,6 @@ fn storage_options(config: &StorageConfig, name: &str, adapter: AdapterOptions) 
     StorageOptions {
         provider: name.to_owned(),
         adapter,
-        concurrency_max: config.concurrency_max,
-        downloads_max: config.downloads_max,
         retry_attempts_max: config.retry_attempts_max,
         retry_backoff_base: config.retry_backoff_base(),
         retry_backoff_max: config.retry_backoff_max(),

@@ -65,7 +65,7 @@ pub(super) async fn run_sweep(args: SweepArgs, config: Option<PathBuf>) -> Resul
         .into());
     }
     let telemetry = telemetry::init(&config.telemetry)?;
-    let app = assemble_maintenance_app(&config, telemetry.metrics())?;
+    let app = assemble_maintenance_app(&config, telemetry.metrics()).await?;
     let options = SweepOptions {
         grace: Duration::from_secs(grace_seconds),
         is_dry_run: args.dry_run,

@@ -55,6 +55,7 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::RateLimited => "send fewer calls per second",
         R::UploadNotFinished => "no file was stored: resume the upload, or send the file again",
         R::UploadFenced => "no file was stored: another client resumed the upload, or it took too long",
+        R::UploadPartsLost => "no file was stored: send the file again as a new upload",
         R::UploadPartsTooLarge => "cancel the upload, then send the file again",
         R::UploadCommitted => "the file exists: delete it if you do not want it",
         R::DirectUploadUnsupported => "upload through the service",

@@ -280,11 +280,14 @@ impl Config {
         let read = || {
             let (downloads, storage): (DownloadsConfig, StorageConfig) = (downloads?, storage?);
             let downloads_max = storage.downloads_max_beside(&downloads);
+            let uploads = uploads?;
+            let mut providers = providers;
+            providers.values_mut().for_each(|provider| provider.keep_multiparts_for(&uploads));
             Some(Self {
                 server: server?,
                 rate_limits: rate_limits?,
                 deadlines: deadlines?,
-                uploads: uploads?,
+                uploads,
                 downloads,
                 watches: watches?,
                 webhooks: webhooks?,

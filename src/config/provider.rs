@@ -8,6 +8,7 @@ use toml::{Table, Value};
 use url::Url;
 
 use super::{
+    UploadsConfig,
     error::ConfigError,
     schema::Example,
     validation::Violations,
@@ -23,6 +24,12 @@ const TENANT_SUFFIX_LENGTH: usize = 33;
 
 /// The storage classes for archived objects: those that allow immediate reads.
 const ARCHIVE_CLASSES: [&str; 4] = ["STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"];
+
+const DAY_SECONDS: u64 = 24 * 3600;
+/// The maximum age of a multipart upload in days.
+const ABANDONED_MULTIPART_DAYS_MAX: u32 = 365;
+/// The days by which the store keeps a multipart upload longer than the longest lease.
+const ABANDONED_MULTIPART_MARGIN_DAYS: u32 = 6;
 
 /// A storage provider.
 #[derive(Debug, Clone)]
@@ -96,7 +103,8 @@ pub struct S3Config {
     /// PEM file with certificate authorities to trust in addition to those of the system.
     #[serde(deserialize_with = "empty_as_none")]
     pub ca_file: Option<PathBuf>,
-    /// The age at which the store aborts incomplete multipart uploads, in days.
+    /// The age at which the store aborts incomplete multipart uploads, in days. At least the longest lease of an upload
+    /// and a margin.
     pub abandoned_multipart_days: u32,
 }
 
@@ -138,6 +146,17 @@ impl ProviderConfig {
     pub(super) fn check(&self, key: &str, violations: &mut Violations) {
         if let Self::S3(s3) = self {
             s3.check(key, violations);
+        }
+    }
+
+    /// Raises the age at which the store aborts multipart uploads to the longest lease, rounded up to days, plus a
+    /// margin: an upload whose parts renew its lease may be older than the lease.
+    pub(super) fn keep_multiparts_for(&mut self, uploads: &UploadsConfig) {
+        if let Self::S3(s3) = self {
+            let lease_days = u32::try_from(uploads.lease_seconds.div_ceil(DAY_SECONDS)).unwrap_or(u32::MAX);
+            let days_min = lease_days.saturating_add(ABANDONED_MULTIPART_MARGIN_DAYS);
+            s3.abandoned_multipart_days =
+                s3.abandoned_multipart_days.max(days_min.min(ABANDONED_MULTIPART_DAYS_MAX));
         }
     }
 
@@ -220,7 +239,8 @@ impl S3Config {
         }
         violations.check_range(&at("connect_timeout_seconds"), self.connect_timeout_seconds, 1..=300);
         violations.check_range(&at("request_timeout_seconds"), self.request_timeout_seconds, 1..=3_600);
-        violations.check_range(&at("abandoned_multipart_days"), self.abandoned_multipart_days, 1..=365);
+        let days = self.abandoned_multipart_days;
+        violations.check_range(&at("abandoned_multipart_days"), days, 1..=ABANDONED_MULTIPART_DAYS_MAX);
     }
 
     fn check_archive_storage_class(&self, key: &str, violations: &mut Violations) {
@@ -263,5 +283,27 @@ impl S3Config {
             );
             violations.add(key, message);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn store_keeps_multiparts_longer_than_the_longest_lease() {
+        let days = |lease_seconds: u64, configured: u32| {
+            let uploads = UploadsConfig { lease_seconds, ..Config::defaults().unwrap().uploads };
+            let s3 = S3Config { abandoned_multipart_days: configured, ..S3Config::defaults().unwrap() };
+            let mut provider = ProviderConfig::S3(Box::new(s3));
+            provider.keep_multiparts_for(&uploads);
+            match provider {
+                ProviderConfig::S3(s3) => s3.abandoned_multipart_days,
+                other => panic!("expected a bucket, not {other:?}"),
+            }
+        };
+        assert_eq!([days(86_400, 7), days(86_400, 1), days(86_401, 7), days(604_800, 7)], [7, 7, 8, 13]);
+        assert_eq!(days(604_800, 30), 30, "a longer age is kept");
     }
 }

@@ -39,7 +39,9 @@ pub struct ServerConfig {
     pub response_idle_seconds: u64,
     /// Time in which a client must read a whole large response, in seconds.
     pub response_write_seconds: u64,
-    /// Time in which a message must arrive completely, in seconds.
+    /// Time after which a stream is ended if its client reads none of its messages, in seconds.
+    pub stream_idle_seconds: u64,
+    /// Time over which the rate of a message is measured, in seconds.
     pub message_seconds: u64,
     /// Age at which a client is asked to reconnect, in seconds; 0 disables it.
     pub connection_age_max_seconds: u64,
@@ -112,6 +114,11 @@ impl ServerConfig {
         Duration::from_secs(self.response_write_seconds)
     }
 
+    /// Returns the time after which a stream is ended if its client reads none of its messages.
+    pub fn stream_idle_timeout(&self) -> Duration {
+        Duration::from_secs(self.stream_idle_seconds)
+    }
+
     /// Returns the time to wait for requests in progress after SIGTERM.
     pub fn drain_timeout(&self) -> Duration {
         Duration::from_secs(self.drain_seconds)
@@ -138,8 +145,8 @@ impl ServerConfig {
         Duration::from_secs(self.unauthenticated_seconds)
     }
 
-    /// Returns the time in which a message must arrive completely.
-    pub fn message_timeout(&self) -> Duration {
+    /// Returns the time over which the rate of a message is measured.
+    pub fn message_window(&self) -> Duration {
         Duration::from_secs(self.message_seconds)
     }
 
@@ -172,6 +179,7 @@ impl ServerConfig {
         violations.check_range("server.unread_responses_max_bytes", unread, 8_388_608..=17_179_869_184);
         violations.check_range("server.response_idle_seconds", self.response_idle_seconds, 1..=3_600);
         violations.check_range("server.response_write_seconds", self.response_write_seconds, 1..=3_600);
+        violations.check_range("server.stream_idle_seconds", self.stream_idle_seconds, 1..=3_600);
         violations.check_range(
             "server.connection_age_max_seconds",
             self.connection_age_max_seconds,

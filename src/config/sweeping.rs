@@ -20,6 +20,10 @@ pub struct SweepingConfig {
     pub full_walk_interval_seconds: u64,
     /// Maximum number of objects that are examined at a time.
     pub batch_max: usize,
+    /// Maximum number of stores that this process sweeps at a time.
+    pub stores_max: usize,
+    /// Maximum duration of the sweep of one store, in seconds.
+    pub deadline_seconds: u64,
 }
 
 impl SweepingConfig {
@@ -27,6 +31,11 @@ impl SweepingConfig {
     /// deleted.
     pub fn grace_period(&self) -> Duration {
         Duration::from_secs(self.grace_seconds)
+    }
+
+    /// Returns the maximum duration of the sweep of one store.
+    pub fn deadline(&self) -> Duration {
+        Duration::from_secs(self.deadline_seconds)
     }
 
     /// Returns the age at which an object without a row should have been deleted: it is detected by the first
@@ -43,5 +52,7 @@ impl SweepingConfig {
         let full = self.full_walk_interval_seconds;
         violations.check_range("sweeping.full_walk_interval_seconds", full, 60..=2_592_000);
         violations.check_range("sweeping.batch_max", self.batch_max, 1..=1_000);
+        violations.check_range("sweeping.stores_max", self.stores_max, 1..=16);
+        violations.check_range("sweeping.deadline_seconds", self.deadline_seconds, 60..=2_592_000);
     }
 }

@@ -15,21 +15,23 @@ const CHUNK_OVERHEAD_BYTES: usize = 1_024;
 pub struct UploadsConfig {
     /// Size of the parts in which a file is written, in bytes.
     pub part_size_bytes: usize,
+    /// Number of parts of an upload stream before the first larger one.
+    pub equal_parts_max: u32,
     /// Maximum number of parts of one upload that are written concurrently.
     pub parts_in_flight_max: usize,
     /// Maximum number of concurrent upload streams in this process.
     pub streams_max: usize,
-    /// Time until the first message of an upload, in seconds.
+    /// Time until the first message of an upload, in seconds, unless it arrives at the minimum rate.
     pub first_message_seconds: u64,
     /// Total size of the buffers of all uploads in this process, in bytes.
     pub byte_budget_bytes: usize,
     /// Maximum data in one chunk, in bytes.
     pub chunk_size_max_bytes: usize,
-    /// Time without data after which an upload is ended, in seconds.
+    /// Time without any byte after which an upload is ended, in seconds.
     pub idle_timeout_seconds: u64,
     /// Minimum average rate, in bytes per second; 0 disables it.
     pub rate_min_bytes_per_second: u64,
-    /// Time before the rate of an upload is checked, in seconds.
+    /// Time over which the rate of an upload is measured, in seconds.
     pub rate_grace_seconds: u64,
     /// Step size of the quota reservation of an upload of unknown size, in bytes.
     pub reservation_step_bytes: u64,
@@ -57,7 +59,7 @@ pub struct UploadsConfig {
 }
 
 impl UploadsConfig {
-    /// Returns the time without data after which an upload is ended.
+    /// Returns the time without any byte after which an upload is ended.
     pub fn idle_timeout(&self) -> Duration {
         Duration::from_secs(self.idle_timeout_seconds)
     }
@@ -67,7 +69,7 @@ impl UploadsConfig {
         Duration::from_secs(self.first_message_seconds)
     }
 
-    /// Returns the time before the rate of an upload is checked.
+    /// Returns the time over which the rate of an upload is measured.
     pub fn rate_grace(&self) -> Duration {
         Duration::from_secs(self.rate_grace_seconds)
     }
@@ -95,6 +97,7 @@ impl UploadsConfig {
 
     pub(super) fn check(&self, violations: &mut Violations, server: &ServerConfig) {
         violations.check_range("uploads.part_size_bytes", self.part_size_bytes, 5_242_880..=67_108_864);
+        violations.check_range("uploads.equal_parts_max", self.equal_parts_max, 1..=7_000);
         violations.check_range("uploads.streams_max", self.streams_max, 1..=65_536);
         violations.check_range("uploads.first_message_seconds", self.first_message_seconds, 1..=3_600);
         violations.check_range("uploads.parts_in_flight_max", self.parts_in_flight_max, 1..=32);

@@ -25,7 +25,7 @@ pub struct WebhooksConfig {
     pub backoff_max_seconds: u64,
     /// Longest pause that an endpoint can ask for, in seconds.
     pub retry_after_max_seconds: u64,
-    /// Time without a successful delivery after which an endpoint is disabled, in hours.
+    /// Time for which deliveries must have failed before an endpoint is disabled, in hours.
     pub disable_after_hours: u64,
 }
 

@@ -27,8 +27,22 @@ pub struct WorkerConfig {
     pub backoff_base_seconds: u64,
     /// Maximum pause between two attempts, in seconds.
     pub backoff_max_seconds: u64,
+    /// Maximum pause before another attempt after a failure of a dependency, in seconds.
+    pub dependency_backoff_max_seconds: u64,
+    /// Interval between attempts at a parked job, in seconds.
+    pub parked_retry_seconds: u64,
     /// Interval between runs of periodic work, in seconds.
     pub tick_seconds: u64,
+    /// Maximum duration of a tick, in seconds.
+    pub tick_deadline_seconds: u64,
+    /// Maximum duration of a call of background work to a store, in seconds.
+    pub store_call_seconds_max: u64,
+    /// Number of consecutive failures of a store that opens its circuit breaker.
+    pub breaker_failures_max: u32,
+    /// Pause before an open circuit breaker probes the store, in seconds.
+    pub breaker_backoff_base_seconds: u64,
+    /// Maximum pause between two probes, in seconds.
+    pub breaker_backoff_max_seconds: u64,
 }
 
 impl WorkerConfig {
@@ -57,7 +71,58 @@ impl WorkerConfig {
         Duration::from_secs(self.tick_seconds)
     }
 
+    /// Returns the interval between attempts at a parked job.
+    pub fn parked_retry_interval(&self) -> Duration {
+        Duration::from_secs(self.parked_retry_seconds)
+    }
+
+    /// Returns the maximum duration of a tick.
+    pub fn tick_deadline(&self) -> Duration {
+        Duration::from_secs(self.tick_deadline_seconds)
+    }
+
+    /// Returns the maximum duration of a call of background work to a store.
+    pub fn store_call_timeout(&self) -> Duration {
+        Duration::from_secs(self.store_call_seconds_max)
+    }
+
+    /// Returns the pause before an open circuit breaker probes the store.
+    pub fn breaker_backoff_base(&self) -> Duration {
+        Duration::from_secs(self.breaker_backoff_base_seconds)
+    }
+
+    /// Returns the maximum pause between two probes.
+    pub fn breaker_backoff_max(&self) -> Duration {
+        Duration::from_secs(self.breaker_backoff_max_seconds)
+    }
+
     pub(super) fn check(&self, violations: &mut Violations) {
+        self.check_queue(violations);
+        self.check_attempts(violations);
+        self.check_ticks(violations);
+        self.check_breakers(violations);
+    }
+
+    fn check_ticks(&self, violations: &mut Violations) {
+        violations.check_range("worker.tick_seconds", self.tick_seconds, 1..=3_600);
+        violations.check_range("worker.tick_deadline_seconds", self.tick_deadline_seconds, 1..=86_400);
+    }
+
+    fn check_breakers(&self, violations: &mut Violations) {
+        violations.check_range("worker.store_call_seconds_max", self.store_call_seconds_max, 1..=3_600);
+        violations.check_range("worker.breaker_failures_max", self.breaker_failures_max, 1..=1_000);
+        let (base, max) = (self.breaker_backoff_base_seconds, self.breaker_backoff_max_seconds);
+        violations.check_range("worker.breaker_backoff_base_seconds", base, 1..=3_600);
+        violations.check_range("worker.breaker_backoff_max_seconds", max, 1..=86_400);
+        if max < base {
+            violations.add(
+                "worker.breaker_backoff_max_seconds",
+                format!("must be at least `worker.breaker_backoff_base_seconds` ({base}), not {max}"),
+            );
+        }
+    }
+
+    fn check_queue(&self, violations: &mut Violations) {
         violations.check_range("worker.jobs_max", self.jobs_max, 1..=256);
         violations.check_range("worker.tenant_jobs_max", self.tenant_jobs_max, 1..=256);
         if self.tenant_jobs_max > self.jobs_max {
@@ -91,6 +156,9 @@ impl WorkerConfig {
                 ),
             );
         }
+    }
+
+    fn check_attempts(&self, violations: &mut Violations) {
         violations.check_range("worker.attempts_max", self.attempts_max, 1..=100);
         violations.check_range("worker.backoff_base_seconds", self.backoff_base_seconds, 1..=3_600);
         violations.check_range("worker.backoff_max_seconds", self.backoff_max_seconds, 1..=86_400);
@@ -103,6 +171,8 @@ impl WorkerConfig {
                 ),
             );
         }
-        violations.check_range("worker.tick_seconds", self.tick_seconds, 1..=3_600);
+        let dependency_max = self.dependency_backoff_max_seconds;
+        violations.check_range("worker.dependency_backoff_max_seconds", dependency_max, 1..=86_400);
+        violations.check_range("worker.parked_retry_seconds", self.parked_retry_seconds, 60..=604_800);
     }
 }

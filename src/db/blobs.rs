@@ -398,12 +398,6 @@ pub async fn list_provider_usage(tx: &mut SystemTx) -> Result<Vec<ProviderUsage>
     query("sum up blobs", usage).load(tx.connection()?).await
 }
 
-/// Deletes the row of a blob whose object has been deleted.
-pub async fn delete(tx: &mut SystemTx, tenant: TenantId, id: BlobId) -> Result<(), DbError> {
-    let delete = diesel::delete(blobs::table.of(tenant).filter(blobs::id.eq(id)));
-    query("delete blob", delete).execute(tx.connection()?).await.map(|_| ())
-}
-
 /// Returns blobs of one tenant, whether referenced or not. For tenants that are being erased.
 pub async fn list_for_tenant(
     tx: &mut SystemTx,

@@ -8,7 +8,7 @@ use diesel::{
 
 use super::{
     DbError, TenantTx,
-    events::{EventKind, PositionRow, position_number, position_of},
+    events::{EventKind, EventSubject, PositionRow, position_number, position_of},
     schema::events,
     sql::{
         OfTenant as _, query, sql, statement,
@@ -22,8 +22,7 @@ use crate::domain::{clock::Timestamp, event_position::EventPosition, ids::FileId
 pub struct StoredEvent {
     pub position: EventPosition,
     pub kind: EventKind,
-    pub file: FileId,
-    pub version: i32,
+    pub subject: EventSubject,
     pub actor_id: String,
     /// The start time of its transaction.
     pub create_time: Timestamp,
@@ -39,7 +38,7 @@ pub struct StreamSnapshot {
     /// The incarnation of the database that positions belong to. It changes when the database is restored or
     /// fails over.
     pub incarnation: String,
-    /// The lower bound. Older events may have been dropped.
+    /// The lower bound. Retention may have dropped older events; all later ones are stored.
     pub horizon: Timestamp,
 }
 
@@ -50,15 +49,14 @@ const EVENT_SKEW_MAX: chrono::Duration = chrono::Duration::hours(1);
 impl StreamSnapshot {
     /// Returns whether all events after a position are retained, if a reader reached it at `time` in this
     /// `incarnation`.
-    pub fn retains_all_after(&self, time: Timestamp, incarnation: &str, retention: chrono::Duration) -> bool {
-        incarnation == self.incarnation && self.retains_time(time, retention)
+    pub fn retains_all_after(&self, time: Timestamp, incarnation: &str) -> bool {
+        incarnation == self.incarnation && self.retains_time(time)
     }
 
     /// Returns whether all events since `time` are retained, in any incarnation.
-    pub fn retains_time(&self, time: Timestamp, retention: chrono::Duration) -> bool {
-        let start = self.horizon.max(self.time.checked_sub_signed(retention).unwrap_or(Timestamp::MIN_UTC));
+    pub fn retains_time(&self, time: Timestamp) -> bool {
         let oldest = time.checked_sub_signed(EVENT_SKEW_MAX);
-        oldest.is_some_and(|oldest| oldest >= start)
+        oldest.is_some_and(|oldest| oldest >= self.horizon)
     }
 }
 
@@ -73,7 +71,8 @@ pub struct EventBatch {
 /// A filter for events.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
-    /// The numbers of the event kinds; empty means all. May contain kinds of a newer release.
+    /// The numbers of the event kinds; empty means all kinds of changes of files. May contain kinds of a newer
+    /// release.
     pub kinds: Vec<i16>,
     /// Selects events of this file only.
     pub file: Option<FileId>,
@@ -143,10 +142,12 @@ pub async fn read(
          FROM moment AS m LEFT JOIN LATERAL (
             SELECT * FROM events AS e
             WHERE e.tenant_id = $1 AND (e.xid, e.n) > ($2, $3) AND e.xid < m.xmin
-              AND (cardinality($4) = 0 OR e.kind = ANY ($4)) AND ($5 IS NULL OR e.file_id = $5)
+              AND (cardinality($4) = 0 AND e.kind <> {webhook_disabled} OR e.kind = ANY ($4))
+              AND ($5 IS NULL OR e.file_id = $5)
             ORDER BY e.xid, e.n LIMIT $6) AS e ON true
          ORDER BY e.xid, e.n",
         snapshot = SNAPSHOT,
+        webhook_disabled = EventKind::WebhookDisabled,
     );
     let rows: Vec<BatchRow> = statement(OPERATION, text)
         .bind::<SqlUuid, _>(tx.tenant())
@@ -223,8 +224,7 @@ impl EventRow {
         Ok(StoredEvent {
             position: self.position.into_position(operation)?,
             kind: self.kind,
-            file: self.file_id,
-            version: self.version,
+            subject: EventSubject::from_columns(self.kind, self.file_id, self.version),
             actor_id: self.actor_id,
             create_time: self.create_time,
         })

@@ -1,4 +1,5 @@
-//! The event outbox: every change of a file inserts an event in the same transaction.
+//! The event outbox: every change of a file, and the disabling of a webhook, inserts an event in the same
+//! transaction.
 //!
 //! An event states what happened to which file, and who could see the file at that time. It does not contain
 //! the file's name: readers who may see the file read it there, and others must not learn it.
@@ -17,15 +18,16 @@ use super::{
     sql::{statement, xid::Xid},
 };
 use crate::domain::{
+    caller::Actor,
     event_position::EventPosition,
     file::{File, Visibility},
-    ids::FileId,
+    ids::{FileId, WebhookId},
     principal::caller_principal,
     sql_enum::sql_enum,
 };
 
 sql_enum! {
-    /// A change of a file.
+    /// A change of a file, or of a webhook.
     EventKind {
         /// Its first version was committed.
         FileCreated = 1 => "file_created",
@@ -59,6 +61,8 @@ sql_enum! {
         FileVerified = 70 => "file_verified",
         /// The content of a direct upload is missing or does not match its declaration.
         FileRefused = 71 => "file_refused",
+        /// A webhook was disabled. Readers get it only if they ask for this kind.
+        WebhookDisabled = 80 => "webhook_disabled",
     }
 }
 
@@ -70,7 +74,43 @@ impl EventKind {
     }
 }
 
-/// An event to insert.
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventSubject {
+    /// A version of a file.
+    File { id: FileId, version: i32 },
+    /// A webhook, which has no versions.
+    Webhook(WebhookId),
+}
+
+impl EventSubject {
+    /// Converts the columns of an event. In an event about a webhook, `file_id` is the id of the webhook: the column
+    /// is not nullable, and the previous version reads it.
+    pub(super) fn from_columns(kind: EventKind, file_id: FileId, version: i32) -> Self {
+        match kind == EventKind::WebhookDisabled {
+            true => Self::Webhook(WebhookId::from_uuid(file_id.as_uuid())),
+            false => Self::File { id: file_id, version },
+        }
+    }
+
+    /// Returns the id for the column `file_id`, and the version.
+    pub(super) fn into_columns(self) -> (FileId, i32) {
+        match self {
+            Self::File { id, version } => (id, version),
+            Self::Webhook(id) => (FileId::from_uuid(id.as_uuid()), 0),
+        }
+    }
+
+    /// Returns the id of the file, if the event is about one.
+    pub fn file(self) -> Option<FileId> {
+        match self {
+            Self::File { id, .. } => Some(id),
+            Self::Webhook(_) => None,
+        }
+    }
+}
+
+/// An event about a file to insert.
 #[derive(Debug, Clone)]
 pub struct Event {
     pub kind: EventKind,
@@ -170,8 +210,28 @@ impl PositionRow {
 /// The same transaction must change the readers of a file before it inserts events, because events copy the
 /// current readers.
 pub async fn insert(tx: &mut TenantTx, events: &[Event]) -> Result<(), DbError> {
+    insert_rows(tx, events.iter().map(EventRow::from).collect()).await
+}
+
+/// Inserts the event of a disabled webhook. Only admins see it.
+pub async fn insert_webhook_disabled(tx: &mut TenantTx, webhook: WebhookId) -> Result<(), DbError> {
+    let (file_id, version) = EventSubject::Webhook(webhook).into_columns();
+    let actor = Actor::system();
+    let row = EventRow {
+        kind: EventKind::WebhookDisabled.number(),
+        file_id,
+        version,
+        actor_id: &actor.id,
+        // No caller has this id.
+        owner_id: "",
+        audience: audience(Visibility::Owner),
+        readers: &[],
+    };
+    insert_rows(tx, vec![row]).await
+}
+
+async fn insert_rows(tx: &mut TenantTx, rows: Vec<EventRow<'_>>) -> Result<(), DbError> {
     const OPERATION: &str = "insert events";
-    let rows: Vec<EventRow<'_>> = events.iter().map(EventRow::from).collect();
     // A batch, with the readers of each file.
     let last: Option<PositionRow> = statement(
         OPERATION,

@@ -8,7 +8,7 @@ use diesel::{
 
 use super::{
     DbError, TenantTx,
-    files::FileRow,
+    file_rows::FileRow,
     schema::{file_tags, files, versions},
     sql::{OfTenant as _, now, query},
 };

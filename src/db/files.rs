@@ -1,9 +1,9 @@
-//! Files: the record, and the columns of the current version that lists and access checks need.
+//! Files: the record, and the columns of the current version that lists and access checks need. `file_rows.rs`
+//! converts their rows.
 
 use diesel::{
     BoolExpressionMethods as _, ExpressionMethods as _, IntoSql as _, NullableExpressionMethods as _,
-    PgAnyJsonExpressionMethods as _, QueryDsl as _, Queryable, QueryableByName, Selectable,
-    SelectableHelper as _,
+    PgAnyJsonExpressionMethods as _, QueryDsl as _, Queryable, SelectableHelper as _,
     dsl::{case_when, exists},
     sql_types::{Bool, Integer, Jsonb, Nullable, Record, Text, Timestamptz, Uuid as SqlUuid},
 };
@@ -11,143 +11,20 @@ use uuid::Uuid;
 
 use super::{
     DbError, SystemTx, TenantTx, Viewer,
+    file_rows::{COLUMNS, FileRow, basic_row},
     schema::{file_readers, files, uploads},
     sql::{
-        AcrossTenants as _, Damage, IsOfViewer, OfTenant as _, Readable, days, greatest, literal, now,
-        now_plus, query, sql, statement,
+        AcrossTenants as _, IsOfViewer, OfTenant as _, days, greatest, literal, now, now_plus, query, sql,
+        statement,
     },
 };
 use crate::domain::{
-    clock::{TIMESTAMP_MAX, Timestamp},
-    digest::Digest,
-    file::{ContentState, File, LegalHold, ScanStatus, StateReason, Trash, Visibility},
+    clock::Timestamp,
+    file::File,
     ids::{FileId, TenantId},
-    media_type::MediaKind,
     policy::WriteRule,
     upload::UploadState,
 };
-
-/// The columns of [`FileRow`] in SQL text, where the table is called `f`.
-pub(super) const COLUMNS: &str = "f.tenant_id, f.id, f.owner_id, f.created_by, f.updated_by, f.name, \
-    f.original_name, f.category, f.title, f.description, f.metadata, f.visibility, f.version, f.content_state, \
-    f.scan_status, f.mime_type, f.declared_mime_type, f.media_kind, f.size_bytes, f.sha256, f.revision, \
-    f.create_time, f.update_time, f.delete_time, f.purge_time, f.archive_time, f.expire_time, f.deletion_time, \
-    f.retain_until_time, f.hold_time, f.hold_by, f.hold_reason, f.state_reason";
-
-/// The same columns without the description and the metadata, which can be large.
-pub(super) const BASIC_COLUMNS: &str = "f.tenant_id, f.id, f.owner_id, f.created_by, f.updated_by, f.name, \
-    f.original_name, f.category, f.title, ''::text AS description, '{}'::jsonb AS metadata, f.visibility, \
-    f.version, f.content_state, f.scan_status, f.mime_type, f.declared_mime_type, f.media_kind, f.size_bytes, \
-    f.sha256, f.revision, f.create_time, f.update_time, f.delete_time, f.purge_time, f.archive_time, \
-    f.expire_time, f.deletion_time, f.retain_until_time, f.hold_time, f.hold_by, f.hold_reason, f.state_reason";
-
-/// A row of `files`. A column that cannot be read damages the record and not the query; see
-/// [`into_file`](Self::into_file).
-#[derive(Queryable, QueryableByName, Selectable)]
-#[diesel(table_name = files, check_for_backend(diesel::pg::Pg))]
-pub(super) struct FileRow {
-    tenant_id: TenantId,
-    id: FileId,
-    owner_id: String,
-    created_by: String,
-    updated_by: String,
-    name: String,
-    original_name: String,
-    category: String,
-    title: String,
-    description: String,
-    metadata: Readable<serde_json::Value>,
-    visibility: Readable<Visibility>,
-    version: i32,
-    content_state: Readable<ContentState>,
-    scan_status: Readable<ScanStatus>,
-    mime_type: String,
-    declared_mime_type: String,
-    media_kind: Readable<MediaKind>,
-    size_bytes: i64,
-    sha256: Readable<Option<Digest>>,
-    revision: i64,
-    create_time: Readable<Timestamp>,
-    update_time: Readable<Timestamp>,
-    delete_time: Readable<Option<Timestamp>>,
-    purge_time: Readable<Option<Timestamp>>,
-    archive_time: Readable<Option<Timestamp>>,
-    expire_time: Readable<Option<Timestamp>>,
-    deletion_time: Readable<Option<Timestamp>>,
-    retain_until_time: Readable<Option<Timestamp>>,
-    hold_time: Readable<Option<Timestamp>>,
-    hold_by: Option<String>,
-    hold_reason: Option<String>,
-    state_reason: Readable<Option<StateReason>>,
-}
-
-impl FileRow {
-    /// Converts the row to a file without tags and attachments, which are in other tables.
-    ///
-    /// If columns cannot be read, the file is in state ERROR, for the reason that its record is damaged. Their
-    /// values are replaced with those that protect the file best: the narrowest visibility and the latest
-    /// times.
-    pub(super) fn into_file(self) -> File {
-        let mut damage = Damage::default();
-        let d = &mut damage;
-        let latest = Some(TIMESTAMP_MAX);
-        let null = serde_json::Value::Null;
-        let metadata = match self.metadata.or_damaged("metadata", d, null) {
-            serde_json::Value::Object(metadata) => metadata,
-            _ => {
-                d.add("metadata", "is not an object");
-                serde_json::Map::new()
-            }
-        };
-        let delete_time = self.delete_time.or_damaged("delete_time", d, latest);
-        let purge_time = self.purge_time.or_damaged("purge_time", d, latest);
-        let hold_time = self.hold_time.or_damaged("hold_time", d, latest);
-        let mut file = File {
-            id: self.id,
-            tenant_id: self.tenant_id,
-            owner_id: self.owner_id,
-            created_by: self.created_by,
-            updated_by: self.updated_by,
-            name: self.name,
-            original_name: self.original_name,
-            category: self.category,
-            title: self.title,
-            description: self.description,
-            metadata,
-            tags: Vec::new(),
-            attachments: Vec::new(),
-            visibility: self.visibility.or_damaged("visibility", d, Visibility::Owner),
-            version: self.version,
-            content_state: self.content_state.or_damaged("content_state", d, ContentState::Error),
-            scan_status: self.scan_status.or_damaged("scan_status", d, ScanStatus::NotScanned),
-            mime_type: self.mime_type,
-            declared_mime_type: self.declared_mime_type,
-            media_kind: self.media_kind.or_damaged("media_kind", d, MediaKind::Other),
-            size_bytes: u64::try_from(self.size_bytes).unwrap_or_else(|error| {
-                d.add("size_bytes", error);
-                0
-            }),
-            sha256: self.sha256.or_damaged("sha256", d, None),
-            revision: self.revision,
-            create_time: self.create_time.or_damaged("create_time", d, TIMESTAMP_MAX),
-            update_time: self.update_time.or_damaged("update_time", d, TIMESTAMP_MAX),
-            trash: delete_time
-                .zip(purge_time)
-                .map(|(delete_time, purge_time)| Trash { delete_time, purge_time }),
-            archive_time: self.archive_time.or_damaged("archive_time", d, latest),
-            expire_time: self.expire_time.or_damaged("expire_time", d, latest),
-            deletion_time: self.deletion_time.or_damaged("deletion_time", d, latest),
-            retain_until_time: self.retain_until_time.or_damaged("retain_until_time", d, latest),
-            hold: LegalHold::from_columns(hold_time, self.hold_by, self.hold_reason),
-            access: None,
-            state_reason: self.state_reason.or_damaged("state_reason", d, None),
-        };
-        if let Some(columns) = damage.found() {
-            file.mark_record_damaged(&columns);
-        }
-        file
-    }
-}
 
 /// A file that is visible to the viewer.
 #[derive(Debug, Clone)]
@@ -178,47 +55,6 @@ macro_rules! visible_files {
                     .filter(IsOfViewer::new(file_readers::principal)),
             ),
         ))
-    };
-}
-
-/// The columns of [`FileRow`] in a query, without the description and the metadata.
-macro_rules! basic_row {
-    () => {
-        (
-            files::tenant_id,
-            files::id,
-            files::owner_id,
-            files::created_by,
-            files::updated_by,
-            files::name,
-            files::original_name,
-            files::category,
-            files::title,
-            "".into_sql::<Text>(),
-            serde_json::json!({}).into_sql::<Jsonb>(),
-            files::visibility,
-            files::version,
-            files::content_state,
-            files::scan_status,
-            files::mime_type,
-            files::declared_mime_type,
-            files::media_kind,
-            files::size_bytes,
-            files::sha256,
-            files::revision,
-            files::create_time,
-            files::update_time,
-            files::delete_time,
-            files::purge_time,
-            files::archive_time,
-            files::expire_time,
-            files::deletion_time,
-            files::retain_until_time,
-            files::hold_time,
-            files::hold_by,
-            files::hold_reason,
-            files::state_reason,
-        )
     };
 }
 

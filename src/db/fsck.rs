@@ -155,7 +155,7 @@ fn is_not_being_deleted() -> &'static str {
     )
 }
 
-/// Returns quota rows that differ from the stored files and open uploads.
+/// Returns quota rows that differ from the stored files, the open uploads and the objects that are pending deletion.
 pub async fn list_quota_drifts(tx: &mut SystemTx) -> Result<Vec<QuotaDrift>, DbError> {
     // Outer joins of aggregates.
     let text = sql!(
@@ -166,7 +166,9 @@ pub async fn list_quota_drifts(tx: &mut SystemTx) -> Result<Vec<QuotaDrift>, DbE
              SELECT tenant_id, sum(reserved_bytes)::bigint AS bytes, count(*) FILTER (WHERE NOT is_version) AS uploads
              FROM uploads WHERE state = {open} GROUP BY tenant_id
          ), scheduled AS (
-             SELECT tenant_id, sum(size_bytes)::bigint AS bytes FROM blobs WHERE delete_after IS NOT NULL
+             SELECT tenant_id, sum(size_bytes)::bigint AS bytes
+             FROM (SELECT tenant_id, size_bytes FROM blobs WHERE delete_after IS NOT NULL
+                   UNION ALL SELECT tenant_id, size_bytes FROM stray_objects) AS pending
              GROUP BY tenant_id
          ), totals AS (
              SELECT q.tenant_id, q.used_bytes, coalesce(c.bytes, 0) AS charged_bytes, q.file_count,

@@ -8,14 +8,11 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::{Database, DbError, DbErrorKind, TransactionId, TransactionOutcome, audit_entries, blobs};
-use crate::{
-    admission::Holder,
-    domain::{
-        clock::Timestamp,
-        ids::{BlobId, TenantId},
-    },
+use super::{
+    Database, DbError, DbErrorKind, TransactionOutcome, audit_entries, blobs,
+    evidence::{Evidence, WrittenRow},
 };
+use crate::admission::Holder;
 
 /// The time limit for looking up the outcome. It is shorter than the default deadline of a unary call, so that
 /// its caller gets the result.
@@ -26,24 +23,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 
 /// The maximum pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-
-/// A row that exists only if the transaction was committed.
-#[derive(Debug, Clone, Copy)]
-pub enum WrittenRow {
-    /// The transaction's audit entry of this time. Every mutation writes one.
-    AuditEntry(Timestamp),
-    /// The blob of an upload.
-    Blob(BlobId),
-}
-
-/// The data by which the outcome of a transaction can be looked up.
-#[derive(Debug, Clone)]
-pub(super) struct Evidence {
-    pub(super) transaction: TransactionId,
-    pub(super) tenant: TenantId,
-    /// `None` for a transaction that wrote no row on which its result depends.
-    pub(super) row: Option<WrittenRow>,
-}
 
 impl Database {
     /// Looks up the outcome of a transaction whose COMMIT failed with `lost`.

@@ -8,10 +8,12 @@
 //! There is no trait for the database: row-level security is part of the product, and the tests use a real
 //! server.
 
+pub mod admission_data;
 pub mod attachments;
 pub mod audit_entries;
 pub mod blobs;
 pub mod commit;
+mod commit_rows;
 pub mod committed_file;
 mod connect;
 pub mod content_states;
@@ -21,13 +23,16 @@ mod error;
 mod event_hints;
 pub mod event_stream;
 pub mod events;
+mod evidence;
 pub mod expiring_files;
 mod failover;
 pub mod file_copies;
 pub mod file_owners;
 pub mod file_readers;
+mod file_rows;
 pub mod file_tags;
 pub mod files;
+pub mod finished_upload;
 pub mod fsck;
 pub mod idempotency_keys;
 pub mod imports;
@@ -44,6 +49,7 @@ mod roles;
 pub mod schedules;
 mod schema;
 mod sql;
+pub mod storage_breakers;
 pub mod storage_classes;
 pub mod stray_objects;
 pub mod sweep_candidates;
@@ -53,6 +59,7 @@ pub mod tenant_records;
 mod tenant_tx;
 pub mod tenants;
 pub mod tombstones;
+pub mod upload_completions;
 pub mod upload_parts;
 pub mod uploads;
 pub mod usage_counters;
@@ -65,18 +72,18 @@ use std::{sync::Arc, time::Duration};
 
 pub use error::{Constraint, DbError, DbErrorKind};
 pub use event_hints::EventHints;
-pub use lost_commit::WrittenRow;
+pub use evidence::{TransactionId, WrittenRow};
 pub use migrate::SchemaError;
 pub use pool::PoolStatus;
 pub use pooler::PoolerError;
 pub use roles::RoleError;
 pub use system_tx::{SystemTx, TransactionOutcome};
-pub use tenant_tx::{TenantTx, TransactionId, Viewer};
+pub use tenant_tx::{TenantTx, Viewer};
 
 use crate::{
     admission::Holder,
     domain::{
-        clock::{Clock, Timestamp},
+        clock::{Clock, ClockOffset, Timestamp},
         ids::TenantId,
     },
 };
@@ -225,6 +232,16 @@ impl Database {
             ));
         }
         Ok(())
+    }
+
+    /// Measures the database's clock against a clock of this process.
+    pub async fn measure_clock(&self, local: &dyn Clock) -> Result<ClockOffset, DbError> {
+        let mut tx = self.system_tx().await?;
+        let start = local.now();
+        let time = tx.wall_clock_time().await?;
+        let error_max = (local.now() - start) / 2;
+        tx.commit().await?;
+        Ok(ClockOffset { offset: time - start - error_max, error_max })
     }
 
     /// Returns the notifier for events that this process commits.

@@ -201,6 +201,30 @@ pub async fn retarget(
     Ok(query("retarget upload", update).execute(tx.connection()?).await? == 1)
 }
 
+/// Replaces the multipart upload, the blob and the key of an open upload whose lease is held and has not expired.
+/// Returns whether the upload had the former multipart upload.
+///
+/// A completion of the former multipart upload that is still running then writes to the former key, which nothing
+/// references.
+pub async fn replace_multipart(
+    tx: &mut TenantTx,
+    lease: UploadLease,
+    former_multipart_id: &str,
+    blob: BlobId,
+    key: &ObjectKey,
+    multipart_id: &str,
+) -> Result<bool, DbError> {
+    let former = held_upload!(tx, lease)
+        .filter(uploads::lease_expire_time.gt(now()))
+        .filter(uploads::multipart_id.eq(former_multipart_id));
+    let update = diesel::update(former).set((
+        uploads::blob_id.eq(blob),
+        uploads::storage_key.eq(key),
+        uploads::multipart_id.eq(multipart_id),
+    ));
+    Ok(query("replace multipart upload", update).execute(tx.connection()?).await? == 1)
+}
+
 /// Counts open uploads of the tenant, or of one creator, up to `count_max`. Includes uploads whose lease has
 /// expired and that no tick has abandoned yet, because their bytes are still in the store.
 pub async fn count_open(

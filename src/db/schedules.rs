@@ -3,7 +3,7 @@
 
 use diesel::{
     ExpressionMethods as _, QueryDsl as _, QueryableByName,
-    sql_types::{Array, Interval, Text},
+    sql_types::{Array, Double, Interval, Text},
 };
 
 use super::{
@@ -35,14 +35,44 @@ pub async fn claim_due(
     // An `unnest` batch.
     statement(
         "claim due ticks",
-        "INSERT INTO schedules (name, next_time, last_time)
-         SELECT name, app.now() + $1, app.now() FROM unnest($2) AS n (name)
+        "INSERT INTO schedules (name, next_time, last_time, done_time)
+         SELECT name, app.now() + $1, app.now(), app.now() FROM unnest($2) AS n (name)
          ON CONFLICT (name) DO UPDATE SET next_time = excluded.next_time, last_time = excluded.last_time
             WHERE schedules.next_time <= excluded.last_time
          RETURNING name, next_time",
     )
     .bind::<Interval, _>(seconds_u64(interval_seconds))
     .bind::<Array<Text>, _>(names)
+    .load(tx.connection()?)
+    .await
+}
+
+/// Records that a tick ended without an error.
+pub async fn record_done(tx: &mut SystemTx, name: &str) -> Result<(), DbError> {
+    let done = diesel::update(schedules::table.filter(schedules::name.eq(name)));
+    let update = done.set(schedules::done_time.eq(now()));
+    query("record end of tick", update).execute(tx.connection()?).await.map(|_| ())
+}
+
+/// The age of a tick.
+#[derive(Debug, Clone, PartialEq, QueryableByName)]
+#[diesel(table_name = schedules)]
+pub struct TickAge {
+    pub name: String,
+    /// The time since the tick last ended without an error, or since it was first claimed, in seconds.
+    #[diesel(sql_type = Double)]
+    pub age_seconds: f64,
+}
+
+/// Returns the ages of those of the given ticks that were claimed before.
+pub async fn list_ages(tx: &mut SystemTx, names: &[&str]) -> Result<Vec<TickAge>, DbError> {
+    // A number of seconds.
+    statement(
+        "list ages of ticks",
+        "SELECT name, greatest(0, extract(epoch FROM app.now() - done_time))::double precision AS age_seconds
+         FROM schedules WHERE name = ANY ($1)",
+    )
+    .bind::<Array<Text>, _>(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
     .load(tx.connection()?)
     .await
 }

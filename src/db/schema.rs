@@ -208,6 +208,7 @@ diesel::table! {
         lease_expire_time -> Nullable<Timestamptz>,
         last_error -> Text,
         enqueue_time -> Timestamptz,
+        dependency_failures -> Integer,
     }
 }
 
@@ -241,6 +242,18 @@ diesel::table! {
         name -> Text,
         next_time -> Timestamptz,
         last_time -> Timestamptz,
+        done_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    storage_breakers (process_id, provider) {
+        process_id -> Uuid,
+        provider -> Text,
+        state -> SmallInt,
+        failure_count -> Integer,
+        last_error -> Text,
+        report_time -> Timestamptz,
     }
 }
 
@@ -252,6 +265,7 @@ diesel::table! {
         may_be_unfinished -> Bool,
         delete_after -> Timestamptz,
         is_being_deleted -> Bool,
+        size_bytes -> BigInt,
     }
 }
 
@@ -345,6 +359,7 @@ diesel::table! {
         staging_key -> Nullable<Text>,
         renewed_part_count -> Integer,
         restart_count -> Integer,
+        completion -> Nullable<Jsonb>,
     }
 }
 
@@ -451,6 +466,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     jobs,
     quotas,
     schedules,
+    storage_breakers,
     stray_objects,
     sweep_candidates,
     sweeps,

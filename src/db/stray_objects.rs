@@ -1,19 +1,22 @@
 //! Stray objects: objects that no blob references, with the time of their deletion. They are copies in
 //! progress, and originals whose blob was moved. After a crash the row remains, so the object is still
 //! deleted.
+//!
+//! A trigger counts their bytes in the row of the quota and locks it. Inserting and deleting them must therefore be
+//! the last changes of a transaction.
 
 use diesel::{
-    ExpressionMethods as _, Insertable, IntoSql as _, QueryDsl as _, Queryable, Selectable,
+    ExpressionMethods as _, Insertable, IntoSql as _, QueryDsl as _, Queryable, QueryableByName, Selectable,
     SelectableHelper as _,
     dsl::{exists, not},
-    sql_types::{Record, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{BigInt, Integer, Record, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
 use super::{
-    DbError, SystemTx,
+    DbError, SystemTx, TenantTx,
     schema::{blobs, stray_objects},
-    sql::{self, AcrossTenants as _, OfTenant as _, least, now, now_plus, query},
+    sql::{self, AcrossTenants as _, OfTenant as _, least, now, now_plus, query, statement},
 };
 use crate::domain::{clock::Timestamp, ids::TenantId, object_key::ObjectKey};
 
@@ -30,6 +33,8 @@ pub struct StrayObject {
     pub key: ObjectKey,
     /// Whether an incomplete multipart upload of this key may exist.
     pub may_be_unfinished: bool,
+    /// Its size, or the size that the copy will have. It counts as pending deletion.
+    pub size_bytes: i64,
 }
 
 /// Selects the row of an object.
@@ -129,6 +134,36 @@ pub async fn list_due(
         .limit(limit)
         .select(DueStrayObject::as_select());
     query("list due stray objects", page).load(tx.connection()?).await
+}
+
+/// Makes originals of moved blobs of the tenant due after the given number of hours, if they are due later; at most
+/// `limit`. Returns their number and total size in bytes.
+pub async fn make_originals_due(tx: &mut TenantTx, hours: u32, limit: i64) -> Result<(i64, i64), DbError> {
+    // The query builder cannot update the rows of a limited subquery of the same table. A copy that may be
+    // unfinished is in progress.
+    let sizes: Vec<SizeRow> = statement(
+        "make originals due",
+        "UPDATE stray_objects SET delete_after = app.now() + make_interval(hours => $2)
+         WHERE tenant_id = $1 AND (storage_key, provider) IN (
+             SELECT storage_key, provider FROM stray_objects
+             WHERE tenant_id = $1 AND NOT may_be_unfinished
+               AND delete_after > app.now() + make_interval(hours => $2)
+             ORDER BY delete_after LIMIT $3)
+         RETURNING size_bytes",
+    )
+    .bind::<SqlUuid, _>(tx.tenant())
+    .bind::<Integer, _>(i32::try_from(hours).unwrap_or(i32::MAX))
+    .bind::<BigInt, _>(limit)
+    .load(tx.connection()?)
+    .await?;
+    let bytes = sizes.iter().map(|row| row.size_bytes).sum();
+    Ok((i64::try_from(sizes.len()).unwrap_or(i64::MAX), bytes))
+}
+
+#[derive(QueryableByName)]
+#[diesel(table_name = stray_objects)]
+struct SizeRow {
+    size_bytes: i64,
 }
 
 /// Makes all stray objects of a tenant due immediately. Returns their number.

@@ -4,13 +4,13 @@
 use diesel_async::AsyncPgConnection;
 
 use super::{
-    Database, DbError, WrittenRow,
-    lost_commit::Evidence,
+    Database, DbError,
+    evidence::{Evidence, TransactionId, WrittenRow},
     pool::Connection,
-    sql::{current_setting, pg_xact_status, query},
-    tenant_tx::{TransactionId, append_transaction_settings, begin_with, commit},
+    sql::{clock_timestamp, current_setting, pg_xact_status, query},
+    tenant_tx::{append_transaction_settings, begin_with, commit},
 };
-use crate::domain::ids::TenantId;
+use crate::domain::{clock::Timestamp, ids::TenantId};
 
 /// The outcome of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,11 @@ impl SystemTx {
             Some(connection) => commit(connection).await,
             None => Err(DbError::corrupt("commit transaction", "the transaction has ended")),
         }
+    }
+
+    /// Returns the current time by the database's clock, also under a test clock.
+    pub(super) async fn wall_clock_time(&mut self) -> Result<Timestamp, DbError> {
+        query("measure the clock", diesel::select(clock_timestamp())).one(self.connection()?).await
     }
 
     /// Returns whether the transaction rejects writes.

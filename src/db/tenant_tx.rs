@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use tracing::{Instrument as _, info_span};
 
 use super::{
-    Database, DbError, WrittenRow,
-    lost_commit::Evidence,
+    Database, DbError,
+    evidence::{Evidence, TransactionId, WrittenRow},
     pool::Connection,
-    sql::{now, pg_current_xact_id, query, xid::Xid},
+    sql::{now, pg_current_xact_id, query},
 };
 use crate::{
     admission::{CallerKey, Holder},
@@ -76,17 +76,6 @@ impl Viewer {
 
     pub(super) fn principals(&self) -> &[String] {
         &self.principals
-    }
-}
-
-/// The PostgreSQL id of a transaction.
-#[derive(Debug, Clone)]
-pub struct TransactionId(pub(super) Xid);
-
-impl TransactionId {
-    /// Parses an id that a function of the database returned as text.
-    pub(super) fn parse(operation: &'static str, text: &str) -> Result<Self, DbError> {
-        text.parse().map(|number| Self(Xid(number))).map_err(|error| DbError::corrupt(operation, error))
     }
 }
 

@@ -61,7 +61,8 @@ pub async fn list(tx: &mut TenantTx, upload: UploadId) -> Result<Vec<StoredPart>
     rows.into_iter().map(Row::into_part).collect()
 }
 
-/// Records a part, in one statement. Returns false if the lease was lost or has expired. Renews the lease if the
+/// Records a part of the multipart upload with this id, in one statement. Returns false if the lease was lost or has
+/// expired, or if the upload has another multipart upload now. Renews the lease if the
 /// upload had fewer parts before: a part that is written again is no progress.
 ///
 /// Replaces a part with the same number that an earlier writer left after a gap. `sniffed_mime_type` is used
@@ -69,6 +70,7 @@ pub async fn list(tx: &mut TenantTx, upload: UploadId) -> Result<Vec<StoredPart>
 pub async fn record(
     tx: &mut TenantTx,
     lease: UploadLease,
+    multipart_id: &str,
     part: &StoredPart,
     sniffed_mime_type: Option<&str>,
     lease_seconds: u32,
@@ -81,7 +83,7 @@ pub async fn record(
                  renewed_part_count = greatest(renewed_part_count, $6),
                  sniffed_mime_type = CASE $6 WHEN 1 THEN $2 ELSE sniffed_mime_type END
              WHERE tenant_id = $3 AND id = $4 AND lease_epoch = $5 AND state = {open}
-               AND lease_expire_time > app.now()
+               AND lease_expire_time > app.now() AND multipart_id = $11
              RETURNING tenant_id, id)
          INSERT INTO upload_parts (tenant_id, upload_id, number, size_bytes, etag, crc64nvme, sha256_state)
          SELECT tenant_id, id, $6, $7, $8, $9, $10 FROM renewed
@@ -101,6 +103,7 @@ pub async fn record(
         .bind::<Text, _>(part.etag.clone())
         .bind::<Binary, _>(part.crc64nvme)
         .bind::<Binary, _>(part.sha256_state.clone())
+        .bind::<Text, _>(multipart_id.to_owned())
         .execute(tx.connection()?)
         .await?;
     Ok(recorded == 1)

@@ -159,6 +159,14 @@ pub async fn is_lease_held(tx: &mut TenantTx, lease: UploadLease) -> Result<bool
     query("check lease", diesel::select(exists(held))).one(tx.connection()?).await
 }
 
+/// Returns the id of the multipart upload of an upload whose lease was neither lost nor has expired.
+pub async fn get_held_multipart_id(tx: &mut TenantTx, lease: UploadLease) -> Result<Option<String>, DbError> {
+    let held = held_upload!(tx, lease).filter(uploads::lease_expire_time.gt(now()));
+    let id = held.select(uploads::multipart_id);
+    let id: Option<Option<String>> = query("get multipart id", id).first(tx.connection()?).await?;
+    Ok(id.flatten())
+}
+
 /// Changes the reserved bytes by `by_bytes`, which may be negative. Returns false if the lease was lost or has
 /// expired, because such an upload can no longer be committed.
 pub async fn adjust_reservation(
@@ -280,6 +288,26 @@ pub async fn list_expired(
         .limit(limit)
         .select(ExpiredUpload::as_select());
     query("list expired uploads", page).load(tx.connection()?).await
+}
+
+/// Returns open uploads of all providers whose lease has expired, after a position, ordered by expiry time.
+pub async fn list_expired_open(
+    tx: &mut SystemTx,
+    after: Option<ExpiredUploadCursor>,
+    limit: i64,
+) -> Result<Vec<ExpiredUpload>, DbError> {
+    type Position = Record<(Timestamptz, SqlUuid, SqlUuid)>;
+    let after = after.unwrap_or(ExpiredUploadCursor::START);
+    let position = (uploads::lease_expire_time, uploads::tenant_id, uploads::id);
+    let page = uploads::table
+        .across_tenants()
+        .filter(uploads::state.eq(UploadState::Open))
+        .filter(uploads::lease_expire_time.le(now()))
+        .filter(position.into_sql::<Position>().gt((after.lease_expire_time, after.tenant, after.upload)))
+        .order(position)
+        .limit(limit)
+        .select(ExpiredUpload::as_select());
+    query("list expired open uploads", page).load(tx.connection()?).await
 }
 
 /// Returns uploads of one tenant that are open or abandoned with bytes left in the store, regardless of their

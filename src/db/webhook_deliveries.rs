@@ -9,7 +9,7 @@ use diesel::{
 use super::{
     DbError, SystemTx, TenantTx,
     event_stream::StoredEvent,
-    events::{EventKind, position_number, position_of},
+    events::{EventKind, EventSubject, position_number, position_of},
     schema::webhook_deliveries,
     sql::{
         AcrossTenants as _, OfTenant as _, days, literal, now, now_minus, query,
@@ -64,8 +64,7 @@ impl Row {
             event: StoredEvent {
                 position: position_of("read webhook delivery", self.position_xid, self.position_n)?,
                 kind: self.kind,
-                file: self.file_id,
-                version: self.version,
+                subject: EventSubject::from_columns(self.kind, self.file_id, self.version),
                 actor_id: self.actor_id,
                 create_time: self.event_time,
             },
@@ -96,6 +95,7 @@ pub async fn insert_dead_letter(
     attempts: i32,
     error: &str,
 ) -> Result<(), DbError> {
+    let (file_id, version) = event.subject.into_columns();
     let upsert = diesel::insert_into(webhook_deliveries::table)
         .values((
             webhook_deliveries::tenant_id.eq(tx.tenant()),
@@ -103,8 +103,8 @@ pub async fn insert_dead_letter(
             webhook_deliveries::position_xid.eq(Xid(event.position.xid)),
             webhook_deliveries::position_n.eq(position_number(event.position)),
             webhook_deliveries::kind.eq(event.kind),
-            webhook_deliveries::file_id.eq(event.file),
-            webhook_deliveries::version.eq(event.version),
+            webhook_deliveries::file_id.eq(file_id),
+            webhook_deliveries::version.eq(version),
             webhook_deliveries::actor_id.eq(&event.actor_id),
             webhook_deliveries::event_time.eq(event.create_time),
             webhook_deliveries::state.eq(DeliveryState::Dead),

@@ -3,7 +3,7 @@
 use super::text::extension;
 
 /// The content of one type: its registered name, or the most common one, and its aliases.
-const ALIASES: [(&str, &[&str]); 31] = [
+const ALIASES: [(&str, &[&str]); 33] = [
     ("application/gzip", &["application/x-gzip"]),
     ("application/json", &["text/json"]),
     ("application/pdf", &["application/x-pdf"]),
@@ -18,6 +18,7 @@ const ALIASES: [(&str, &[&str]); 31] = [
     ("audio/flac", &["audio/x-flac"]),
     ("audio/mp4", &["audio/m4a", "audio/x-m4a"]),
     ("audio/mpeg", &["audio/mp3", "audio/x-mp3", "audio/x-mpeg"]),
+    ("audio/ogg", &["audio/opus", "audio/x-ogg"]),
     ("audio/x-aiff", &["audio/aiff"]),
     ("audio/x-wav", &["audio/wav", "audio/wave", "audio/vnd.wave", "audio/x-pn-wav"]),
     ("image/bmp", &["image/x-bmp", "image/x-ms-bmp"]),
@@ -36,6 +37,7 @@ const ALIASES: [(&str, &[&str]); 31] = [
     ("text/tab-separated-values", &["text/tsv"]),
     ("text/vcard", &["text/x-vcard", "text/directory"]),
     ("text/xml", &["application/xml"]),
+    ("video/mp4", &["video/x-m4v", "video/m4v"]),
     ("video/quicktime", &["video/x-quicktime"]),
     ("video/x-msvideo", &["video/avi", "video/msvideo"]),
 ];
@@ -124,15 +126,18 @@ fn binary_type(extension: &str) -> Option<&'static str> {
         "bmp" => "image/bmp",
         "ico" => "image/vnd.microsoft.icon",
         "mp4" | "m4v" => "video/mp4",
+        "3gp" => "video/3gpp",
+        "ogv" => "video/ogg",
         "webm" => "video/webm",
         "mov" => "video/quicktime",
         "mkv" => "video/x-matroska",
         "avi" => "video/x-msvideo",
         "mp3" => "audio/mpeg",
-        "m4a" => "audio/mp4",
+        "m4a" | "m4b" => "audio/mp4",
+        "weba" => "audio/webm",
         "wav" => "audio/x-wav",
         "flac" => "audio/flac",
-        "ogg" | "oga" => "audio/ogg",
+        "ogg" | "oga" | "opus" => "audio/ogg",
         "aac" => "audio/aac",
         _ => return None,
     })
@@ -166,6 +171,8 @@ mod tests {
         assert!(!is_same_type("image/png", "image/jpeg"));
         assert_eq!(names_of_type("audio/m4a"), ["audio/mp4", "audio/m4a", "audio/x-m4a"]);
         assert_eq!(names_of_type("video/webm"), ["video/webm"]);
+        assert_eq!(canonical_name("audio/opus"), "audio/ogg");
+        assert_eq!(canonical_name("video/x-m4v"), "video/mp4");
     }
 
     #[test]

@@ -59,28 +59,47 @@ pub struct ResolvedType {
 /// Resolves the media type of the file with this name.
 ///
 /// A type that is detected in the bytes takes precedence over the declared one, because a declaration can be
-/// wrong or deceptive. Two kinds of bytes do not determine the type: containers (DOCX is a ZIP file), for which
-/// the declared type is used, and text (CSV, JSON, Markdown), for which the declared type is used, or else the
-/// extension of the name.
+/// wrong or deceptive. Three kinds of bytes do not determine the type: containers of documents (DOCX is a ZIP file),
+/// for which the declared type is used; and text (CSV, JSON, Markdown) and containers of audio and video (a voice
+/// memo can be an MP4 file), for which the declared type is used, or else the extension of the name.
 pub fn resolve_type(declared: &str, sniffed: Option<&str>, name: &str) -> ResolvedType {
     let declared = essence(declared);
     let keep = |mime_type: &str| ResolvedType { mime_type: mime_type.to_owned(), is_corrected: false };
     match (declared.as_str(), sniffed) {
-        ("" | UNKNOWN, Some(sniffed)) => keep(refine_text(sniffed, name)),
+        ("" | UNKNOWN, Some(sniffed)) => keep(refine(sniffed, name)),
         ("" | UNKNOWN, None) => keep(UNKNOWN),
         (declared, None) => keep(declared),
         (declared, Some(sniffed)) if is_same_type(declared, sniffed) && !is_text(declared) => keep(sniffed),
+        (declared, Some(sniffed)) if is_in_container(declared, sniffed) => keep(canonical_name(declared)),
         (declared, Some(sniffed)) if is_refinement(declared, sniffed) => keep(declared),
         (declared, Some(sniffed)) => ResolvedType {
-            mime_type: refine_text(sniffed, name).to_owned(),
+            mime_type: refine(sniffed, name).to_owned(),
             is_corrected: is_contradiction(declared, sniffed),
         },
     }
 }
 
-/// Returns the type of text from the extension of its name. Types of other bytes are unchanged.
-fn refine_text<'a>(sniffed: &'a str, name: &str) -> &'a str {
-    text_type_from_extension(name).filter(|_| is_text(sniffed)).unwrap_or(sniffed)
+/// Returns the type of text, or of a container of audio and video, from the extension of its name. Types of other
+/// bytes are unchanged.
+fn refine<'a>(sniffed: &'a str, name: &str) -> &'a str {
+    let by_extension = match is_text(sniffed) {
+        true => text_type_from_extension(name),
+        false => binary_type_from_extension(name).filter(|by_name| is_in_container(by_name, sniffed)),
+    };
+    by_extension.unwrap_or(sniffed)
+}
+
+/// Containers of audio, video or both. The first bytes do not show which; these are the detected types.
+const AUDIO_VIDEO_CONTAINERS: [&str; 5] =
+    ["video/mp4", "video/webm", "video/x-matroska", "video/3gpp", "audio/ogg"];
+
+/// Returns whether a type is one of the two of a detected container of audio and video.
+fn is_in_container(mime_type: &str, sniffed: &str) -> bool {
+    let mime_type = canonical_name(mime_type);
+    AUDIO_VIDEO_CONTAINERS.contains(&sniffed)
+        && matches!(family(mime_type), "audio" | "video")
+        && mime_type.split_once('/').map(|(_, subtype)| subtype)
+            == sniffed.split_once('/').map(|(_, subtype)| subtype)
 }
 
 /// Returns the media type that is checked against a list of allowed types.
@@ -203,6 +222,33 @@ mod tests {
             resolved("application/x-zip-compressed", Some(ZIP_CONTAINER)),
             (ZIP_CONTAINER.into(), false)
         );
+    }
+
+    #[test]
+    fn audio_in_a_video_container_is_audio() {
+        for (declared, name, sniffed, expected) in [
+            ("audio/mp4", "memo.mp4", "video/mp4", "audio/mp4"),
+            ("audio/x-m4a", "memo", "video/mp4", "audio/mp4"),
+            ("", "memo.m4a", "video/mp4", "audio/mp4"),
+            ("application/octet-stream", "memo.m4b", "video/mp4", "audio/mp4"),
+            ("audio/webm;codecs=opus", "memo", "video/webm", "audio/webm"),
+            ("", "memo.weba", "video/webm", "audio/webm"),
+            ("audio/3gpp", "memo.3gp", "video/3gpp", "audio/3gpp"),
+            ("video/ogg", "film.ogv", "audio/ogg", "video/ogg"),
+            ("audio/opus", "memo.opus", "audio/ogg", "audio/ogg"),
+            // The container is unchanged.
+            ("", "film.mp4", "video/mp4", "video/mp4"),
+            ("video/mp4", "memo.m4a", "video/mp4", "video/mp4"),
+            ("", "memo.mp3", "video/mp4", "video/mp4"),
+            ("audio/webm", "memo", "video/mp4", "video/mp4"),
+            // The bytes show that it is audio.
+            ("video/mp4", "memo.mp4", "audio/mp4", "audio/mp4"),
+        ] {
+            let resolved = resolve_type(declared, Some(sniffed), name);
+            assert_eq!(resolved.mime_type, expected, "{declared} {name} {sniffed}");
+        }
+        assert!(!resolve_type("audio/mp4", Some("video/mp4"), "").is_corrected);
+        assert!(resolve_type("audio/mpeg", Some("video/mp4"), "").is_corrected);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! crate. Time and random values are passed in.
 
 pub mod address_range;
+pub mod breaker;
 pub mod byte_range;
 pub mod caller;
 pub mod checksum;
@@ -15,6 +16,7 @@ pub mod file;
 pub mod file_fields;
 pub mod file_list;
 pub mod file_name;
+pub mod file_size_limits;
 pub mod file_transitions;
 pub mod file_update;
 pub mod ids;
@@ -27,6 +29,7 @@ pub mod percent;
 pub mod policy;
 pub mod principal;
 pub mod quota;
+pub mod role;
 pub mod sql_enum;
 pub mod storage_class;
 pub mod tenant_record;

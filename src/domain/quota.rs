@@ -1,7 +1,8 @@
 //! Quotas: limits, usage, and the level of usage.
 
 use super::{
-    clock::Timestamp, ids::TenantId, media_type::MediaKind, policy::FileSizeLimits, violations::Violations,
+    clock::Timestamp, file_size_limits::FileSizeLimits, ids::TenantId, media_type::MediaKind,
+    violations::Violations,
 };
 
 /// The quota of a tenant.
@@ -19,8 +20,8 @@ pub struct Quota {
     pub file_size_max_bytes: FileSizeLimits,
     pub ceiling_bytes: i64,
     pub ceiling_file_count: i64,
-    /// The bytes of purged files whose objects are not deleted yet. Absent in responses that earlier releases
-    /// stored.
+    /// The bytes of purged files, of replaced objects and of copies in progress, whose objects are not deleted yet.
+    /// Absent in responses that earlier releases stored.
     #[serde(default)]
     pub pending_deletion_bytes: i64,
     /// The maximum of these bytes, as a multiple of `limit_bytes`. More of them lower the bytes that can be stored.
@@ -74,16 +75,23 @@ pub const PENDING_DELETION_MULTIPLE_MAX: i64 = 6;
 
 impl Quota {
     /// Returns the number of bytes that can still be stored: those that are neither used nor reserved, unless too
-    /// many bytes of purged files are not deleted yet.
+    /// many bytes are pending deletion.
     pub fn available_bytes(&self) -> i64 {
         let free_bytes = self.limit_bytes - self.used_bytes - self.reserved_bytes;
         let excess_bytes = self.pending_deletion_bytes - self.pending_deletion_bytes_max();
         free_bytes.min(free_bytes - excess_bytes).max(0)
     }
 
-    /// Returns the number of bytes of purged files that do not lower [`Self::available_bytes`].
+    /// Returns the number of bytes pending deletion that do not lower [`Self::available_bytes`].
     pub fn pending_deletion_bytes_max(&self) -> i64 {
         self.limit_bytes.saturating_mul(self.pending_deletion_multiple)
+    }
+
+    /// Returns whether used, reserved and pending bytes together exceed the limit plus
+    /// [`Self::pending_deletion_bytes_max`].
+    pub fn has_excess_deletions(&self) -> bool {
+        let stored_bytes = self.used_bytes + self.reserved_bytes + self.pending_deletion_bytes;
+        stored_bytes > self.limit_bytes.saturating_add(self.pending_deletion_bytes_max())
     }
 
     /// Returns the used share of the limit, in percent.

@@ -43,6 +43,7 @@ pub(super) async fn metrics(State(state): State<EdgeState>) -> Response {
 fn to_json(health: &HealthState) -> Value {
     let component = |state: &ComponentState| match state {
         ComponentState::Up => json!({ "state": "up" }),
+        ComponentState::Degraded(reason) => json!({ "state": "degraded", "reason": reason }),
         ComponentState::Down(reason) => json!({ "state": "down", "reason": reason }),
     };
     let components: Map<_, _> =

@@ -6,7 +6,7 @@ use http::Extensions;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::status::status;
+use super::{arrivals::Arrivals, status::status};
 use crate::{
     admission::Holder,
     app::{App, Denial, Error, Principal, tenants::resolve::Newcomer},
@@ -77,6 +77,11 @@ impl StreamSender {
     pub(super) fn holder(&self) -> Result<Holder, Error> {
         let holder = self.extensions.get::<Holder>().copied();
         holder.ok_or_else(|| Error::internal("request has no holder"))
+    }
+
+    /// Returns the counter of the bytes that have arrived. Without a layer that counts, it counts none.
+    pub(super) fn arrivals(&self) -> Arrivals {
+        self.extensions.get::<Arrivals>().cloned().unwrap_or_default()
     }
 
     /// Returns the caller, and creates its tenant if this is its first call.

@@ -6,7 +6,7 @@ use crate::config::Config;
 const UPLOAD_SERVICE: &str = "/strongroom.v1.UploadService/";
 
 /// The RPC that sends one upload part per message.
-const PART_METHOD: &str = "/strongroom.v1.UploadService/UploadPart";
+pub(super) const PART_METHOD: &str = "/strongroom.v1.UploadService/UploadPart";
 
 /// Services whose messages contain the record or the bytes of a file.
 const FILE_SERVICES: [&str; 3] =
@@ -67,9 +67,14 @@ impl MessageLimits {
     }
 }
 
+/// Returns whether this method receives a stream of messages.
+pub(super) fn is_stream_of_requests(path: &str) -> bool {
+    STREAMING_METHODS.contains(&path)
+}
+
 /// Returns whether messages to this method may be compressed.
 pub(super) fn accepts_compression(path: &str) -> bool {
-    !STREAMING_METHODS.contains(&path)
+    !is_stream_of_requests(path)
 }
 
 #[cfg(test)]

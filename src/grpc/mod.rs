@@ -4,6 +4,7 @@
 //! To add an RPC, add its line to [`auth::access`], its deadline class to `layers/deadline.rs`, its
 //! conversions to `convert/`, and its method to the adapter of its service.
 
+mod arrivals;
 pub mod auth;
 mod call;
 mod connections;

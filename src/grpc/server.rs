@@ -1,6 +1,6 @@
 //! The server: its transport with all limits, and the stack of layers in reading order.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ use tonic_health::{
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
+use tower::Layer;
 
 use super::{
     auth::{Authenticator, layer::Auth},
@@ -23,8 +24,9 @@ use super::{
     health,
     imports::Imports,
     layers::{
-        Admit, AroundLayer, CallId, Deadline, DecodedMessages, DetailedErrors, Drain, HeaderLimit, InFlight,
-        Measure, MessageBudget, PanicBarrier, Suspension, Trace, UnreadResponses,
+        Admit, AroundLayer, ArrivalLimits, CallId, Deadline, DecodedMessages, DetailedErrors, Drain,
+        HeaderLimit, InFlight, Inner, Measure, MessageBudget, PanicBarrier, Suspension, Trace,
+        UnreadResponses,
     },
     message_limits::MessageLimits,
     policies::Policies,
@@ -35,7 +37,7 @@ use super::{
     webhooks::Webhooks,
 };
 use crate::{
-    app::{App, service_info::TransportLimits},
+    app::{App, service_info::TransportLimits, uploads::PaceLimits},
     config::{Config, ServerConfig, server::TlsConfig},
     proto::{
         self,
@@ -118,78 +120,99 @@ impl GrpcServer {
         let _guards = [&drain.started, &drain.expired, &close].map(|token| token.clone().drop_guard());
         let reporter = health::create_reporter(&self.health).await;
         let limits = MessageLimits::new(config);
-        let routes = self.routes(config, limits, reporter.clone())?;
+        let server = transport(&config.server)?
+            .layer(self.layers(config, limits, &drain))
+            .add_routes(self.routes(config, limits, reporter.clone())?);
         let incoming = accepted(listener, Limits::new(&config.server, &self.metrics, close.clone()));
-        let shared = self.shared_limits(config, limits);
-        let signal = async {
-            shutdown.await;
-            // Health first, so that load balancers detect the drain before clients are asked to close
-            // connections.
-            self.health.start_draining();
-            drain.started.cancel();
-        };
-        let serving = async {
-            transport(&config.server)?
-                // Every error and every line of the log below has the id.
-                .layer(AroundLayer(CallId(Arc::clone(self.app.ids()))))
-                // The layers below log inside the span of the request.
-                .layer(AroundLayer(Trace))
-                // Outside all layers that reject requests, so that rejected requests and panics are counted too.
-                .layer(AroundLayer(Measure(self.metrics.clone())))
-                // Inside the metrics, so that an error is counted under its final code.
-                .layer(AroundLayer(DetailedErrors(limits)))
-                // Before authentication, whose token may be what is too large.
-                .layer(AroundLayer(header_limit(&config.server)))
-                // Inside id, span and metrics, so that a panic is logged and counted.
-                .layer(AroundLayer(PanicBarrier))
-                // Before anything expensive: a token is verified only if its request may run.
-                .layer(AroundLayer(shared.in_flight))
-                // Around authentication, which may read the tenant from the database.
-                .layer(AroundLayer(Deadline { deadlines: config.deadlines.clone(), drain: drain.clone() }))
-                // The last check of the caller: the layers below see verified principals and anonymous
-                // methods only.
-                .layer(AroundLayer(Auth {
-                    app: Arc::clone(&self.app),
-                    authenticator: Arc::clone(&self.authenticator),
-                }))
-                // After authentication: the shares and rates belong to verified callers.
-                .layer(AroundLayer(Admit(Arc::clone(&self.app))))
-                // After admission, whose holder takes the space. Inside the deadline, which ends when a response
-                // is known: a client may read slowly.
-                .layer(AroundLayer(shared.unread_responses))
-                // Inside authentication, which determines the tenant.
-                .layer(AroundLayer(Suspension(Arc::clone(&self.app))))
-                // Only verified callers take memory for their messages.
-                .layer(AroundLayer(shared.message_budget))
-                // Innermost: around the code that decodes messages.
-                .layer(AroundLayer(shared.decoded_messages))
-                .add_routes(routes)
-                .serve_with_incoming_shutdown(incoming, signal)
-                .await
-                .map_err(ServeError::Transport)
-        };
-        let beside = async {
-            tokio::join!(
-                health::report_changes(&self.health, &reporter),
-                Arc::clone(&self.authenticator).refresh_keys_until(drain.started.clone()),
-                end_drain(&drain, &close, config.server.drain_timeout()),
-            );
-            std::future::pending().await
-        };
+        let signal = self.start_drain_after(shutdown, &drain);
         tokio::select! {
-            served = serving => served,
-            never = beside => never,
+            served = server.serve_with_incoming_shutdown(incoming, signal) => {
+                served.map_err(ServeError::Transport)
+            }
+            never = self.run_beside(config, &reporter, &drain, &close) => match never {},
         }
+    }
+
+    /// Waits for the shutdown and starts the drain.
+    async fn start_drain_after(&self, shutdown: impl Future<Output = ()> + Send, drain: &Drain) {
+        shutdown.await;
+        // Health first, so that load balancers detect the drain before clients are asked to close connections.
+        self.health.start_draining();
+        drain.started.cancel();
+    }
+
+    /// Runs the tasks beside the server. Never ends.
+    async fn run_beside(
+        &self,
+        config: &Config,
+        reporter: &HealthReporter,
+        drain: &Drain,
+        close: &CancellationToken,
+    ) -> Infallible {
+        tokio::join!(
+            health::report_changes(&self.health, reporter),
+            Arc::clone(&self.authenticator).refresh_keys_until(drain.started.clone()),
+            end_drain(drain, close, config.server.drain_timeout()),
+        );
+        std::future::pending().await
+    }
+
+    /// Returns the layers around the routes, the outermost one first.
+    fn layers(
+        &self,
+        config: &Config,
+        limits: MessageLimits,
+        drain: &Drain,
+    ) -> impl Layer<Routes, Service: Inner> + Clone + use<> {
+        let shared = self.shared_limits(config, limits);
+        (
+            // Every error and every line of the log below has the id.
+            AroundLayer(CallId(Arc::clone(self.app.ids()))),
+            // The layers below log inside the span of the request.
+            AroundLayer(Trace),
+            // Outside all layers that reject requests, so that rejected requests and panics are counted too.
+            AroundLayer(Measure(self.metrics.clone())),
+            // Inside the metrics, so that an error is counted under its final code.
+            AroundLayer(DetailedErrors(limits)),
+            // Before authentication, whose token may be what is too large.
+            AroundLayer(header_limit(&config.server)),
+            // Inside id, span and metrics, so that a panic is logged and counted.
+            AroundLayer(PanicBarrier),
+            // Before anything expensive: a token is verified only if its request may run.
+            AroundLayer(shared.in_flight),
+            // Around authentication, which may read the tenant from the database.
+            AroundLayer(Deadline {
+                deadlines: config.deadlines.clone(),
+                part_pace: PaceLimits::of_upload(&config.uploads),
+                drain: drain.clone(),
+            }),
+            // The last check of the caller: the layers below see verified principals and anonymous methods only.
+            AroundLayer(Auth { app: Arc::clone(&self.app), authenticator: Arc::clone(&self.authenticator) }),
+            // After authentication: the shares and rates belong to verified callers.
+            AroundLayer(Admit(Arc::clone(&self.app))),
+            // After admission, whose holder takes the space. Inside the deadline, which ends when a response is
+            // known: a client may read slowly.
+            AroundLayer(shared.unread_responses),
+            // Inside authentication, which determines the tenant.
+            AroundLayer(Suspension(Arc::clone(&self.app))),
+            // Only verified callers take memory for their messages.
+            AroundLayer(shared.message_budget),
+            // Innermost: around the code that decodes messages.
+            AroundLayer(shared.decoded_messages),
+        )
     }
 
     /// Creates the limits that all requests share, and reports their use.
     fn shared_limits(&self, config: &Config, limits: MessageLimits) -> SharedLimits {
-        let arrival_max = config.server.message_timeout();
         let part_bytes_max = config.uploads.part_message_bytes_max();
         let shared = SharedLimits {
             in_flight: InFlight::new(config),
-            unread_responses: UnreadResponses::new(&config.server),
-            message_budget: MessageBudget::new(config.uploads.decode_permits, limits, arrival_max),
+            unread_responses: UnreadResponses::new(config),
+            message_budget: MessageBudget::new(
+                config.uploads.decode_permits,
+                limits,
+                ArrivalLimits::new(config),
+            ),
             decoded_messages: DecodedMessages::new(config.decoded_bytes_max(), part_bytes_max),
         };
         let SharedLimits { in_flight, unread_responses, message_budget, decoded_messages } = shared.clone();

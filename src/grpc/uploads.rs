@@ -9,18 +9,22 @@ use std::{
 };
 
 use futures::{Stream, StreamExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
+    arrivals::Arrivals,
     call::{CallerCall, StreamSender, extract_caller, respond},
     convert, status,
 };
 use crate::{
-    admission::{ShareLimits, ShareStatus, Shares},
+    admission::{Holder, ShareLimits, ShareStatus, Shares, Slot},
     app::{
         App, Error, Workload,
-        uploads::{self, Stall, UploadError, UploadMessage, UploadStreamOrder},
+        uploads::{
+            self, Arrived, PaceLimits, PaceMonitor, UploadError, UploadMessage, UploadStream,
+            UploadStreamOrder,
+        },
     },
     config::UploadsConfig,
     domain::{upload::Upload, upload_spec::UploadSpec, violations::Violations},
@@ -175,16 +179,10 @@ impl UploadStreams {
     where
         S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
     {
-        // Held until the rest of the stream is drained.
-        let slot = sender.holder().and_then(|holder| {
-            self.slots.try_acquire(holder, 1).map_err(|_| Error::Overloaded(Workload::Uploads))
-        });
-        let _slot = slot.map_err(|error| status::status(&error, &sender.origin.call_id))?;
-        let limits = StreamLimits {
-            chunk_size_max_bytes: self.config.chunk_size_max_bytes,
-            message_bytes_max: self.message_bytes_max,
-        };
-        let mut messages = Messages::new(stream, limits, sender.origin.call_id.clone());
+        let call_id = &sender.origin.call_id;
+        let opened = sender.holder().and_then(|holder| self.open_stream(stream, holder, call_id));
+        let mut messages = opened.map_err(|error| status::status(&error, call_id))?;
+        messages.arrivals = sender.arrivals();
         let received = async {
             let first = self.receive_first_message(&mut messages).await?;
             let caller = &sender.resolve_caller().await?;
@@ -204,20 +202,33 @@ impl UploadStreams {
         }
     }
 
+    /// Takes a slot for a stream, which holds it until the rest of its messages is drained.
+    fn open_stream<S>(&self, stream: S, holder: Holder, call_id: &str) -> Result<Messages<S>, Error>
+    where
+        S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
+    {
+        let slot = self.slots.try_acquire(holder, 1).map_err(|_| Error::Overloaded(Workload::Uploads))?;
+        let limits = StreamLimits {
+            chunk_size_max_bytes: self.config.chunk_size_max_bytes,
+            message_bytes_max: self.message_bytes_max,
+        };
+        Ok(Messages { _slot: Some(slot), ..Messages::new(stream, limits, call_id.to_owned()) })
+    }
+
     /// Converts an upload, with the limits for its stream.
     pub(super) fn upload_to_proto(&self, upload: Upload) -> v1::Upload {
         convert::upload::to_proto(upload, self.config.chunk_size_max_bytes)
     }
 
-    /// Receives the first message, within a time of its own, because a client that sends nothing holds a slot.
+    /// Receives the first message. It has a time of its own, because a client that sends nothing holds a slot.
+    /// A message that takes longer must arrive at the minimum rate.
     async fn receive_first_message<S>(&self, messages: &mut Messages<S>) -> Result<FirstMessage, Error>
     where
         S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
     {
-        let idle = self.config.first_message_timeout();
-        let first = timeout(idle, messages.next_message())
-            .await
-            .map_err(|_elapsed| UploadError::Stalled(Stall::Idle(idle)))?;
+        let mut pace = PaceMonitor::new(PaceLimits::of_first_message(&self.config));
+        let first = pace.wait(0, |context| (messages.poll_message(context), messages.arrivals.arrived()));
+        let first = first.await.map_err(UploadError::Stalled)?;
         let first = match first {
             Some(v1::UploadFileRequest { message: Some(Message::Spec(spec)) }) => {
                 Ok(FirstMessage::Spec(Box::new(convert::upload::spec_from_proto(spec))))
@@ -256,8 +267,11 @@ struct Messages<S> {
     has_ended: bool,
     limits: StreamLimits,
     call_id: String,
+    arrivals: Arrivals,
     /// The error for which the server ended the stream, if the client can act on it.
     fault: Option<Status>,
+    /// The slot of the stream.
+    _slot: Option<Slot>,
 }
 
 impl<S> Messages<S>
@@ -265,7 +279,15 @@ where
     S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
 {
     fn new(stream: S, limits: StreamLimits, call_id: String) -> Self {
-        Self { stream, has_ended: false, limits, call_id, fault: None }
+        Self {
+            stream,
+            has_ended: false,
+            limits,
+            call_id,
+            arrivals: Arrivals::default(),
+            fault: None,
+            _slot: None,
+        }
     }
 
     async fn next_message(&mut self) -> Option<v1::UploadFileRequest> {
@@ -319,6 +341,15 @@ where
     }
 }
 
+impl<S> UploadStream for Messages<S>
+where
+    S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
+{
+    fn arrived(&self) -> Arrived {
+        self.arrivals.arrived()
+    }
+}
+
 impl<S> Stream for Messages<S>
 where
     S: Stream<Item = Result<v1::UploadFileRequest, Status>> + Send + Unpin,
@@ -350,6 +381,9 @@ where
     }
 }
 
+#[cfg(test)]
+#[path = "uploads_pace_tests.rs"]
+mod pace_tests;
 #[cfg(test)]
 #[path = "uploads_tests.rs"]
 mod tests;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{FutureExt, stream};
 use tonic_types::StatusExt;
 
 use super::*;
@@ -11,6 +11,7 @@ use crate::{
     config::Config,
     proto::{
         codec::{DecodeGuard, Held},
+        struct_limits::StructLimits,
         v1::{UploadChunk, UploadFinish},
         wire::{Refusal, Weight},
     },
@@ -100,6 +101,21 @@ async fn draining_stops_when_the_client_is_silent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn stream_keeps_its_slot_while_it_is_drained() {
+    let config = UploadsConfig { streams_max: 1, ..Config::defaults().unwrap().uploads };
+    let uploads = UploadStreams::new(config, 100);
+    let open = || uploads.open_stream(stream::pending(), Holder::of_name(&"acme"), "c-1");
+    let mut first = open().unwrap();
+    // The result is known, and the client does not end its stream.
+    let mut draining = Box::pin(first.drain(1_000));
+    assert!((&mut draining).now_or_never().is_none());
+    assert!(matches!(open().err(), Some(Error::Overloaded(Workload::Uploads))));
+    draining.await;
+    drop(first);
+    assert!(open().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn first_message_is_a_spec_or_an_upload_id_in_time() {
     let uploads = UploadStreams::new(Config::defaults().unwrap().uploads, 100);
     let first = uploads.receive_first_message(&mut messages(vec![spec()])).await.unwrap();
@@ -123,6 +139,10 @@ async fn first_message_is_a_spec_or_an_upload_id_in_time() {
 struct CountingGuard(AtomicUsize);
 
 impl DecodeGuard for CountingGuard {
+    fn struct_limits(&self) -> &StructLimits {
+        &convert::structs::LIMITS
+    }
+
     fn admit(&self, _: Result<Weight, Refusal>) -> Result<(), Status> {
         Ok(())
     }

@@ -64,20 +64,26 @@ fn office_file(head: &[u8]) -> Option<&'static str> {
 }
 
 /// Whether the first element of a text is `<svg`. Declarations and comments may precede it.
+///
+/// Compares bytes: all characters of the syntax are ASCII, and decoding 8 KiB would cost more than everything else
+/// here.
 fn is_svg(head: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(head);
-    let mut rest = text.trim_start_matches('\u{feff}').trim_start();
+    let mut rest = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head).trim_ascii_start();
     loop {
-        let end = match rest {
-            _ if rest.starts_with("<!--") => "-->",
-            _ if rest.starts_with("<?") || rest.starts_with("<!") => ">",
+        let end: &[u8] = match rest {
+            [b'<', b'!', b'-', b'-', ..] => b"-->",
+            [b'<', b'?' | b'!', ..] => b">",
             _ => break,
         };
-        let Some((_, after)) = rest.split_once(end) else { return false };
-        rest = after.trim_start();
+        let Some(at) = rest.windows(end.len()).position(|window| window == end) else { return false };
+        rest = rest[at + end.len()..].trim_ascii_start();
     }
-    rest.strip_prefix("<svg").is_some_and(|after| after.starts_with([' ', '>', '\n', '\r', '\t', '/']))
+    rest.strip_prefix(b"<svg")
+        .is_some_and(|after| matches!(after.first(), Some(b' ' | b'>' | b'\n' | b'\r' | b'\t' | b'/')))
 }
+
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Whether the bytes are text in UTF-8 or in Latin-1.
 fn looks_like_text(head: &[u8]) -> bool {
@@ -101,10 +107,14 @@ fn is_latin1(head: &[u8]) -> bool {
         (byte < b' ' && !b"\t\n\r\x0c".contains(&byte))
             || [0x7f, 0x81, 0x8d, 0x8f, 0x90, 0x9d].contains(&byte)
     };
+    // First, because it ends at the first such byte, which binary data has early.
+    if head.iter().any(|byte| is_control(*byte)) {
+        return false;
+    }
     let ascii_count = head.iter().filter(|byte| byte.is_ascii()).count();
     // Short noise can consist of printable bytes only.
     const ASCII_PERCENT_MIN: usize = 60;
-    ascii_count * 100 >= head.len() * ASCII_PERCENT_MIN && !head.iter().any(|byte| is_control(*byte))
+    ascii_count * 100 >= head.len() * ASCII_PERCENT_MIN
 }
 
 /// Decodes text in UTF-16. Without a byte order mark, only text in mostly ASCII is recognized: every second byte
@@ -133,8 +143,15 @@ fn decode_utf16(head: &[u8]) -> Option<String> {
 fn is_mostly_zero(head: &[u8], offset: usize) -> bool {
     const UNITS_MIN: usize = 4;
     let units = head.len() / 2;
-    let zeros = |offset: usize| head.chunks_exact(2).filter(|pair| pair[offset] == 0).count();
-    units >= UNITS_MIN && zeros(offset) * 10 >= units * 9 && zeros(1 - offset) == 0
+    let mut others = 0;
+    // Ends early for binary data.
+    for pair in head.chunks_exact(2) {
+        others += usize::from(pair[offset] != 0);
+        if pair[1 - offset] == 0 || others * 10 > units {
+            return false;
+        }
+    }
+    units >= UNITS_MIN
 }
 
 #[cfg(test)]
@@ -227,6 +244,50 @@ mod tests {
             (b"fLaC\0\0\0\x22".to_vec(), "audio/flac"),
         ] {
             assert_eq!(sniff_media_type(&head).as_deref(), Some(mime_type));
+        }
+    }
+
+    #[test]
+    fn real_files_have_their_types() {
+        let filled = |head: &[u8]| [head, &[0; 512]].concat();
+        // A container by FFmpeg; the second one has audio only.
+        let mp4 = |brands: &[u8]| filled(&[&ftyp(b"isom", brands)[..], &b"free\0\0\x10\0mdat"[..]].concat());
+        let ebml =
+            b"\x1a\x45\xdf\xa3\x01\0\0\0\0\0\0\x1f\x42\x86\x81\x01\x42\xf7\x81\x01\x42\xf2\x81\x04\x42\xf3\
+            \x81\x08\x42\x82\x84webm\x42\x87\x81\x02\x42\x85\x81\x02\x18\x53\x80\x67";
+        let matroska =
+            b"\x1a\x45\xdf\xa3\xa3\x42\x86\x81\x01\x42\xf7\x81\x01\x42\xf2\x81\x04\x42\xf3\x81\x08\x42\x82\
+            \x88matroska\x42\x87\x81\x04\x42\x85\x81\x02";
+        let opus = b"OggS\0\x02\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x12\x34\x56\x78\x01\x13OpusHead\x01\x02";
+        let exif = b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\x01\0\x48\0\x48\0\0\xff\xe1\0\x62Exif\0\0MM\0\x2a";
+        let xlsx = [
+            zip(&["[Content_Types].xml"]),
+            vec![0xaa; 900],
+            zip(&["_rels/.rels"]),
+            vec![0xaa; 800],
+            zip(&["xl/_rels/workbook.xml.rels"]),
+        ];
+        for (head, mime_type) in [
+            (filled(b"RIFF\x64\x5b\0\0WEBPVP8X\x0a\0\0\0\x10\0\0\0\x8f\x01\0"), "image/webp"),
+            (mp4(b"isomiso2avc1mp41"), "video/mp4"),
+            (mp4(b"isomiso2mp41"), "video/mp4"),
+            (filled(&ftyp(b"M4V ", b"M4V mp42isom")), "video/mp4"),
+            (filled(b"\0\0\0\x14ftypqt  \0\0\0\0qt  \0\0\x0a\xbemoov\0\0\0\x6cmvhd"), "video/quicktime"),
+            (filled(ebml), "video/webm"),
+            (filled(matroska), "video/x-matroska"),
+            (filled(opus), "audio/ogg"),
+            (filled(exif), "image/jpeg"),
+            (
+                filled(b"%PDF-1.3\n%\xc4\xe5\xf2\xe5\xeb\xa7\xf3\xa0\xd0\xc4\xc6\n2 0 obj\n"),
+                "application/pdf",
+            ),
+            (
+                zip(&["word/media/image3.jpeg", "word/media/image2.png"]),
+                "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+            ),
+            (xlsx.concat(), "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+        ] {
+            assert_eq!(sniff_media_type(&head).as_deref(), Some(mime_type), "{:?}", &head[..40]);
         }
     }
 

@@ -13,10 +13,16 @@ use tonic::{
 };
 use tonic_prost::{ProstCodec, ProstEncoder};
 
-use super::wire::{self, Refusal, Weight};
+use super::{
+    struct_limits::StructLimits,
+    wire::{self, Refusal, Weight},
+};
 
 /// Decides whether a message may be decoded.
 pub trait DecodeGuard: Send + Sync {
+    /// Returns the limits for the structs of messages.
+    fn struct_limits(&self) -> &StructLimits;
+
     /// Admits a message, or returns the status that rejects it.
     ///
     /// # Errors
@@ -97,7 +103,7 @@ impl<U: Message + Name + Default> Decoder for GuardedDecoder<U> {
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // The buffer is one piece: tonic collects a whole message before it is decoded.
         if let Ok(guard) = GUARD.try_with(Arc::clone) {
-            guard.admit(wire::scan(&U::full_name(), buffer.chunk()))?;
+            guard.admit(wire::scan(&U::full_name(), buffer.chunk(), guard.struct_limits()))?;
         }
         // The code that tonic uses, too. The server converts it to MALFORMED_MESSAGE.
         U::decode(buffer).map(Some).map_err(|error| Status::internal(error.to_string()))

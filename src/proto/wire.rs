@@ -1,5 +1,10 @@
-//! Scans encoded messages without decoding them: counts the values of repeated fields, and estimates the
-//! memory that the decoded message takes. A scan stops at the first limit.
+//! Scans encoded messages without decoding them: counts the values of repeated fields, measures each
+//! `google.protobuf.Struct`, and estimates the memory that the decoded message takes. A scan stops at the first
+//! limit, except for structs, whose error has the actual sizes.
+//!
+//! A struct is measured as it is encoded. A field that is sent several times is merged by the decoder, so all of
+//! its occurrences count. A decoded struct can be smaller than the scan finds, for example if a key is repeated,
+//! but never larger.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -9,18 +14,15 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
-use super::DESCRIPTOR_SET;
+use super::{
+    DESCRIPTOR_SET,
+    struct_limits::{StructLimits, StructSize},
+};
 
-/// The most values of repeated fields in one message, in all its parts: more than any valid request has. The
-/// limits of single fields are much lower, and are checked after decoding, together with all other fields.
+/// The most values of repeated fields in one message, in all its parts except structs: more than any valid
+/// request has. The limits of single fields are much lower, and are checked after decoding, together with all
+/// other fields. It is also the number of elements at which the scan of a struct stops.
 pub const VALUES_MAX: usize = 12_000;
-
-/// The most elements of one `google.protobuf.Struct`: four times the limit for metadata. A smaller excess is
-/// reported together with the violations of other fields.
-pub const STRUCT_ELEMENTS_MAX: usize = 4_000;
-
-/// The most encoded bytes of one `google.protobuf.Struct`: four times the limit for metadata.
-pub const STRUCT_BYTES_MAX: usize = 64 * 1024;
 
 /// The depth at which prost rejects a message. The scan does not look deeper.
 const DEPTH_MAX: usize = 100;
@@ -36,10 +38,13 @@ const CHUNK_MESSAGE: &str = "strongroom.v1.UploadChunk";
 
 const STRUCT_MESSAGE: &str = "google.protobuf.Struct";
 
+/// The other message that adds a level of nesting to a struct.
+const LIST_MESSAGE: &str = "google.protobuf.ListValue";
+
 /// The result of a scan: the size of the message after decoding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Weight {
-    /// The number of values of all repeated fields.
+    /// The number of values of all repeated fields, except those inside structs.
     pub value_count: usize,
     /// The estimated memory of the decoded message, in bytes.
     pub decoded_bytes: usize,
@@ -50,25 +55,30 @@ pub struct Weight {
 pub enum Refusal {
     /// It is not a valid encoding, for this cause.
     Malformed(&'static str),
-    /// The field exceeds a limit.
-    TooMuch {
-        /// The path of the field in the message, such as `spec.attachments`.
-        field: String,
-        /// The violated limit, and the actual value.
-        description: String,
-    },
+    /// Fields exceed limits.
+    TooMuch(Vec<Excess>),
 }
 
-/// Scans an encoded message of the type with this full name.
+/// A field that exceeds a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excess {
+    /// The path of the field in the message, such as `spec.attachments`.
+    pub field: String,
+    /// The violated limit, and the actual value.
+    pub description: String,
+}
+
+/// Scans an encoded message of the type with this full name. Its structs must be within these limits.
 ///
 /// # Errors
 /// Returns why the message must not be decoded.
-pub fn scan(message: &str, bytes: &[u8]) -> Result<Weight, Refusal> {
+pub fn scan(message: &str, bytes: &[u8], limits: &StructLimits) -> Result<Weight, Refusal> {
     let Some(index) = SCHEMA.by_name.get(message) else {
         return Err(Refusal::Malformed("unknown message type"));
     };
-    let mut scanner = Scanner::default();
+    let mut scanner = Scanner::new(limits);
     scanner.message(*index, bytes)?;
+    scanner.check_structs()?;
     Ok(scanner.weight)
 }
 
@@ -88,6 +98,8 @@ struct Schema {
 struct MessageSchema {
     fields: HashMap<u32, Field>,
     is_struct: bool,
+    /// Whether it is an object or a list, which adds a level of nesting to a struct.
+    is_level: bool,
 }
 
 struct Field {
@@ -135,6 +147,7 @@ impl Schema {
                     .map(|(number, field)| (number, Field::new(name, field, &by_name, &is_entry)))
                     .collect(),
                 is_struct: name == STRUCT_MESSAGE,
+                is_level: name == STRUCT_MESSAGE || name == LIST_MESSAGE,
             })
             .collect();
         Self { messages, by_name }
@@ -173,18 +186,50 @@ impl Field {
     }
 }
 
-#[derive(Default)]
-struct Scanner {
+struct Scanner<'a> {
+    limits: &'a StructLimits,
     weight: Weight,
     /// The names of the fields from the root to the current message, for errors.
     path: Vec<&'static str>,
-    /// The number of elements before the outermost struct around the current position.
-    struct_start: Option<usize>,
+    /// The number of the innermost value of a repeated field around the current position; 0 outside.
+    value: usize,
+    structs: Vec<ScannedStruct>,
+    /// The struct around the current position.
+    inside: Option<Inside>,
 }
 
-impl Scanner {
+/// A struct of the message, with all of its occurrences.
+struct ScannedStruct {
+    /// The number of the value of a repeated field that it belongs to.
+    value: usize,
+    path: Vec<&'static str>,
+    size: StructSize,
+}
+
+/// A position inside a struct.
+struct Inside {
+    /// The index of the struct.
+    index: usize,
+    depth: usize,
+}
+
+impl<'a> Scanner<'a> {
+    fn new(limits: &'a StructLimits) -> Self {
+        Self {
+            limits,
+            weight: Weight::default(),
+            path: Vec::new(),
+            value: 0,
+            structs: Vec::new(),
+            inside: None,
+        }
+    }
+
     fn message(&mut self, index: usize, bytes: &[u8]) -> Result<(), Refusal> {
         if self.path.len() > DEPTH_MAX {
+            if let Some(size) = self.struct_size() {
+                size.is_partial = true;
+            }
             return Ok(());
         }
         let schema: &'static MessageSchema = &SCHEMA.messages[index];
@@ -215,49 +260,90 @@ impl Scanner {
             self.count(count, bytes)?;
         }
         match (field.kind, value) {
-            (FieldKind::Message { index, .. }, Value::Bytes(bytes)) => self.submessage(index, bytes),
-            (FieldKind::Text, Value::Bytes(bytes)) => {
-                // The received bytes, and a copy of them.
-                self.add_bytes(2 * bytes.len());
-                Ok(())
+            (FieldKind::Message { index, .. }, Value::Bytes(bytes)) if field.is_repeated => {
+                let outer = std::mem::replace(&mut self.value, self.weight.value_count);
+                self.submessage(index, bytes)?;
+                self.value = outer;
             }
-            (FieldKind::Bytes, Value::Bytes(bytes)) => {
-                self.add_bytes(bytes.len());
-                Ok(())
+            (FieldKind::Message { index, .. }, Value::Bytes(bytes)) => self.submessage(index, bytes)?,
+            // The received bytes, and a copy of them.
+            (FieldKind::Text, Value::Bytes(bytes)) => self.add_bytes(2 * bytes.len()),
+            (FieldKind::Bytes, Value::Bytes(bytes)) => self.add_bytes(bytes.len()),
+            // Inside a struct, it is a double.
+            (FieldKind::Scalar, Value::Fixed64(bits)) if !f64::from_bits(bits).is_finite() => {
+                if let Some(size) = self.struct_size() {
+                    size.has_non_finite = true;
+                }
             }
-            _ => Ok(()),
+            _ => {}
         }
-    }
-
-    fn submessage(&mut self, index: usize, bytes: &[u8]) -> Result<(), Refusal> {
-        if !SCHEMA.messages[index].is_struct || self.struct_start.is_some() {
-            return self.message(index, bytes);
-        }
-        if bytes.len() > STRUCT_BYTES_MAX {
-            let (max, actual) = (STRUCT_BYTES_MAX / 4, bytes.len());
-            return Err(self.too_much(format!("must have at most {max} encoded bytes, has {actual}")));
-        }
-        self.struct_start = Some(self.weight.value_count);
-        self.message(index, bytes)?;
-        self.struct_start = None;
         Ok(())
     }
 
-    fn count(&mut self, count: usize, bytes_each: usize) -> Result<(), Refusal> {
-        self.weight.value_count = self.weight.value_count.saturating_add(count);
-        self.add_bytes(count.saturating_mul(bytes_each));
-        let (in_struct, total) = (self.struct_start, self.weight.value_count);
-        if in_struct.is_some_and(|start| total - start > STRUCT_ELEMENTS_MAX) {
-            let max = STRUCT_ELEMENTS_MAX / 4;
-            let description =
-                format!("must have at most {max} elements, has more than {STRUCT_ELEMENTS_MAX}");
-            return Err(self.too_much(description));
+    fn submessage(&mut self, index: usize, bytes: &[u8]) -> Result<(), Refusal> {
+        let schema: &'static MessageSchema = &SCHEMA.messages[index];
+        match self.inside {
+            None if schema.is_struct => {
+                let index_of_struct = self.find_or_add_struct();
+                self.structs[index_of_struct].size.encoded_bytes += bytes.len();
+                self.inside = Some(Inside { index: index_of_struct, depth: 0 });
+                self.level(index, bytes)?;
+                self.inside = None;
+                Ok(())
+            }
+            Some(_) if schema.is_level => self.level(index, bytes),
+            _ => self.message(index, bytes),
         }
-        if total > VALUES_MAX {
+    }
+
+    /// Scans an object or a list of a struct.
+    fn level(&mut self, index: usize, bytes: &[u8]) -> Result<(), Refusal> {
+        if let Some(Inside { index, depth }) = &mut self.inside {
+            *depth += 1;
+            let size = &mut self.structs[*index].size;
+            size.depth = size.depth.max(*depth);
+        }
+        self.message(index, bytes)?;
+        if let Some(inside) = &mut self.inside {
+            inside.depth -= 1;
+        }
+        Ok(())
+    }
+
+    /// Returns the index of the struct at the current position. The decoder merges occurrences of one field.
+    fn find_or_add_struct(&mut self) -> usize {
+        let is_same = |known: &ScannedStruct| known.value == self.value && known.path == self.path;
+        if let Some(known) = self.structs.iter().rposition(is_same) {
+            return known;
+        }
+        let size = StructSize::default();
+        self.structs.push(ScannedStruct { value: self.value, path: self.path.clone(), size });
+        self.structs.len() - 1
+    }
+
+    /// Returns the size of the struct around the current position.
+    fn struct_size(&mut self) -> Option<&mut StructSize> {
+        let index = self.inside.as_ref()?.index;
+        self.structs.get_mut(index).map(|scanned| &mut scanned.size)
+    }
+
+    fn count(&mut self, count: usize, bytes_each: usize) -> Result<(), Refusal> {
+        self.add_bytes(count.saturating_mul(bytes_each));
+        let scanned_max = VALUES_MAX.max(self.limits.element_count_max);
+        if let Some(size) = self.struct_size() {
+            size.element_count = size.element_count.saturating_add(count);
+            if size.element_count > scanned_max {
+                size.is_partial = true;
+                return self.check_structs();
+            }
+            return Ok(());
+        }
+        self.weight.value_count = self.weight.value_count.saturating_add(count);
+        if self.weight.value_count > VALUES_MAX {
             let description = format!(
                 "has too many values; all lists of a request may have at most {VALUES_MAX} values together"
             );
-            return Err(self.too_much(description));
+            return Err(Refusal::TooMuch(vec![Excess { field: self.path.join("."), description }]));
         }
         Ok(())
     }
@@ -266,14 +352,18 @@ impl Scanner {
         self.weight.decoded_bytes = self.weight.decoded_bytes.saturating_add(bytes);
     }
 
-    /// Refuses the current field; inside a struct, the field of the struct.
-    fn too_much(&self, description: String) -> Refusal {
-        // The fields inside a struct are those of `google.protobuf.Struct`, and mean nothing to the caller.
-        let end = match self.struct_start {
-            Some(_) => self.path.iter().position(|name| *name == "fields").unwrap_or(self.path.len()),
-            None => self.path.len(),
-        };
-        Refusal::TooMuch { field: self.path[..end].join("."), description }
+    /// Refuses the message if structs exceed their limits. The fields inside a struct are those of
+    /// `google.protobuf.Struct` and mean nothing to the caller, so the field of the struct is named.
+    fn check_structs(&self) -> Result<(), Refusal> {
+        let excessive = self.structs.iter().filter(|scanned| self.limits.are_exceeded_by(&scanned.size));
+        let excesses: Vec<Excess> = excessive
+            .flat_map(|scanned| {
+                let descriptions = self.limits.describe_violations(&scanned.size);
+                let field = scanned.path.join(".");
+                descriptions.into_iter().map(move |description| Excess { field: field.clone(), description })
+            })
+            .collect();
+        if excesses.is_empty() { Ok(()) } else { Err(Refusal::TooMuch(excesses)) }
     }
 }
 
@@ -281,6 +371,8 @@ impl Scanner {
 #[derive(Clone, Copy)]
 enum Value<'a> {
     Number,
+    /// The bits of a number of eight bytes.
+    Fixed64(u64),
     Bytes(&'a [u8]),
 }
 
@@ -298,7 +390,10 @@ impl<'a> Input<'a> {
                 self.varint()?;
                 Value::Number
             }
-            1 => self.take(8).map(|_| Value::Number)?,
+            1 => {
+                let little_endian = self.take(8)?.iter().rev();
+                Value::Fixed64(little_endian.fold(0, |bits, byte| (bits << 8) | u64::from(*byte)))
+            }
             2 => {
                 let length = usize::try_from(self.varint()?).unwrap_or(usize::MAX);
                 Value::Bytes(self.take(length)?)

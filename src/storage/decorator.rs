@@ -17,11 +17,11 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 
 use super::{
-    ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
-    ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,
-    StorageError,
+    BucketProtection, ByteStream, Capabilities, DeletionResults, InitOptions, InitReport, ListPage,
+    MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload,
+    PresignRequest, PresignedUrl, PutOptions, Space, StorageError,
 };
-use crate::domain::object_key::ObjectKey;
+use crate::domain::{checksum::Crc64, object_key::ObjectKey};
 
 /// One attempt of an operation on the wrapped store.
 pub type Attempt<'a, T> = BoxFuture<'a, Result<T, StorageError>>;
@@ -117,8 +117,12 @@ declare_decorator! {
     StartMultipart:
         start_multipart(key: &ObjectKey, part_size_bytes: u64, options: &PutOptions) -> MultipartId;
     PutPart: put_part(key: &ObjectKey, id: &MultipartId, number: u32, body: Payload) -> PartReceipt;
-    CompleteMultipart:
-        complete_multipart(key: &ObjectKey, id: &MultipartId, parts: &[PartReceipt]) -> ObjectInfo;
+    CompleteMultipart: complete_multipart(
+        key: &ObjectKey,
+        id: &MultipartId,
+        parts: &[PartReceipt],
+        crc64nvme: Option<Crc64>
+    ) -> ObjectInfo;
     AbortMultipart: abort_multipart(key: &ObjectKey, id: &MultipartId) -> ();
     Head: head(key: &ObjectKey) -> ObjectInfo;
     Get: get(key: &ObjectKey, range: Range<u64>) -> ByteStream;
@@ -132,20 +136,53 @@ declare_decorator! {
     Presign: presign(request: &PresignRequest) -> Option<PresignedUrl>;
     Initialize: initialize(options: &InitOptions) -> InitReport;
     Space: space() -> Option<Space>;
+    CopyPart: copy_part(key: &ObjectKey, id: &MultipartId, number: u32, from: &ObjectInfo) -> PartReceipt;
+    ListProtections: list_protections() -> Vec<BucketProtection>;
+    DeleteBatch: delete_batch(keys: &[ObjectKey]) -> DeletionResults;
+}
+
+impl Operation {
+    /// Returns the verb phrase of errors, such as `put object`.
+    pub const fn verb_phrase(self) -> &'static str {
+        match self {
+            Self::Put => "put object",
+            Self::StartMultipart => "start multipart upload",
+            Self::PutPart => "put part",
+            Self::CompleteMultipart => "complete multipart upload",
+            Self::AbortMultipart => "abort multipart upload",
+            Self::Head => "head object",
+            Self::Get => "get object",
+            Self::Delete => "delete object",
+            Self::List => "list objects",
+            Self::ListMultiparts => "list multipart uploads",
+            Self::Check => "check store",
+            Self::Copy => "copy object",
+            Self::ListParts => "list parts",
+            Self::Presign => "presign",
+            Self::Initialize => "initialize store",
+            Self::Space => "query free space",
+            Self::CopyPart => "copy part",
+            Self::ListProtections => "list bucket protections",
+            Self::DeleteBatch => "delete objects",
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use super::*;
     use crate::{
-        domain::clock::SystemIds,
+        admission::Holder,
+        domain::clock::{SystemIds, Timestamp},
         storage::{
             Traced,
+            breaker::{Breaker, BreakerOptions},
             conformance::check_conformance,
             flaky::{Flaky, Plan},
-            limited::Limited,
+            guarded::Guarded,
+            limited::{Limited, Permits, StoreLimits},
             tests::{key, memory, retrying},
         },
         telemetry::Metrics,
@@ -160,15 +197,25 @@ mod tests {
         }
     }
 
+    const BREAKER: BreakerOptions = BreakerOptions {
+        failures_max: 5,
+        backoff_base: Duration::from_secs(1),
+        backoff_max: Duration::from_secs(1),
+    };
+
     type Decorate = fn(Arc<dyn ObjectStorage>) -> Arc<dyn ObjectStorage>;
 
     /// All decorators, the base first.
-    const DECORATORS: [Decorate; 5] = [
+    const DECORATORS: [Decorate; 6] = [
         |store| Arc::new(Unchanged(store)),
         |store| Flaky::new(store, Plan::new()),
-        |store| Limited::wrap(store, 1, 1),
+        |store| {
+            let permits = Permits::new(StoreLimits { operations_max: 1, downloads_max: 1 });
+            Limited::wrap(store, permits, Holder::BACKGROUND)
+        },
         |store| retrying(store, 3),
         |store| Traced::wrap(store, Metrics::for_tests().unwrap()),
+        |store| Guarded::wrap(store, Arc::new(Breaker::new(BREAKER)), Duration::from_secs(60)),
     ];
 
     /// Performs an operation on an object that does not exist. The result does not matter.
@@ -179,7 +226,7 @@ mod tests {
             Operation::Put => drop(store.put(&key, body, &options).await),
             Operation::StartMultipart => drop(store.start_multipart(&key, 1, &options).await),
             Operation::PutPart => drop(store.put_part(&key, &id, 1, body).await),
-            Operation::CompleteMultipart => drop(store.complete_multipart(&key, &id, &[]).await),
+            Operation::CompleteMultipart => drop(store.complete_multipart(&key, &id, &[], None).await),
             Operation::AbortMultipart => drop(store.abort_multipart(&key, &id).await),
             Operation::Head => drop(store.head(&key).await),
             Operation::Get => drop(store.get(&key, 0..0).await),
@@ -190,7 +237,7 @@ mod tests {
             Operation::Copy => drop(store.copy(&key, &key, &options).await),
             Operation::ListParts => drop(store.list_parts(&key, &id).await),
             Operation::Presign => {
-                let (expires_in, content_type) = (std::time::Duration::from_secs(1), None);
+                let (expires_in, content_type) = (Duration::from_secs(1), None);
                 drop(
                     store
                         .presign(&PresignRequest::Put { key, size_bytes: 0, expires_in, content_type })
@@ -201,6 +248,13 @@ mod tests {
                 drop(store.initialize(&InitOptions { abort_incomplete_after_days: None }).await);
             }
             Operation::Space => drop(store.space().await),
+            // Without keys, because each also counts as a call of `delete`.
+            Operation::DeleteBatch => drop(store.delete_batch(&[]).await),
+            Operation::CopyPart => {
+                let from = ObjectInfo { key: key.clone(), size_bytes: 1, modify_time: Timestamp::UNIX_EPOCH };
+                drop(store.copy_part(&key, &id, 1, &from).await);
+            }
+            Operation::ListProtections => drop(store.list_protections().await),
         }
     }
 

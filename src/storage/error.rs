@@ -19,7 +19,10 @@ pub enum StorageErrorKind {
     NoSpace,
     /// The stored bytes differ from the bytes that were written.
     Damaged,
-    /// The arguments are invalid: a range beyond the end, a gap between parts, an unknown multipart id.
+    /// The stored parts of a multipart upload differ from those of the request. The upload can be completed only
+    /// after its parts are sent again.
+    PartsDiffer,
+    /// The arguments are invalid: a range beyond the end, a part number above the limit, an unknown multipart id.
     InvalidInput,
     /// Any other failure.
     Other,
@@ -34,6 +37,7 @@ impl fmt::Display for StorageErrorKind {
             Self::Unavailable => "store is unavailable",
             Self::NoSpace => "store is full",
             Self::Damaged => "stored bytes are damaged",
+            Self::PartsDiffer => "stored parts differ",
             Self::InvalidInput => "invalid input",
             Self::Other => "failed",
         })
@@ -62,6 +66,11 @@ impl StorageError {
     /// Creates an `InvalidInput` error with this reason as its source.
     pub(super) fn invalid_input(operation: &'static str, reason: impl Into<String>) -> Self {
         Self::new(StorageErrorKind::InvalidInput, operation).with_source(reason.into())
+    }
+
+    /// Creates a `PartsDiffer` error with this reason as its source.
+    pub(super) fn parts_differ(operation: &'static str, reason: impl Into<String>) -> Self {
+        Self::new(StorageErrorKind::PartsDiffer, operation).with_source(reason.into())
     }
 
     /// Sets the key of the object.

@@ -1,6 +1,6 @@
 //! A fault-injecting decorator for tests. It fails a call before or after it takes effect (a lost response),
-//! breaks off a download, flips a bit, or reports a full disk. The same plan and the same calls produce the
-//! same faults.
+//! breaks off a download, flips a bit, reports a full disk, or holds writes as a slow store does. The same plan and
+//! the same calls produce the same faults.
 
 use std::{
     collections::HashMap,
@@ -9,11 +9,12 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, stream};
+use tokio::sync::watch;
 
 pub use super::Operation;
 use super::{
-    Attempt, ByteStream, Capabilities, Decorator, MultipartId, ObjectInfo, ObjectStorage, PartReceipt,
-    Payload, PutOptions, StorageError, StorageErrorKind,
+    Attempt, ByteStream, Capabilities, Decorator, DeletionResults, MultipartId, ObjectInfo, ObjectStorage,
+    PartReceipt, Payload, PutOptions, StorageError, StorageErrorKind, object::check_delete_batch,
 };
 use crate::domain::{object_key::ObjectKey, storage_class::StorageClass};
 
@@ -37,12 +38,15 @@ pub enum Fault {
     },
     /// The first bit of a download is inverted. Ignored by other operations.
     FlipBit,
+    /// The call never returns. It ends when its future is dropped.
+    Hang,
 }
 
 /// The faults to inject.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     calls: HashMap<(Operation, u64), Fault>,
+    all_calls: HashMap<Operation, Fault>,
     random: Option<Random>,
     capacity_bytes: Option<u64>,
 }
@@ -66,6 +70,13 @@ impl Plan {
         self
     }
 
+    /// Injects a fault into every call of an operation.
+    #[must_use]
+    pub fn with_fault_in_all(mut self, operation: Operation, fault: Fault) -> Self {
+        self.all_calls.insert(operation, fault);
+        self
+    }
+
     /// Injects transient faults into `percent` of all calls, before or after they take effect. Downloads are
     /// also cut.
     #[must_use]
@@ -82,7 +93,8 @@ impl Plan {
     }
 
     fn fault(&self, operation: Operation, nth: u64) -> Option<Fault> {
-        self.calls.get(&(operation, nth)).copied().or_else(|| self.random?.fault(operation, nth))
+        let planned = self.calls.get(&(operation, nth)).or_else(|| self.all_calls.get(&operation));
+        planned.copied().or_else(|| self.random?.fault(operation, nth))
     }
 }
 
@@ -116,6 +128,8 @@ pub struct Flaky {
     state: Mutex<State>,
     /// Requested storage classes by key; `None` unless storage classes are enabled.
     classes: Mutex<Option<HashMap<String, StorageClass>>>,
+    /// The text of the keys whose writes wait.
+    held: watch::Sender<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -129,7 +143,8 @@ impl Flaky {
     /// Wraps a store and injects the faults of a plan.
     pub fn new(inner: Arc<dyn ObjectStorage>, plan: Plan) -> Arc<Self> {
         let state = State { plan, calls: HashMap::new(), written_bytes: 0 };
-        Arc::new(Self { inner, state: Mutex::new(state), classes: Mutex::default() })
+        let held = watch::Sender::new(None);
+        Arc::new(Self { inner, state: Mutex::new(state), classes: Mutex::default(), held })
     }
 
     /// Reports storage classes as supported from now on and records the requested class of each object.
@@ -148,6 +163,24 @@ impl Flaky {
         if let Some(classes) = classes.as_mut() {
             classes.insert(key.to_string(), options.class);
         }
+    }
+
+    /// Makes puts and parts wait whose keys contain this text, for example the id of a tenant, until
+    /// [`Self::release_writes`] is called.
+    pub fn hold_writes(&self, key_text: &str) {
+        self.held.send_replace(Some(key_text.to_owned()));
+    }
+
+    /// Lets the writes continue that wait because of [`Self::hold_writes`].
+    pub fn release_writes(&self) {
+        self.held.send_replace(None);
+    }
+
+    async fn wait_while_held(&self, key: &ObjectKey) {
+        let is_free =
+            |held: &Option<String>| held.as_ref().is_none_or(|text| !key.as_str().contains(text.as_str()));
+        // The sender is part of `self`, so the channel is not closed.
+        drop(self.held.subscribe().wait_for(is_free).await);
     }
 
     /// Returns how often an operation was called since the plan was set.
@@ -185,25 +218,7 @@ impl Flaky {
 }
 
 fn planned_error(kind: StorageErrorKind, operation: Operation) -> StorageError {
-    let verb = match operation {
-        Operation::Put => "put object",
-        Operation::StartMultipart => "start multipart upload",
-        Operation::PutPart => "put part",
-        Operation::CompleteMultipart => "complete multipart upload",
-        Operation::AbortMultipart => "abort multipart upload",
-        Operation::Head => "head object",
-        Operation::Get => "get object",
-        Operation::Delete => "delete object",
-        Operation::List => "list objects",
-        Operation::ListMultiparts => "list multipart uploads",
-        Operation::Check => "check store",
-        Operation::Copy => "copy object",
-        Operation::ListParts => "list parts",
-        Operation::Presign => "presign",
-        Operation::Initialize => "initialize store",
-        Operation::Space => "query free space",
-    };
-    StorageError::new(kind, verb).with_source("injected fault")
+    StorageError::new(kind, operation.verb_phrase()).with_source("injected fault")
 }
 
 fn cut_stream(stream: ByteStream, after_bytes: u64, error: Option<StorageError>) -> ByteStream {
@@ -250,6 +265,7 @@ impl Decorator for Flaky {
         match fault {
             Some(Fault::Before(kind)) => Err(planned_error(kind, operation)),
             Some(Fault::After(kind)) => attempt().await.and_then(|_| Err(planned_error(kind, operation))),
+            Some(Fault::Hang) => std::future::pending().await,
             _ => attempt().await,
         }
     }
@@ -269,6 +285,7 @@ impl Decorator for Flaky {
         let body = &body;
         let put = || {
             async move {
+                self.wait_while_held(key).await;
                 self.reserve_capacity(Operation::Put, body)?;
                 self.record_class(key, options);
                 self.inner.put(key, body.clone(), options).await
@@ -299,6 +316,7 @@ impl Decorator for Flaky {
         let body = &body;
         let put = || {
             async move {
+                self.wait_while_held(key).await;
                 self.reserve_capacity(Operation::PutPart, body)?;
                 self.inner.put_part(key, id, number, body.clone()).await
             }
@@ -311,6 +329,9 @@ impl Decorator for Flaky {
         let fault = self.next_fault(Operation::Get);
         if let Some(Fault::Before(kind)) = fault {
             return Err(planned_error(kind, Operation::Get));
+        }
+        if fault == Some(Fault::Hang) {
+            return std::future::pending().await;
         }
         let stream = self.inner.get(key, range).await?;
         match fault {
@@ -334,5 +355,29 @@ impl Decorator for Flaky {
     ) -> Result<ObjectInfo, StorageError> {
         self.record_class(to, options);
         self.decorate(Operation::Copy, || self.inner.copy(from, to, options)).await
+    }
+
+    /// Each key also counts as a call of `delete`, and has the fault of that call: a batch can fail as a whole
+    /// or in part.
+    async fn delete_batch(&self, keys: &[ObjectKey]) -> Result<DeletionResults, StorageError> {
+        check_delete_batch(keys)?;
+        let faults: Vec<_> = keys.iter().map(|_| self.next_fault(Operation::Delete)).collect();
+        if faults.contains(&Some(Fault::Hang)) {
+            return std::future::pending().await;
+        }
+        let is_sent = |fault: &Option<Fault>| !matches!(fault, Some(Fault::Before(_)));
+        let sent = keys.iter().zip(&faults).filter(|(_, fault)| is_sent(fault));
+        let sent: Vec<ObjectKey> = sent.map(|(key, _)| key.clone()).collect();
+        let mut results =
+            self.decorate(Operation::DeleteBatch, || self.inner.delete_batch(&sent)).await?.into_iter();
+        let lost = || Err(planned_error(StorageErrorKind::Other, Operation::DeleteBatch));
+        let result = |fault| match fault {
+            Some(Fault::Before(kind)) => Err(planned_error(kind, Operation::Delete)),
+            Some(Fault::After(kind)) => {
+                results.next().unwrap_or_else(lost).and(Err(planned_error(kind, Operation::Delete)))
+            }
+            _ => results.next().unwrap_or_else(lost),
+        };
+        Ok(faults.into_iter().map(result).collect())
     }
 }

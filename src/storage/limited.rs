@@ -1,40 +1,90 @@
-//! Limits the number of concurrent operations on the wrapped store.
+//! Limits the number of concurrent operations on a store, and shares it fairly.
+//!
+//! An operation counts for the tenant and the caller on whose behalf it is performed ([`Holder`]), until it has
+//! ended with all of its attempts. Background work has the share of one tenant. Operations that wait are served
+//! in turn, so that many operations of one holder delay those of the others by one of theirs at a time.
 //!
 //! A download counts until its stream is dropped, because the stream holds memory and a connection. Downloads
 //! have a separate limit, so that slow readers cannot block other operations. It is higher than the limit
-//! of client downloads, which clients share fairly, so that slow clients cannot block other reads either.
+//! of client downloads, so that slow clients cannot block other reads either.
 
 use std::{ops::Range, sync::Arc};
 
 use futures::StreamExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::{Instrument, info_span};
 
-use super::{Attempt, ByteStream, Decorator, ObjectStorage, Operation, StorageError, StorageErrorKind};
-use crate::domain::object_key::ObjectKey;
+use super::{Attempt, ByteStream, Decorator, ObjectStorage, Operation, StorageError};
+use crate::{
+    admission::{Acquisition, Holder, ShareLimits, ShareStatus, Shares, Slot},
+    domain::object_key::ObjectKey,
+};
 
+/// One of this many operations stays free for other tenants when idle ones are lent.
+const SPARE_DIVISOR: usize = 16;
+
+/// The limits of each store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// The maximum number of concurrent operations, without open downloads. At least 1.
+    pub operations_max: usize,
+    /// The maximum number of open downloads. At least 1.
+    pub downloads_max: usize,
+}
+
+/// The permits of a store, which all holders share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Permits {
+    operations: Arc<Shares>,
+    downloads: Arc<Shares>,
+}
+
+impl Permits {
+    pub(super) fn new(limits: StoreLimits) -> Self {
+        let spare = (limits.operations_max / SPARE_DIVISOR).max(1);
+        // Operations are short, so idle permits are lent. A download can be read slowly.
+        Self {
+            operations: Shares::new(ShareLimits::slots(limits.operations_max).with_lending(spare)),
+            downloads: Shares::new(ShareLimits::slots(limits.downloads_max)),
+        }
+    }
+
+    /// Returns how holders share the operations.
+    pub(super) fn operation_status(&self) -> ShareStatus {
+        self.operations.status()
+    }
+
+    /// Returns how holders share the open downloads.
+    pub(super) fn download_status(&self) -> ShareStatus {
+        self.downloads.status()
+    }
+}
+
+/// A store as one holder uses it.
 #[derive(Debug)]
 pub(super) struct Limited {
     inner: Arc<dyn ObjectStorage>,
-    permits: Arc<Semaphore>,
-    downloads: Arc<Semaphore>,
+    permits: Permits,
+    holder: Holder,
 }
 
 impl Limited {
     pub(super) fn wrap(
         inner: Arc<dyn ObjectStorage>,
-        concurrency_max: usize,
-        downloads_max: usize,
+        permits: Permits,
+        holder: Holder,
     ) -> Arc<dyn ObjectStorage> {
-        let permits = |max: usize| Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { inner, permits: permits(concurrency_max), downloads: permits(downloads_max) })
+        Arc::new(Self { inner, permits, holder })
     }
-}
 
-async fn acquire_permit(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, StorageError> {
-    let permit = Arc::clone(permits).acquire_owned().await;
-    permit.map_err(|closed| {
-        StorageError::new(StorageErrorKind::Other, "acquire storage permit").with_source(closed)
-    })
+    /// Takes a permit, and waits for it if the holder has used up its share.
+    async fn acquire_permit(&self, permits: &Arc<Shares>) -> Slot {
+        match permits.acquire_or_queue(self.holder, 1) {
+            Acquisition::Granted(permit) => permit,
+            Acquisition::Waiting(mut waiter) => {
+                waiter.granted().instrument(info_span!("wait_for_storage_permit")).await
+            }
+        }
+    }
 }
 
 impl Decorator for Limited {
@@ -48,16 +98,20 @@ impl Decorator for Limited {
         attempt: impl Fn() -> Attempt<'a, T> + Send,
     ) -> Result<T, StorageError> {
         let _permit = match operation {
-            // Readiness depends on the store, not on how many operations are active. The other three are rare
+            // Readiness depends on the store, not on how many operations are active. The others are rare
             // or do not send the bytes of files.
-            Operation::Check | Operation::Initialize | Operation::Space | Operation::Presign => None,
-            _ => Some(acquire_permit(&self.permits).await?),
+            Operation::Check
+            | Operation::Initialize
+            | Operation::Space
+            | Operation::Presign
+            | Operation::ListProtections => None,
+            _ => Some(self.acquire_permit(&self.permits.operations).await),
         };
         attempt().await
     }
 
     async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError> {
-        let permit = acquire_permit(&self.downloads).await?;
+        let permit = self.acquire_permit(&self.permits.downloads).await;
         let stream = self.inner.get(key, range).await?;
         // The closure owns the permit, so the permit is released when the stream is dropped.
         let hold_permit = move |piece| {
@@ -69,28 +123,5 @@ impl Decorator for Limited {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::{FutureExt, StreamExt};
-
-    use super::*;
-    use crate::storage::{
-        Payload, PutOptions,
-        tests::{key, memory},
-    };
-
-    #[tokio::test]
-    async fn download_holds_its_permit_until_the_stream_is_dropped() {
-        let key = key();
-        let limited = Limited::wrap(memory(), 1, 1);
-        let body = Payload::from(bytes::Bytes::from_static(b"slow"));
-        limited.put(&key, body, &PutOptions::default()).await.unwrap();
-        let mut stream = limited.get(&key, 0..4).await.unwrap();
-        assert!(limited.get(&key, 0..4).now_or_never().is_none(), "the only download permit is in use");
-        assert!(limited.head(&key).now_or_never().is_some(), "other operations have their own permits");
-        assert!(limited.check().now_or_never().is_some(), "readiness checks need no permit");
-        assert_eq!(stream.next().await.unwrap().unwrap(), "slow");
-        assert!(limited.get(&key, 0..4).now_or_never().is_none(), "the stream is still open");
-        drop(stream);
-        assert!(limited.get(&key, 0..4).now_or_never().is_some());
-    }
-}
+#[path = "limited_tests.rs"]
+mod tests;

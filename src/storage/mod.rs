@@ -1,7 +1,8 @@
 //! The object storage port: stores the bytes of files. All other data about a file is a row in the database.
 //!
 //! ```text
-//! app  ──►  Stores ──► Traced ──► Retrying ──► Limited ──► Local | Memory | S3
+//! app  ──►  Stores ──► Limited ──► Traced ──► Retrying ──► Local | Memory | S3
+//! background work  ──►  GuardedStores ──► Limited ──► Guarded ──► Traced ──► …
 //! ```
 //!
 //! # Guarantees of every adapter
@@ -22,8 +23,8 @@
 //! decides what to do. Keys are never reused, so orphaned objects and uploads can be found by listing and are
 //! swept after a grace period.
 //!
-//! **Idempotence.** A repeated `complete_multipart` returns the same result as the first. `abort_multipart`
-//! and `delete` succeed if there is nothing to do. `put_part` with the same number replaces the part, and
+//! **Idempotence.** A repeated `complete_multipart` returns the same result as the first. `abort_multipart`,
+//! `delete` and `delete_batch` succeed if there is nothing to do. `put_part` with the same number replaces the part, and
 //! only the receipt returned last is valid. A rejected `complete_multipart` leaves the upload open.
 //!
 //! **Order.** `list` and `list_multiparts` return keys in bytewise order. Uploads with the same key are
@@ -65,20 +66,25 @@ pub mod conformance;
 pub mod flaky;
 
 mod backoff;
+mod breaker;
 mod decorator;
 mod error;
 mod extension;
+mod guarded;
+mod guarded_stores;
 mod import_source;
 mod limited;
 mod local;
 mod memory;
 mod object;
+mod part_layout;
 mod payload;
 mod presign;
 mod provision;
 mod retrying;
 mod s3;
 mod source_directory;
+mod source_entry;
 mod source_object;
 mod stores;
 #[cfg(test)]
@@ -92,21 +98,29 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub use self::{
+    breaker::{Breaker, BreakerOptions, BreakerStatus},
     decorator::{Attempt, Decorator, Operation},
     error::{StorageError, StorageErrorKind},
     extension::ObjectStorageExt,
-    import_source::{EntryProblem, ImportSource, SourceEntry, SourceKeys},
+    guarded_stores::{Breakers, GuardedStores},
+    import_source::{ImportSource, SourceKeys},
+    limited::StoreLimits,
     object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
+    part_layout::{
+        GROWN_PART_SIZE_BYTES_MAX, OBJECT_SIZE_BYTES_MAX, PART_NUMBER_MAX, PART_SIZE_BYTES_MAX, PartLayout,
+    },
     payload::Payload,
     presign::{PresignRequest, PresignedUrl},
-    provision::{Capabilities, InitOptions, InitOutcome, InitReport, InitStep, Space},
+    provision::{BucketProtection, Capabilities, InitOptions, InitOutcome, InitReport, InitStep, Space},
     s3::{Encryption, PayloadSigning, S3Credentials, S3Options, SourceBucket},
     source_directory::SourceDirectory,
+    source_entry::{EntryProblem, SourceEntry},
     source_object::SourceObject,
     stores::{Stores, UnknownProvider},
     traced::Traced,
 };
 use crate::domain::{
+    checksum::Crc64,
     clock::{Clock, IdSource},
     object_key::ObjectKey,
 };
@@ -114,11 +128,11 @@ use crate::domain::{
 /// The maximum size of a piece in a download stream, in bytes. A piece fits into one gRPC message.
 pub const PIECE_SIZE_BYTES_MAX: usize = 1024 * 1024;
 
-/// The highest part number of a multipart upload, as in S3.
-pub const PART_NUMBER_MAX: u32 = 10_000;
+/// The maximum number of objects of a batch deletion, as in S3.
+pub const DELETE_BATCH_KEYS_MAX: usize = 1_000;
 
-/// The maximum size of a part in bytes (5 GiB), as in S3.
-pub const PART_SIZE_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024;
+/// The results of a batch deletion, one for each key.
+pub type DeletionResults = Vec<Result<(), StorageError>>;
 
 /// The bytes of an object, in order. See "Limits" in the [module](self) documentation.
 pub type ByteStream = BoxStream<'static, Result<Bytes, StorageError>>;
@@ -147,7 +161,8 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
     ) -> Result<ObjectInfo, StorageError>;
 
     /// Starts a multipart upload. Every part has `part_size_bytes` bytes, except the last, which may be
-    /// shorter. Some stores require at least 5 MiB.
+    /// shorter; with [`PutOptions::equal_parts`], later parts are larger ([`PartLayout`]). Some stores
+    /// require at least 5 MiB.
     ///
     /// # Errors
     /// Returns `InvalidInput` if the store does not accept this part size.
@@ -171,17 +186,35 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
         body: Payload,
     ) -> Result<PartReceipt, StorageError>;
 
-    /// Creates the object from parts 1 to n. Stored parts that are not in `parts` are discarded.
+    /// Stores a part whose bytes are those of another object, which the store copies. The part may have more
+    /// bytes than one that is sent. The object is not changed.
     ///
     /// # Errors
-    /// Returns `InvalidInput` if a part is missing, was never stored, was replaced after its receipt was
+    /// Returns the errors of [`put_part`](Self::put_part), and `Damaged` if the object does not exist or has
+    /// another size.
+    async fn copy_part(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        number: u32,
+        from: &ObjectInfo,
+    ) -> Result<PartReceipt, StorageError>;
+
+    /// Creates the object from parts 1 to n. Stored parts that are not in `parts` are discarded. `crc64nvme` is
+    /// the checksum of the whole object; a store that supports it verifies it.
+    ///
+    /// # Errors
+    /// Returns `PartsDiffer` if a part is missing, was never stored, was replaced after its receipt was
     /// returned, or has the wrong size. Returns `NotFound` if there is neither such an upload nor such an
-    /// object. Returns `AlreadyExists` if another writer created an object with this key.
+    /// object, for example because the store aborted the upload. Returns `AlreadyExists` if another writer
+    /// created an object with this key. Returns `Damaged` if the object has another checksum; it may exist then.
+    /// Any other error changes nothing, and the call can be repeated.
     async fn complete_multipart(
         &self,
         key: &ObjectKey,
         id: &MultipartId,
         parts: &[PartReceipt],
+        crc64nvme: Option<Crc64>,
     ) -> Result<ObjectInfo, StorageError>;
 
     /// Aborts a multipart upload and frees its parts. Does nothing if the upload does not exist. If the
@@ -217,6 +250,14 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
 
     /// Deletes an object. Does nothing if the object does not exist.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError>;
+
+    /// Deletes up to [`DELETE_BATCH_KEYS_MAX`] different objects, with as few requests as the store allows.
+    /// Returns the result of each key, in the order of the keys: a key that fails does not affect the others.
+    /// An object that does not exist is a success.
+    ///
+    /// # Errors
+    /// Returns `InvalidInput` if there are more keys. After any other error the outcome of every key is unknown.
+    async fn delete_batch(&self, keys: &[ObjectKey]) -> Result<DeletionResults, StorageError>;
 
     /// Lists up to `limit` objects whose keys start with `prefix` and are greater than `after`. The prefix is
     /// text; it need not end at a slash.
@@ -258,6 +299,9 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
 
     /// Checks that the store is reachable and writable. Used for readiness; neither limited nor retried.
     async fn check(&self) -> Result<(), StorageError>;
+
+    /// Lists the buckets whose settings can keep the bytes of deleted objects. Used by `storage status`.
+    async fn list_protections(&self) -> Result<Vec<BucketProtection>, StorageError>;
 }
 
 /// The options of a store and of its decorators.
@@ -267,10 +311,6 @@ pub struct StorageOptions {
     pub provider: String,
     /// The adapter and its options.
     pub adapter: AdapterOptions,
-    /// The maximum number of concurrent operations, without open downloads. At least 1.
-    pub concurrency_max: usize,
-    /// The maximum number of open downloads. At least 1.
-    pub downloads_max: usize,
     /// The maximum number of attempts of an operation, including the first. 1 disables retries.
     pub retry_attempts_max: u32,
     /// The maximum pause before the first retry. It doubles with each further retry.
@@ -296,7 +336,7 @@ pub enum AdapterOptions {
     S3(Box<S3Options>),
 }
 
-/// Opens the configured store with its decorators. Performs blocking file system operations, so call it
+/// Opens the configured store with its retries. [`Stores`] limits its operations. Performs blocking file system operations, so call it
 /// during startup.
 ///
 /// # Errors
@@ -306,11 +346,8 @@ pub fn open(
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
 ) -> Result<Arc<dyn ObjectStorage>, StorageError> {
-    if options.concurrency_max == 0 || options.downloads_max == 0 || options.retry_attempts_max == 0 {
-        let reason = format!(
-            "concurrency_max is {}, downloads_max is {} and retry_attempts_max is {}; each must be at least 1",
-            options.concurrency_max, options.downloads_max, options.retry_attempts_max
-        );
+    if options.retry_attempts_max == 0 {
+        let reason = "retry_attempts_max is 0; it must be at least 1";
         return Err(StorageError::invalid_input("open storage", reason));
     }
     let adapter: Arc<dyn ObjectStorage> = match &options.adapter {
@@ -324,11 +361,7 @@ pub fn open(
         }
         AdapterOptions::S3(s3) => Arc::new(s3::S3::open(s3)?),
     };
-    Ok(with_retries(
-        limited::Limited::wrap(adapter, options.concurrency_max, options.downloads_max),
-        options,
-        ids,
-    ))
+    Ok(with_retries(adapter, options, ids))
 }
 
 /// Adds the retry decorator of [`open`] to a store. Tests use it to inject faults between the retries and the

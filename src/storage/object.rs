@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range};
 
-use super::{PART_NUMBER_MAX, PART_SIZE_BYTES_MAX, StorageError};
+use super::{DELETE_BATCH_KEYS_MAX, PART_NUMBER_MAX, PART_SIZE_BYTES_MAX, PartLayout, StorageError};
 use crate::domain::{clock::Timestamp, ids::TenantId, object_key::ObjectKey, storage_class::StorageClass};
 
 /// Attributes of a new object. They are hints for people who inspect the store; the record in the database is
@@ -17,6 +17,9 @@ pub struct PutOptions {
     /// Whether the parts are uploaded through presigned URLs. Their clients send no checksum for the store to
     /// verify.
     pub has_presigned_parts: bool,
+    /// The number of parts of a multipart upload before the first larger one: see [`PartLayout`]. `None` if all parts
+    /// have the same size.
+    pub equal_parts: Option<u32>,
     /// The storage class. Ignored by stores without storage classes.
     pub class: StorageClass,
 }
@@ -27,6 +30,14 @@ impl PutOptions {
         let mut metadata = vec![("tenant-id".to_owned(), tenant.to_string())];
         metadata.extend(user.map(|user| ("user-id".to_owned(), user.to_owned())));
         Self { metadata, ..Self::default() }
+    }
+
+    /// Returns the sizes of the parts of a multipart upload.
+    pub fn layout(&self, part_size_bytes: u64) -> PartLayout {
+        match self.equal_parts {
+            Some(equal_parts) => PartLayout::growing(part_size_bytes, equal_parts),
+            None => PartLayout::equal(part_size_bytes),
+        }
     }
 
     /// Sets the storage class.
@@ -113,29 +124,32 @@ pub struct MultipartPage {
     pub is_last: bool,
 }
 
-/// Checks that the receipts are parts 1, 2, 3 … of equal size, with only the last one shorter. Returns the
+/// Checks that the receipts are parts 1, 2, 3 … of one [`PartLayout`], with only the last one shorter. Returns the
 /// total size in bytes. Every adapter calls this before it completes an upload.
 pub(super) fn check_parts(parts: &[PartReceipt], operation: &'static str) -> Result<u64, StorageError> {
     let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
-        return Err(StorageError::invalid_input(
+        return Err(StorageError::parts_differ(
             operation,
             "there are no parts; store an empty object with put",
         ));
     };
+    // The store does not know where the parts begin to grow.
+    let layout = match parts.iter().find(|part| part.size_bytes > first.size_bytes) {
+        Some(larger) => PartLayout::growing(first.size_bytes, larger.number.saturating_sub(1)),
+        None => PartLayout::equal(first.size_bytes),
+    };
     let mut total_bytes = 0;
     for (part, expected) in parts.iter().zip(1u32..) {
         if part.number != expected {
-            return Err(StorageError::invalid_input(operation, format!("part {expected} is missing")));
+            return Err(StorageError::parts_differ(operation, format!("part {expected} is missing")));
         }
-        let is_equal = part.size_bytes == first.size_bytes;
+        let wanted_bytes = layout.size_of(expected);
+        let is_whole = part.size_bytes == wanted_bytes;
         if part.size_bytes == 0
-            || !(is_equal || (part.number == last.number && part.size_bytes < first.size_bytes))
+            || !(is_whole || (part.number == last.number && part.size_bytes < wanted_bytes))
         {
-            let reason = format!(
-                "part {expected} has {} bytes; the first part has {}",
-                part.size_bytes, first.size_bytes
-            );
-            return Err(StorageError::invalid_input(operation, reason));
+            let reason = format!("part {expected} has {} bytes instead of {wanted_bytes}", part.size_bytes);
+            return Err(StorageError::parts_differ(operation, reason));
         }
         total_bytes += part.size_bytes;
     }
@@ -151,11 +165,11 @@ pub(super) fn check_part_size(part_size_bytes: u64, operation: &'static str) -> 
     Err(StorageError::invalid_input(operation, reason))
 }
 
-/// Checks the number and the size of one part against the part size of its upload.
+/// Checks the number and the size of one part against the maximum size.
 pub(super) fn check_part(
     number: u32,
     size_bytes: u64,
-    part_size_bytes: u64,
+    size_max_bytes: u64,
     operation: &'static str,
 ) -> Result<(), StorageError> {
     if !(1..=PART_NUMBER_MAX).contains(&number) {
@@ -164,11 +178,20 @@ pub(super) fn check_part(
             format!("part number is {number}; the limits are 1 and {PART_NUMBER_MAX}"),
         ));
     }
-    if !(1..=part_size_bytes).contains(&size_bytes) {
-        let reason = format!("part {number} has {size_bytes} bytes; the limits are 1 and {part_size_bytes}");
+    if !(1..=size_max_bytes).contains(&size_bytes) {
+        let reason = format!("part {number} has {size_bytes} bytes; the limits are 1 and {size_max_bytes}");
         return Err(StorageError::invalid_input(operation, reason));
     }
     Ok(())
+}
+
+/// Checks the number of keys of a batch deletion.
+pub(super) fn check_delete_batch(keys: &[ObjectKey]) -> Result<(), StorageError> {
+    if keys.len() <= DELETE_BATCH_KEYS_MAX {
+        return Ok(());
+    }
+    let reason = format!("batch has {} keys; the limit is {DELETE_BATCH_KEYS_MAX}", keys.len());
+    Err(StorageError::invalid_input("delete objects", reason))
 }
 
 /// Checks that the range lies inside an object of this size.

@@ -1,5 +1,7 @@
 //! Capabilities, free space and initialization of a store.
 
+use std::fmt;
+
 /// The guarantees and optional features that a store supports. See the [module](super).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
@@ -55,9 +57,38 @@ pub enum InitOutcome {
     Done,
     /// The resource already existed and was left unchanged.
     AlreadyExists,
+    /// The store has a setting that the operator should know; contains its effect.
+    Noted(String),
     /// The store does not support the resource or denies access to it; contains the reason. The resource is
     /// optional.
     Unsupported(String),
+}
+
+/// A bucket whose settings can keep the bytes of deleted objects.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct BucketProtection {
+    /// The name of the bucket.
+    pub bucket: String,
+    /// Whether the bucket keeps the former versions of its objects, or kept them before.
+    pub has_versions: bool,
+    /// Whether the bucket can lock versions against deletion.
+    pub has_object_lock: bool,
+}
+
+/// Formats what stays after a deletion, and what the operator can do.
+impl fmt::Display for BucketProtection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.has_object_lock {
+            true => f.write_str(
+                "object lock: the bytes of a deleted object stay until its lock ends, and after that until a \
+                 lifecycle rule with NoncurrentVersionExpiration deletes them",
+            ),
+            false => f.write_str(
+                "versioning: a deletion deletes every version of its object, which needs the permissions \
+                 s3:ListBucketVersions and s3:DeleteObjectVersion; without them the bytes stay",
+            ),
+        }
+    }
 }
 
 impl InitReport {

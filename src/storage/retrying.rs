@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{
-    Attempt, ByteStream, Decorator, ObjectInfo, ObjectStorage, ObjectStorageExt, Operation,
+    Attempt, ByteStream, Decorator, DeletionResults, ObjectInfo, ObjectStorage, ObjectStorageExt, Operation,
     PIECE_SIZE_BYTES_MAX, Payload, PutOptions, StorageError, StorageErrorKind, StorageOptions,
     backoff::{Backoff, FailedAttempts},
 };
@@ -97,6 +97,35 @@ impl Decorator for Retrying {
             false => Err(failed.last_error),
         }
     }
+
+    /// Retries only the keys that failed with a temporary error.
+    async fn delete_batch(&self, keys: &[ObjectKey]) -> Result<DeletionResults, StorageError> {
+        let mut results = self.backoff.retry(|| self.inner.delete_batch(keys)).await?;
+        let mut attempt = 1;
+        loop {
+            let failed = list_retryable(&results);
+            let Some(first) = failed.first() else { return Ok(results) };
+            if let Err(error) = std::mem::replace(&mut results[*first], Ok(()))
+                && let Err(error) = self.backoff.wait_before_retry(attempt, error).await
+            {
+                results[*first] = Err(error);
+                return Ok(results);
+            }
+            let again: Vec<ObjectKey> = failed.iter().map(|index| keys[*index].clone()).collect();
+            let retried = self.backoff.retry(|| self.inner.delete_batch(&again)).await?;
+            for (index, result) in failed.into_iter().zip(retried) {
+                results[index] = result;
+            }
+            attempt += 1;
+        }
+    }
+}
+
+/// Returns the indexes of the results that are worth another attempt.
+fn list_retryable(results: &DeletionResults) -> Vec<usize> {
+    let is_retryable =
+        |result: &Result<(), StorageError>| result.as_ref().is_err_and(StorageError::is_retryable);
+    results.iter().enumerate().filter(|(_, result)| is_retryable(result)).map(|(index, _)| index).collect()
 }
 
 /// Returns whether an earlier attempt of a write may have succeeded although its response was lost. In that
@@ -136,7 +165,7 @@ async fn have_equal_content(
     if store.head(right).await?.size_bytes != size_bytes {
         return Ok(false);
     }
-    // Read one after the other: two concurrent downloads could wait for each other at the concurrency limit.
+    // One after the other, so that a comparison has one open download.
     for start in (0..size_bytes).step_by(PIECE_SIZE_BYTES_MAX) {
         let window = start..size_bytes.min(start + PIECE_SIZE_BYTES_MAX as u64);
         let left_bytes = store.get_bytes(left, window.clone()).await?;
@@ -175,7 +204,7 @@ impl Download {
                     .with_source("the store ended the stream early"),
                 Err(error) => error,
             };
-            // Drop the stream before waiting: it may hold the permit that the next attempt needs.
+            // Drop the stream before waiting: it may hold a connection.
             self.stream = None;
             self.backoff.wait_before_retry(self.attempt, error).await?;
             self.attempt += 1;

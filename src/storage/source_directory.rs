@@ -17,7 +17,7 @@ use rustix::fs::OFlags;
 
 use super::{
     SourceObject, StorageError, StorageErrorKind,
-    import_source::{EntryProblem, SourceEntry},
+    source_entry::{EntryProblem, SourceEntry},
 };
 
 /// The smallest chunk size that can be configured for uploads.

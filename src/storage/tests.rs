@@ -9,15 +9,18 @@ use futures::TryStreamExt;
 use super::{
     conformance::check_conformance,
     flaky::{Fault, Flaky, Operation, Plan},
-    limited::Limited,
+    limited::{Limited, Permits, StoreLimits},
     local::Local,
     memory::{KeptContent, Memory},
     retrying::Retrying,
     *,
 };
-use crate::domain::{
-    clock::{SystemClock, SystemIds},
-    ids::{BlobId, TenantId},
+use crate::{
+    admission::Holder,
+    domain::{
+        clock::{SystemClock, SystemIds},
+        ids::{BlobId, TenantId},
+    },
 };
 
 pub(super) fn key() -> ObjectKey {
@@ -38,8 +41,6 @@ fn options(adapter: AdapterOptions, retry_attempts_max: u32) -> StorageOptions {
     StorageOptions {
         provider: "here".to_owned(),
         adapter,
-        concurrency_max: 8,
-        downloads_max: 8,
         retry_attempts_max,
         retry_backoff_base: Duration::ZERO,
         retry_backoff_max: Duration::ZERO,
@@ -107,11 +108,29 @@ async fn retries_conform_if_one_call_in_ten_fails() {
     let root = tempfile::tempdir().unwrap();
     // With a limit of 1, an operation that acquires a second permit would deadlock. The local store is not
     // limited this way, because its syncs are slow one after the other.
-    for (seed, inner, concurrency_max) in [(1, memory(), 1), (2, memory(), 1), (3, local(root.path()), 16)] {
+    for (seed, inner, max) in [(1, memory(), 1), (2, memory(), 1), (3, local(root.path()), 16)] {
         let flaky = Flaky::new(inner, Plan::new().with_random_faults(seed, 10));
-        let store = retrying(Limited::wrap(flaky, concurrency_max, concurrency_max), 12);
+        let permits = Permits::new(StoreLimits { operations_max: max, downloads_max: max });
+        let store = Limited::wrap(retrying(flaky, 12), permits, Holder::BACKGROUND);
         check_conformance(store, Arc::new(SystemIds)).await;
     }
+}
+
+#[tokio::test]
+async fn batch_retries_only_the_keys_that_failed() {
+    let (transient, permanent) =
+        (Fault::Before(StorageErrorKind::Transient), Fault::Before(StorageErrorKind::Unavailable));
+    let (flaky, store) = flaky(Plan::new().with_fault(Operation::Delete, 2, transient));
+    let keys = [key(), key(), key()];
+    let results = store.delete_batch(&keys).await.unwrap();
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    let calls = || (flaky.call_count(Operation::DeleteBatch), flaky.call_count(Operation::Delete));
+    assert_eq!(calls(), (2, 4), "one key is sent again");
+
+    flaky.set_plan(Plan::new().with_fault(Operation::Delete, 1, permanent));
+    let results = store.delete_batch(&keys).await.unwrap();
+    let failed: Vec<bool> = results.iter().map(Result::is_err).collect();
+    assert_eq!((failed, calls()), (vec![true, false, false], (1, 3)));
 }
 
 #[tokio::test]
@@ -196,13 +215,10 @@ async fn full_store_returns_no_space_and_keeps_objects() {
 }
 
 #[test]
-fn rejects_options_with_zero_limits() {
-    for (concurrency_max, retry_attempts_max) in [(0, 1), (1, 0)] {
-        let options =
-            StorageOptions { concurrency_max, ..options(AdapterOptions::Memory, retry_attempts_max) };
-        let error = open(&options, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap_err();
-        assert_eq!(error.kind, StorageErrorKind::InvalidInput);
-    }
+fn rejects_options_without_attempts() {
+    let options = options(AdapterOptions::Memory, 0);
+    let error = open(&options, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::InvalidInput);
 }
 
 #[test]
@@ -226,7 +242,7 @@ async fn discard_adapter_returns_repeating_content() {
     for (number, body) in [(1, part.clone()), (2, part.slice(..PIECE_SIZE_BYTES_MAX))] {
         receipts.push(store.put_part(&key, &id, number, Payload::from(body)).await.unwrap());
     }
-    let info = store.complete_multipart(&key, &id, &receipts).await.unwrap();
+    let info = store.complete_multipart(&key, &id, &receipts, None).await.unwrap();
     assert_eq!(info.size_bytes, 3 * PIECE_SIZE_BYTES_MAX as u64);
 
     let range = 5..info.size_bytes - 5;

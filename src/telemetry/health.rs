@@ -10,6 +10,8 @@ pub enum Component {
     Database,
     /// The object store.
     Storage,
+    /// The clock of this machine, compared with the database's.
+    Clock,
 }
 
 impl Component {
@@ -18,6 +20,7 @@ impl Component {
         match self {
             Self::Database => "database",
             Self::Storage => "storage",
+            Self::Clock => "clock",
         }
     }
 }
@@ -27,6 +30,8 @@ impl Component {
 pub enum ComponentState {
     /// The component is available.
     Up,
+    /// The component needs attention, for this reason, but the process can serve requests.
+    Degraded(&'static str),
     /// The component is unavailable, for this reason. The reason is a constant text, because errors of an
     /// adapter may contain addresses or secrets, and `/readyz` is readable without authentication.
     Down(&'static str),
@@ -44,7 +49,7 @@ pub struct HealthState {
 impl HealthState {
     /// Returns whether the process can serve new requests.
     pub fn is_ready(&self) -> bool {
-        !self.is_draining && self.components.values().all(|state| *state == ComponentState::Up)
+        !self.is_draining && !self.components.values().any(|state| matches!(state, ComponentState::Down(_)))
     }
 }
 
@@ -72,6 +77,11 @@ impl Health {
     /// Marks a component as available.
     pub fn mark_up(&self, component: Component) {
         self.set(component, ComponentState::Up);
+    }
+
+    /// Marks a component as available but in need of attention, with the reason.
+    pub fn mark_degraded(&self, component: Component, reason: &'static str) {
+        self.set(component, ComponentState::Degraded(reason));
     }
 
     /// Marks a component as unavailable, with the reason.
@@ -102,7 +112,10 @@ impl Health {
             ComponentState::Down(reason) if changed => {
                 tracing::warn!(component = component.name(), reason, "component is down");
             }
-            ComponentState::Up | ComponentState::Down(_) => {}
+            ComponentState::Degraded(reason) if changed => {
+                tracing::warn!(component = component.name(), reason, "component is degraded");
+            }
+            ComponentState::Up | ComponentState::Degraded(_) | ComponentState::Down(_) => {}
         }
     }
 }
@@ -118,6 +131,7 @@ mod tests {
         health.mark_up(Component::Database);
         assert!(!health.state().is_ready());
         health.mark_up(Component::Storage);
+        health.mark_degraded(Component::Clock, "differs");
         assert!(health.state().is_ready());
         health.mark_down(Component::Database, "connections are refused");
         assert!(!health.state().is_ready());

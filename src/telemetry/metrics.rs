@@ -6,6 +6,7 @@
 
 mod jobs;
 mod observables;
+mod ticks;
 
 use std::{
     fmt,
@@ -27,9 +28,10 @@ use prometheus::{Registry, TextEncoder};
 
 pub use self::{
     jobs::AttemptOutcome,
-    observables::{PeersState, PoolState, SharesState},
+    observables::{BreakerLevel, PeersState, PoolState, SharesState},
+    ticks::{TickLabels, TickOutcome},
 };
-use self::{jobs::JobInstruments, observables::Observables};
+use self::{jobs::JobInstruments, observables::Observables, ticks::TickInstruments};
 use super::{
     TelemetryError,
     traces::{SCOPE, native_roots},
@@ -110,7 +112,9 @@ struct Inner {
     storage_operations: Counter<u64>,
     storage_duration: Histogram<f64>,
     storage_up: Gauge<u64>,
+    clock_offset: Gauge<f64>,
     jobs: JobInstruments,
+    ticks: TickInstruments,
 }
 
 impl fmt::Debug for Metrics {
@@ -154,6 +158,7 @@ impl Metrics {
             registry,
             observables: Observables::new(&meter),
             jobs: JobInstruments::new(&meter),
+            ticks: TickInstruments::new(&meter),
             requests: counter(&meter, "strongroom.requests", "", "Completed requests, by method and code"),
             request_duration: duration_histogram(
                 &meter,
@@ -197,6 +202,11 @@ impl Metrics {
             storage_up: meter
                 .u64_gauge("strongroom.storage.up")
                 .with_description("Whether a provider is reachable and writable, 0 or 1")
+                .build(),
+            clock_offset: meter
+                .f64_gauge("strongroom.clock.offset")
+                .with_unit("s")
+                .with_description("Time of the database minus the time of this machine")
                 .build(),
             provider,
         };
@@ -258,6 +268,11 @@ impl Metrics {
         self.inner.storage_up.record(u64::from(is_up), &[KeyValue::new("provider", provider.to_owned())]);
     }
 
+    /// Sets the time of the database minus the time of this machine.
+    pub fn set_clock_offset(&self, seconds: f64) {
+        self.inner.clock_offset.record(seconds, &[]);
+    }
+
     /// Registers the function that returns the used bytes of the byte budget when metrics are collected.
     /// `read` must not block. If the budget holds these metrics, `read` should hold a weak reference to the
     /// budget.
@@ -279,6 +294,12 @@ impl Metrics {
         read: impl Fn() -> SharesState + Send + Sync + 'static,
     ) {
         self.inner.observables.add_shares(resource, Box::new(read));
+    }
+
+    /// Registers the function that returns the circuit breakers of the stores when metrics are collected. `read`
+    /// must not block.
+    pub fn observe_breakers(&self, read: impl Fn() -> Vec<BreakerLevel> + Send + Sync + 'static) {
+        self.inner.observables.set_breakers(Box::new(read));
     }
 
     /// Registers the function that returns the connections of a port when metrics are collected. `read` must
@@ -338,82 +359,4 @@ fn duration_histogram(meter: &Meter, name: &'static str, description: &'static s
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const METHOD: &str = "strongroom.v1.FileService/GetFile";
-
-    #[test]
-    fn counts_requests_by_method_and_code() {
-        let metrics = Metrics::for_tests().unwrap();
-        let mut request = metrics.start_request(METHOD);
-        assert!(metrics.render().unwrap().contains("\nstrongroom_requests_in_flight 1\n"));
-        request.set_code("OK");
-        drop(request);
-        drop(metrics.start_request(METHOD));
-        let text = metrics.render().unwrap();
-        assert!(
-            text.contains(&format!("strongroom_requests_total{{code=\"OK\",method=\"{METHOD}\"}} 1")),
-            "{text}"
-        );
-        let cancelled = format!("strongroom_requests_total{{code=\"CANCELLED\",method=\"{METHOD}\"}} 1");
-        assert!(text.contains(&cancelled), "{text}");
-        let measured = format!("strongroom_request_duration_seconds_count{{method=\"{METHOD}\"}} 2");
-        assert!(text.contains(&measured), "{text}");
-        assert!(text.contains("\nstrongroom_requests_in_flight 0\n"), "{text}");
-    }
-
-    #[test]
-    fn scrape_contains_all_metrics_with_their_units() {
-        let metrics = Metrics::for_tests().unwrap();
-        metrics.add_uploaded_bytes(5);
-        metrics.add_downloaded_bytes(6);
-        metrics.count_upload(UploadOutcome::Committed);
-        metrics.record_commit(16, Duration::from_millis(4));
-        metrics.count_quota_refusal(QuotaLimit::FileSize);
-        metrics.record_storage_operation("put", "ok", Duration::from_millis(2));
-        metrics.set_storage_up("local", true);
-        metrics.set_queued_jobs(&[("parked", 3)], Duration::from_secs(90));
-        metrics.record_job_attempt(
-            "delete_expired_files",
-            AttemptOutcome::Done,
-            Some(Duration::from_millis(5)),
-        );
-        metrics.observe_byte_budget(|| 7);
-        metrics.observe_pool("service", || PoolState { in_use: 1, idle: 2, waiting: 3 });
-        metrics.observe_pool("system", || PoolState { in_use: 4, idle: 5, waiting: 6 });
-        let shares =
-            SharesState { capacity: 9, in_use: 8, waiting: 2, refused_tenant: 3, ..SharesState::default() };
-        metrics.observe_shares("downloads", move || shares);
-        metrics.observe_peers("grpc", || PeersState { open: 5, closed_for_room: 6, refused: 7 });
-        let text = metrics.render().unwrap();
-        for line in [
-            "strongroom_shares_capacity{resource=\"downloads\"} 9",
-            "strongroom_shares_in_use{resource=\"downloads\"} 8",
-            "strongroom_shares_waiting{resource=\"downloads\"} 2",
-            "strongroom_shares_refusals_total{of=\"tenant\",resource=\"downloads\"} 3",
-            "strongroom_connections{port=\"grpc\"} 5",
-            "strongroom_connections_closed_total{port=\"grpc\",reason=\"room\"} 6",
-            "strongroom_connections_closed_total{port=\"grpc\",reason=\"address\"} 7",
-            "strongroom_uploaded_bytes_total 5",
-            "strongroom_downloaded_bytes_total 6",
-            "strongroom_uploads_total{outcome=\"committed\"} 1",
-            "strongroom_commit_batch_size_bucket{le=\"16\"} 1",
-            "strongroom_commit_duration_seconds_bucket{le=\"0.0025\"} 0",
-            "strongroom_quota_refusals_total{limit=\"file_size\"} 1",
-            "strongroom_storage_operations_total{operation=\"put\",outcome=\"ok\"} 1",
-            "strongroom_storage_operation_duration_seconds_count{operation=\"put\"} 1",
-            "strongroom_storage_up{provider=\"local\"} 1",
-            "strongroom_jobs_queued{state=\"parked\"} 3",
-            "strongroom_jobs_oldest_due_seconds 90",
-            "strongroom_job_attempts_total{kind=\"delete_expired_files\",outcome=\"done\"} 1",
-            "strongroom_job_duration_seconds_count{kind=\"delete_expired_files\"} 1",
-            "strongroom_byte_budget_used_bytes 7",
-            "strongroom_db_pool_connections{pool=\"service\",state=\"in_use\"} 1",
-            "strongroom_db_pool_connections{pool=\"system\",state=\"idle\"} 5",
-            "strongroom_db_pool_waiting{pool=\"system\"} 6",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
-        }
-    }
-}
+mod tests;

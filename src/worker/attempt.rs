@@ -35,6 +35,16 @@ enum AttemptError {
     Failed(app::Error),
 }
 
+impl AttemptError {
+    /// Returns whether a dependency failed, so that the attempt does not count.
+    fn is_dependency_failure(&self) -> bool {
+        match self {
+            Self::Failed(error) => error.is_dependency_failure(),
+            Self::Unreadable(_) | Self::Panicked(_) => false,
+        }
+    }
+}
+
 /// Attempts a job and returns the outcome. If `abort` is cancelled, the job is released for another worker.
 pub(super) async fn attempt_job(app: &App, claimed: ClaimedJob, abort: &CancellationToken) -> AttemptOutcome {
     let JobLease { tenant, id, .. } = claimed.lease;
@@ -111,9 +121,12 @@ async fn record_outcome(
             LeaseState::Lost => discard_outcome(),
         });
     };
+    let next = match error.is_dependency_failure() {
+        true => NextAttempt::Wait(dependency_delay(config, claimed.dependency_failures, random_u32(app))),
+        false => next_attempt(config, claimed.attempt, random_u32(app)),
+    };
     let error = error.to_string();
     let stored: String = error.chars().take(ERROR_CHARACTERS_MAX).collect();
-    let next = next_attempt(config, claimed.attempt, random_u32(app));
     let state = queue::fail(&mut tx, lease, &stored, next).await?;
     tx.commit().await?;
     Ok(match (state, next) {
@@ -125,6 +138,10 @@ async fn record_outcome(
         (LeaseState::Held, NextAttempt::Retry(_)) => {
             tracing::info!(error, "job failed and will be retried");
             AttemptOutcome::Failed
+        }
+        (LeaseState::Held, NextAttempt::Wait(_)) => {
+            tracing::info!(error, "job waits because a dependency failed; the attempt does not count");
+            AttemptOutcome::Waiting
         }
     })
 }
@@ -144,17 +161,28 @@ async fn release_job(app: &App, lease: JobLease) -> Result<AttemptOutcome, DbErr
     })
 }
 
-/// Returns the next step after `attempts` failed attempts. Retry delays double up to the maximum and are
-/// randomized within their upper half, so that jobs that failed together are not retried together.
+/// Returns the next step after `attempts` failed attempts.
 fn next_attempt(config: &WorkerConfig, attempts: i32, random: u32) -> NextAttempt {
     let attempts = u32::try_from(attempts).unwrap_or_default();
     if attempts >= config.attempts_max {
         return NextAttempt::Park;
     }
-    let factor = 1_u64.checked_shl(attempts.saturating_sub(1)).unwrap_or(u64::MAX);
-    let seconds = config.backoff_base_seconds.saturating_mul(factor).min(config.backoff_max_seconds);
+    NextAttempt::Retry(retry_delay(config, attempts, config.backoff_max_seconds, random))
+}
+
+/// Returns the delay after a failure of a dependency that followed `failures` of them.
+fn dependency_delay(config: &WorkerConfig, failures: i32, random: u32) -> Duration {
+    let failures = u32::try_from(failures).unwrap_or_default().saturating_add(1);
+    retry_delay(config, failures, config.dependency_backoff_max_seconds, random)
+}
+
+/// Returns the delay after failure number `failures`. Delays double up to the maximum and are randomized within
+/// their upper half, so that jobs that failed together are not retried together.
+fn retry_delay(config: &WorkerConfig, failures: u32, seconds_max: u64, random: u32) -> Duration {
+    let factor = 1_u64.checked_shl(failures.saturating_sub(1)).unwrap_or(u64::MAX);
+    let seconds = config.backoff_base_seconds.saturating_mul(factor).min(seconds_max);
     let half = Duration::from_secs(seconds) / 2;
-    NextAttempt::Retry(half + half.mul_f64(f64::from(random) / f64::from(u32::MAX)))
+    half + half.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
 /// Returns a random number: the last four bytes of a UUIDv7 are random.
@@ -178,11 +206,23 @@ mod tests {
         };
         let seconds = |attempts, random| match next_attempt(&config, attempts, random) {
             NextAttempt::Retry(delay) => Some(delay.as_secs()),
-            NextAttempt::Park => None,
+            NextAttempt::Wait(_) | NextAttempt::Park => None,
         };
         let longest: Vec<_> = (1..=6).map(|attempts| seconds(attempts, u32::MAX)).collect();
         assert_eq!(longest, [Some(10), Some(20), Some(40), Some(60), Some(60), None]);
         let shortest: Vec<_> = (1..=6).map(|attempts| seconds(attempts, 0)).collect();
         assert_eq!(shortest, [Some(5), Some(10), Some(20), Some(30), Some(30), None]);
+    }
+
+    #[test]
+    fn delays_after_failures_of_dependencies_have_a_limit() {
+        let config = WorkerConfig {
+            backoff_base_seconds: 5,
+            dependency_backoff_max_seconds: 60,
+            ..Config::defaults().unwrap().worker
+        };
+        let longest = [0, 1, 2, 3, 4, 1_000, i32::MAX]
+            .map(|failures| dependency_delay(&config, failures, u32::MAX).as_secs());
+        assert_eq!(longest, [5, 10, 20, 40, 60, 60, 60]);
     }
 }

@@ -7,12 +7,15 @@
 //! or crashes, another one takes over its unfinished work.
 
 mod attempt;
+mod background_metrics;
 mod dispatch;
 mod runner;
 pub mod schedule;
+pub mod tick;
 mod webhooks;
 
 pub mod download_counts;
+pub mod partitions;
 pub mod refusals;
 
 use std::{sync::Arc, time::Duration};
@@ -20,48 +23,24 @@ use std::{sync::Arc, time::Duration};
 use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
-use self::schedule::Tick;
+use self::tick::Tick;
 use crate::app::{App, RoundReport};
-
-/// The maximum interval between two polls of the schedule. A tick is late by at most this time.
-const SCHEDULE_POLL_MAX: Duration = Duration::from_secs(5);
 
 /// Runs background work until `stop` is cancelled, then drains: running jobs get the time `drain` to finish,
 /// and are released if they do not. `stop` is a token and not a future, so that work that is running in another
 /// task sees it at once.
 pub async fn run_worker(app: Arc<App>, drain: Duration, stop: CancellationToken) {
-    // Long ticks run separately, because a walk through a large store must not delay the others.
     tokio::join!(
         runner::run_jobs_until_stopped(&app, drain, &stop),
-        run_ticks_until_stopped(&app, Tick::SHORT, &stop),
-        run_ticks_until_stopped(&app, Tick::LONG, &stop),
+        schedule::run_ticks_until_stopped(&app, &stop),
         webhooks::deliver_until_stopped(&app, drain, &stop),
     );
-}
-
-/// Runs due ticks. An interrupted tick is repeated at its next time.
-async fn run_ticks_until_stopped(app: &App, ticks: &[Tick], stop: &CancellationToken) {
-    let idle_interval = app.limits().worker.tick_interval().min(SCHEDULE_POLL_MAX);
-    let rounds = async {
-        loop {
-            if !schedule::run_due_ticks(app, ticks).await.has_more {
-                tokio::time::sleep(idle_interval).await;
-            }
-        }
-    };
-    tokio::select! {
-        () = rounds => {}
-        () = stop.cancelled() => {}
-    }
 }
 
 /// Runs one round now: all ticks except the sweep, whether due or not, then the due jobs. Returns the sum of
 /// their reports. Used by tests, and by operators who do not want to wait.
 pub async fn run_round(app: &App) -> RoundReport {
-    let mut total = RoundReport::default();
-    for tick in Tick::SHORT {
-        total += schedule::run_tick_now(app, *tick).await;
-    }
+    let mut total = schedule::run_ticks_now(app, Tick::SHORT).await;
     total += run_due_jobs(app).await;
     total
 }

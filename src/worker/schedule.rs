@@ -1,176 +1,241 @@
 //! Runs ticks on a schedule. Every process polls the schedule; the process that advances a tick's next time
 //! runs it, so that one process runs each tick. A tick that was interrupted or has more work to do becomes
 //! due again.
+//!
+//! Each tick, and each part of a tick that concerns one store, is a task of its own with a deadline. A tick that
+//! hangs delays no other tick, and is cancelled at its deadline. That loses nothing, see `app/rounds.rs`. While it
+//! runs, this process does not start it again.
 
-use std::time::Duration;
-
-use futures::{FutureExt as _, TryFutureExt as _, future::BoxFuture};
-
-use super::catch_panic;
-use crate::{
-    app::{
-        App, Error, RoundReport,
-        files::{delete_expired::enqueue_expired_file_deletions, purge_trash::purge_trash},
-        integrity::delete_stray_objects::delete_stray_objects,
-        integrity::sweep::sweep_due_stores,
-        retention::enforce_retention,
-        storage::delete_due_blobs::delete_due_blobs,
-        tenants::erase::erase_deleting_tenants,
-        uploads::expire::expire_uploads,
-    },
-    db::{
-        DbError,
-        jobs::get_depth,
-        schedules::{self, ClaimedTick},
-    },
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
 };
 
-/// A piece of scheduled work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tick {
-    /// Enforces retention: creates upcoming partitions and drops expired data.
-    Retention,
-    /// Abandons uploads whose lease has expired.
-    ExpireUploads,
-    /// Enqueues jobs that delete expired files.
-    FindExpiredFiles,
-    /// Purges files whose retention in the trash has ended.
-    PurgeTrash,
-    /// Deletes blobs that are due for deletion.
-    DeleteBlobs,
-    /// Erases one part of each tenant that is being deleted.
-    EraseTenants,
-    /// Deletes objects left behind by moves between stores.
-    DeleteStrayObjects,
-    /// Sweeps the stores that are due for a sweep.
-    Sweep,
+use futures::future::join_all;
+use tokio::{
+    task::{Id, JoinSet},
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    background_metrics::record_background_metrics,
+    catch_panic,
+    tick::{Tick, TickPart},
+};
+use crate::{
+    app::{App, Error, RoundReport},
+    db::{
+        DbError,
+        schedules::{self, ClaimedTick},
+    },
+    telemetry::metrics::TickOutcome,
+};
+
+/// The maximum interval between two polls of the schedule. A tick is late by at most this time.
+const SCHEDULE_POLL_MAX: Duration = Duration::from_secs(5);
+
+/// The end of a run of a tick.
+#[derive(Debug, Clone, Copy)]
+struct TickEnd {
+    report: RoundReport,
+    outcome: TickOutcome,
 }
 
-impl Tick {
-    /// Ticks that finish quickly.
-    pub const SHORT: &'static [Self] = &[
-        Self::Retention,
-        Self::ExpireUploads,
-        Self::FindExpiredFiles,
-        Self::PurgeTrash,
-        Self::DeleteBlobs,
-        Self::EraseTenants,
-        Self::DeleteStrayObjects,
-    ];
-    /// Ticks that may take hours.
-    pub const LONG: &'static [Self] = &[Self::Sweep];
+/// A part that this process has claimed.
+struct ClaimedPart {
+    part: TickPart,
+    claim: ClaimedTick,
+}
 
-    /// Returns the name in the schedule and in logs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Retention => "retention",
-            Self::ExpireUploads => "expire_uploads",
-            Self::FindExpiredFiles => "find_expired_files",
-            Self::PurgeTrash => "purge_trash",
-            Self::DeleteBlobs => "delete_blobs",
-            Self::EraseTenants => "erase_tenants",
-            Self::DeleteStrayObjects => "delete_stray_objects",
-            Self::Sweep => "sweep",
+/// Runs due ticks until `stop` is cancelled. An interrupted tick is repeated at its next time.
+pub(super) async fn run_ticks_until_stopped(app: &Arc<App>, stop: &CancellationToken) {
+    let all = [Tick::SHORT, Tick::LONG].concat();
+    let mut running = RunningTicks { parts: TickPart::list(app, &all), ..RunningTicks::default() };
+    tokio::select! {
+        () = running.run(app) => {}
+        () = stop.cancelled() => {}
+    }
+    running.tasks.shutdown().await;
+}
+
+/// The ticks that run in this process.
+#[derive(Default)]
+struct RunningTicks {
+    parts: Vec<TickPart>,
+    tasks: JoinSet<()>,
+    by_task: HashMap<Id, TickPart>,
+}
+
+impl RunningTicks {
+    /// Starts due ticks, without an end.
+    async fn run(&mut self, app: &Arc<App>) {
+        let interval = app.limits().worker.tick_interval().min(SCHEDULE_POLL_MAX);
+        let mut next_measurement = Instant::now();
+        loop {
+            if next_measurement <= Instant::now() {
+                record_background_metrics(app, &self.parts).await;
+                next_measurement = Instant::now() + interval;
+            }
+            self.start_due(app).await;
+            tokio::select! {
+                // A tick that has more work is due again at once.
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                    self.by_task.remove(&id);
+                }
+                () = tokio::time::sleep(interval) => {}
+            }
         }
     }
 
-    /// Runs the tick once. The futures of the ticks are large, so each is boxed and never moved.
-    fn run(self, app: &App) -> BoxFuture<'_, Result<RoundReport, Error>> {
-        match self {
-            Self::Retention => enforce_retention(app).map_ok(|()| RoundReport::default()).boxed(),
-            Self::ExpireUploads => expire_uploads(app).boxed(),
-            Self::FindExpiredFiles => enqueue_expired_file_deletions(app).boxed(),
-            Self::PurgeTrash => purge_trash(app).boxed(),
-            Self::DeleteBlobs => delete_due_blobs(app).boxed(),
-            Self::EraseTenants => erase_deleting_tenants(app).boxed(),
-            Self::DeleteStrayObjects => delete_stray_objects(app).boxed(),
-            Self::Sweep => sweep_due_stores(app).boxed(),
+    /// Starts the due ticks that do not run in this process.
+    async fn start_due(&mut self, app: &Arc<App>) {
+        let busy: HashSet<&TickPart> = self.by_task.values().collect();
+        let idle: Vec<TickPart> = self.parts.iter().filter(|part| !busy.contains(part)).cloned().collect();
+        for claimed in claim_due_parts(app, idle).await {
+            let (app, part) = (Arc::clone(app), claimed.part.clone());
+            let task = self.tasks.spawn(async move {
+                run_claimed(&app, &claimed).await;
+            });
+            self.by_task.insert(task.id(), part);
         }
     }
 }
 
-/// Runs those of the given ticks that are due and that no other process has claimed. Returns the sum of their
-/// reports. A tick that fails runs again at its next time.
+/// Runs those of the given ticks that are due and that no other process has claimed, concurrently. Returns the
+/// sum of their reports. A tick that fails runs again at its next time.
 pub async fn run_due_ticks(app: &App, ticks: &[Tick]) -> RoundReport {
-    record_queue_metrics(app).await;
+    let claimed = claim_due_parts(app, TickPart::list(app, ticks)).await;
+    let reports = join_all(claimed.iter().map(|claimed| run_claimed(app, claimed))).await;
+    sum(reports)
+}
+
+/// Runs ticks one after the other now, whether due or not. Returns the sum of their reports. A tick that fails as
+/// a whole counts as one failed item.
+pub async fn run_ticks_now(app: &App, ticks: &[Tick]) -> RoundReport {
+    let mut reports = Vec::new();
+    for part in TickPart::list(app, ticks) {
+        reports.push(run_part(app, &part).await.report);
+    }
+    sum(reports)
+}
+
+fn sum(reports: Vec<RoundReport>) -> RoundReport {
     let mut total = RoundReport::default();
-    let names: Vec<&str> = ticks.iter().map(|tick| tick.name()).collect();
-    let claimed_ticks = match claim_due_ticks(app, &names).await {
-        Ok(claimed_ticks) => claimed_ticks,
-        Err(error) => {
-            tracing::warn!(%error, "failed to poll the schedule");
-            return total;
-        }
-    };
-    for claimed in claimed_ticks {
-        let Some(tick) = ticks.iter().find(|tick| tick.name() == claimed.name) else { continue };
-        let report = run_tick_now(app, *tick).await;
+    for report in reports {
         total += report;
-        if report.has_more
-            && let Err(error) = make_due(app, &claimed).await
-        {
-            tracing::warn!(tick = claimed.name, %error, "failed to make tick due");
-        }
     }
     total
 }
 
-/// Runs a tick now, whether due or not, and logs its report. A tick that fails as a whole counts as one failed
-/// item.
-pub async fn run_tick_now(app: &App, tick: Tick) -> RoundReport {
-    let tick_failed = RoundReport { failed: 1, ..RoundReport::default() };
-    match catch_panic(tick.run(app)).await {
-        Ok(Ok(report)) => {
+/// Runs a claimed part and records its end in the schedule.
+async fn run_claimed(app: &App, claimed: &ClaimedPart) -> RoundReport {
+    let end = run_part(app, &claimed.part).await;
+    if let Err(error) = record_end(app, &claimed.claim, end).await {
+        tracing::warn!(tick = claimed.claim.name, %error, "failed to record the end of a tick");
+    }
+    end.report
+}
+
+/// Runs a part until it ends or its deadline passes, and logs the result.
+async fn run_part(app: &App, part: &TickPart) -> TickEnd {
+    let (name, deadline) = (part.schedule_name(), part.deadline(app));
+    let started = Instant::now();
+    let ran = timeout(deadline, catch_panic(part.run(app))).await;
+    let end = log_end(&name, deadline, ran);
+    app.metrics().record_tick(&part.labels(), end.outcome, started.elapsed());
+    end
+}
+
+type RunResult = Result<Result<Result<RoundReport, Error>, String>, tokio::time::error::Elapsed>;
+
+fn log_end(name: &str, deadline: Duration, ran: RunResult) -> TickEnd {
+    let failed = |outcome| TickEnd { report: RoundReport { failed: 1, ..RoundReport::default() }, outcome };
+    match ran {
+        Ok(Ok(Ok(report))) => {
             let RoundReport { done, failed, has_more } = report;
             if done > 0 || failed > 0 {
-                tracing::info!(tick = tick.name(), done, failed, has_more, "ran tick");
+                tracing::info!(tick = name, done, failed, has_more, "ran tick");
             }
-            report
+            TickEnd { report, outcome: TickOutcome::Done }
         }
-        Ok(Err(error)) => {
+        Ok(Ok(Err(error))) => {
             let cause = std::error::Error::source(&error);
-            tracing::warn!(tick = tick.name(), %error, ?cause, "failed to run tick");
-            tick_failed
+            tracing::warn!(tick = name, %error, ?cause, "failed to run tick");
+            failed(TickOutcome::Failed)
         }
-        Err(panic) => {
-            tracing::error!(tick = tick.name(), panic, "tick panicked");
-            tick_failed
+        Ok(Err(panic)) => {
+            tracing::error!(tick = name, panic, "tick panicked");
+            failed(TickOutcome::Panicked)
+        }
+        Err(_elapsed) => {
+            let deadline_seconds = deadline.as_secs();
+            tracing::warn!(tick = name, deadline_seconds, "cancelled a tick at its deadline");
+            failed(TickOutcome::TimedOut)
         }
     }
 }
 
-async fn claim_due_ticks(app: &App, names: &[&str]) -> Result<Vec<ClaimedTick>, DbError> {
-    let mut tx = app.db().system_tx().await?;
-    let claimed_ticks = schedules::claim_due(&mut tx, names, app.limits().worker.tick_seconds).await?;
-    tx.commit().await?;
-    Ok(claimed_ticks)
+/// Claims the due ones of the given parts. An error is logged, and the parts stay due.
+async fn claim_due_parts(app: &App, parts: Vec<TickPart>) -> Vec<ClaimedPart> {
+    let names: Vec<String> = parts.iter().map(TickPart::schedule_name).collect();
+    let claimed = async {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut tx = app.db().system_tx().await?;
+        let claims = schedules::claim_due(&mut tx, &names, app.limits().worker.tick_seconds).await?;
+        tx.commit().await?;
+        Ok::<_, DbError>(claims)
+    };
+    let claims = match claimed.await {
+        Ok(claims) => claims,
+        Err(error) => {
+            tracing::warn!(%error, "failed to poll the schedule");
+            return Vec::new();
+        }
+    };
+    let mut claims: HashMap<String, ClaimedTick> =
+        claims.into_iter().map(|claim| (claim.name.clone(), claim)).collect();
+    let claimed = parts.into_iter().zip(names);
+    claimed.filter_map(|(part, name)| claims.remove(&name).map(|claim| ClaimedPart { part, claim })).collect()
 }
 
-async fn make_due(app: &App, claimed: &ClaimedTick) -> Result<(), DbError> {
+/// Records that a tick ended, and makes it due if it has more work.
+async fn record_end(app: &App, claim: &ClaimedTick, end: TickEnd) -> Result<(), DbError> {
+    if end.outcome != TickOutcome::Done {
+        return Ok(());
+    }
     let mut tx = app.db().system_tx().await?;
-    schedules::make_due(&mut tx, claimed).await?;
+    schedules::record_done(&mut tx, &claim.name).await?;
+    if end.report.has_more {
+        schedules::make_due(&mut tx, claim).await?;
+    }
     tx.commit().await
 }
 
-/// Records the queue's depth in the metrics of this process.
-async fn record_queue_metrics(app: &App) {
-    let measured = async {
-        let mut tx = app.db().system_tx().await?;
-        let depth = get_depth(&mut tx).await?;
-        tx.commit().await?;
-        Ok::<_, DbError>(depth)
-    };
-    match measured.await {
-        Ok(depth) => {
-            let count = |count: i64| u64::try_from(count).unwrap_or_default();
-            let counts = [
-                ("ready", count(depth.ready)),
-                ("running", count(depth.running)),
-                ("parked", count(depth.parked)),
-            ];
-            let oldest = Duration::try_from_secs_f64(depth.oldest_due_seconds).unwrap_or_default();
-            app.metrics().set_queued_jobs(&counts, oldest);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(300);
+
+    /// The clock is paused and advances to the next timer when all tasks wait, so no time passes.
+    async fn end_of(work: impl Future<Output = Result<RoundReport, Error>>) -> TickEnd {
+        log_end("retention", DEADLINE, timeout(DEADLINE, catch_panic(work)).await)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tick_ends_at_its_deadline_whatever_it_does() {
+        let report = RoundReport { done: 2, failed: 0, has_more: true };
+        let done = end_of(async { Ok(report) }).await;
+        assert_eq!((done.outcome, done.report), (TickOutcome::Done, report));
+        for (end, outcome) in [
+            (end_of(std::future::pending()).await, TickOutcome::TimedOut),
+            (end_of(async { Err(Error::PageTokenInvalid) }).await, TickOutcome::Failed),
+            (end_of(async { panic!("a bug") }).await, TickOutcome::Panicked),
+        ] {
+            assert_eq!((end.outcome, end.report.failed, end.report.has_more), (outcome, 1, false));
         }
-        Err(error) => tracing::warn!(%error, "failed to measure the queue"),
     }
 }

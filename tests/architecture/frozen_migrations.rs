@@ -36,10 +36,16 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130024300_index_scheduled_blobs", 0x9001_d86c_bf91_6e2d),
     ("20261130024400_create_erasures", 0x5e1f_cc7f_0369_4682),
     ("20261130025000_normalize_tags", 0x9821_f2cc_8ab9_718f),
+    ("20261130114100_count_stray_objects", 0x3a6e_1912_a675_79d3),
+    ("20261130114200_record_upload_completion", 0x522e_d43e_382e_0a93),
+    ("20261130116100_add_tick_done_time", 0xc7ee_1cc2_b9ff_6b0b),
+    ("20261130116110_count_dependency_failures", 0xcaa3_4a36_d358_63db),
+    ("20261130116120_create_storage_breakers", 0xf01a_f1f3_7417_ea46),
+    ("20261130118100_create_retention_horizons", 0x2448_49f7_f981_4761),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.
-const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x124c_f562_8e68_fda5];
+const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x90a3_aeb2_154d_cf83];
 
 /// The file that contains the constant `FUNCTIONS_REVISION`.
 const REVISION_FILE: &str = "src/db/migrate/embedded.rs";

@@ -35,7 +35,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("jobs", &["db", "domain"]),
     ("events", &["db", "domain"]),
-    ("storage", &["crypto", "domain", "config", "telemetry"]),
+    ("storage", &["admission", "crypto", "domain", "config", "telemetry"]),
     ("admission", &["domain", "telemetry"]),
     ("db", &["admission", "domain", "config", "telemetry"]),
     ("scanning", &["domain", "config", "telemetry"]),
@@ -179,7 +179,8 @@ fn uses_library(text: &str, library: &str) -> bool {
     })
 }
 
-fn production_sources() -> Vec<Source> {
+/// Returns the files of the program without those that are compiled only for tests.
+pub(crate) fn production_sources() -> Vec<Source> {
     let sources = rust_files_in("src");
     let tests = test_file_paths(&sources);
     sources.into_iter().filter(|source| !tests.contains(&source.path)).collect()

@@ -1,5 +1,6 @@
 //! A member of one tenant and an unauthenticated client attack `strongroom serve` with every kind of request,
-//! while another tenant works: none of its calls may fail, and memory stays below the bound that the server logs.
+//! while another tenant and the operator work: none of their calls may fail, and memory stays below the bound that
+//! the server logs.
 
 use std::{
     io::Cursor,
@@ -9,15 +10,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{StreamExt, stream};
-use http_body::Frame;
-use http_body_util::StreamBody;
 use secrecy::{ExposeSecret, SecretString};
 use strongroom::{
     client::{Client, ClientOptions, RetryPolicy},
-    proto::v1::{
-        DownloadFileRequest, ListFilesRequest, ListWebhooksRequest, UploadFileRequest, UploadSpec,
-        upload_file_request::Message,
+    proto::{
+        admin::v1::{GetTenantRequest, ListTenantsRequest, ResumeTenantRequest, SuspendTenantRequest},
+        v1::{
+            DownloadFileRequest, GetQuotaRequest, ListFilesRequest, ListWebhooksRequest, UploadFileRequest,
+            UploadSpec, upload_file_request::Message,
+        },
     },
 };
 use tokio::{
@@ -34,7 +35,10 @@ use tonic::{
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tower::Service as _;
 
-use crate::server::{Server, Site, connect};
+use crate::{
+    server::{Server, Site, connect},
+    stalled_calls::{CHECK, CHUNK_BYTES, DOWNLOAD, UPLOAD, frame, raw_request, stalled_request, whole_frame},
+};
 
 /// How long the attack lasts.
 const ATTACK: Duration = Duration::from_secs(30);
@@ -45,10 +49,7 @@ const ATTACK_FULL: Duration = Duration::from_secs(120);
 /// The shortest time between two attempts of an attacker, and between two probes.
 const PAUSE: Duration = Duration::from_millis(200);
 
-const UPLOAD: &str = "/strongroom.v1.FileService/UploadFile";
-const DOWNLOAD: &str = "/strongroom.v1.FileService/DownloadFile";
 const WEBHOOKS: &str = "/strongroom.v1.WebhookService/ListWebhooks";
-const CHECK: &str = "/grpc.health.v1.Health/Check";
 
 /// The values that the attackers of one test share.
 #[derive(Clone)]
@@ -65,16 +66,6 @@ fn attacker(number: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 0, 1 + number).into()
 }
 
-/// A message, without its last bytes if `length` is larger.
-fn frame(length: u32, bytes: &[u8]) -> Vec<u8> {
-    [&[0], length.to_be_bytes().as_slice(), bytes].concat()
-}
-
-fn whole_frame(message: &impl prost::Message) -> Vec<u8> {
-    let bytes = message.encode_to_vec();
-    frame(u32::try_from(bytes.len()).unwrap(), &bytes)
-}
-
 async fn open_channel(target: &Target, from: IpAddr) -> Option<Channel> {
     let endpoint = Endpoint::from_shared(target.grpc.clone()).unwrap();
     endpoint.local_address(Some(from)).connect().await.ok()
@@ -88,18 +79,7 @@ async fn open_socket(address: &str, from: IpAddr) -> std::io::Result<TcpStream> 
 
 /// Sends some bytes of a call and then nothing, and waits for the end of the response. Every error is fine.
 async fn stall(mut channel: Channel, token: Option<SecretString>, path: &'static str, sent: Vec<u8>) {
-    let mut request =
-        http::Request::post(path).header("content-type", "application/grpc").header("te", "trailers");
-    if let Some(token) = token {
-        request = request.header("authorization", format!("Bearer {}", token.expose_secret()));
-    }
-    let first = stream::iter([Ok::<_, Status>(Frame::data(Bytes::from(sent)))]);
-    // A download begins when its request has ended.
-    let body = match path {
-        DOWNLOAD => Body::new(StreamBody::new(first)),
-        _ => Body::new(StreamBody::new(first.chain(stream::pending()))),
-    };
-    let request = request.body(body).unwrap();
+    let request = stalled_request(token.as_ref().map(ExposeSecret::expose_secret), path, sent);
     if std::future::poll_fn(|context| channel.poll_ready(context)).await.is_err() {
         return;
     }
@@ -172,7 +152,7 @@ fn start_attack(target: &Target) -> JoinSet<()> {
     let spec = UploadSpec { name: "a".to_owned(), ..UploadSpec::default() };
     let spec = UploadFileRequest { message: Some(Message::Spec(spec)) };
     let download = DownloadFileRequest { file_id: target.large_file.clone(), ..Default::default() };
-    let chunk_header = [whole_frame(&spec), frame(2 << 20, b"12345")].concat();
+    let chunk_header = [whole_frame(&spec), frame(CHUNK_BYTES, b"12345")].concat();
     let of_member =
         |connections, calls, path, sent| StalledCalls { connections, calls, is_member: true, path, sent };
     for stalled in [
@@ -202,14 +182,9 @@ async fn repeat_refused_call(target: &Target, is_member: bool) {
         let Some(mut channel) = open_channel(target, attacker(1)).await else { continue };
         for _ in 0..10_000 {
             let token = if is_member { target.token.expose_secret() } else { "a.b.c" };
-            let request = http::Request::post(WEBHOOKS)
-                .header("content-type", "application/grpc")
-                .header("te", "trailers")
-                .header("authorization", format!("Bearer {token}"))
-                .body(Body::new(http_body_util::Full::new(Bytes::from(whole_frame(
-                    &ListWebhooksRequest::default(),
-                )))))
-                .unwrap();
+            let message = Bytes::from(whole_frame(&ListWebhooksRequest::default()));
+            let body = Body::new(http_body_util::Full::new(message));
+            let request = raw_request(Some(token), WEBHOOKS).body(body).unwrap();
             if std::future::poll_fn(|context| channel.poll_ready(context)).await.is_err()
                 || channel.call(request).await.is_err()
             {
@@ -240,6 +215,36 @@ async fn work(client: &Client, number: u64) {
     assert!(read == data, "the bytes differ");
 }
 
+/// The operator of the platform, and a tenant that nobody uses.
+struct Operator {
+    client: Client,
+    tenant_id: String,
+}
+
+impl Operator {
+    async fn connect(server: &Server, site: &Site) -> Self {
+        // The first call creates the tenant.
+        let spare = connect(&server.grpc, site.identity.token("sam", "spare", "member")).await;
+        spare.get_quota(GetQuotaRequest::default()).await.unwrap();
+        let client = connect_without_retries(server, site.identity.operator_token("root")).await;
+        let listed = client.list_tenants(ListTenantsRequest::default()).await.unwrap().tenants;
+        let spare = listed.into_iter().find(|tenant| tenant.external_id == "spare").unwrap();
+        Self { client, tenant_id: spare.id }
+    }
+
+    /// Reads, suspends and resumes the tenant.
+    async fn work(&self) {
+        let tenant_id = || self.tenant_id.clone();
+        let get = GetTenantRequest { tenant_id: tenant_id() };
+        self.client.get_tenant(get).await.expect("get tenant");
+        let reason = "attack".to_owned();
+        let suspend = SuspendTenantRequest { tenant_id: tenant_id(), reason, ..Default::default() };
+        self.client.suspend_tenant(suspend).await.expect("suspend tenant");
+        let resume = ResumeTenantRequest { tenant_id: tenant_id(), ..Default::default() };
+        self.client.resume_tenant(resume).await.expect("resume tenant");
+    }
+}
+
 /// Probes as an orchestrator does.
 async fn probe(server: &Server) {
     let address = server.edge.strip_prefix("http://").unwrap();
@@ -256,8 +261,8 @@ async fn probe(server: &Server) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn attack_fails_no_call_of_another_tenant() {
-    let site = Site::new("attack").await;
+async fn attack_fails_no_call_of_others() {
+    let site = Site::new("attack").await.with_operators();
     let server = site.start_server().await;
     let token = site.identity.token("mallory", "globex", "member");
     let attacker = connect(&server.grpc, token.clone()).await;
@@ -271,6 +276,7 @@ async fn attack_fails_no_call_of_another_tenant() {
     };
     let client = connect_without_retries(&server, site.identity.token("alice", "acme", "member")).await;
     work(&client, 0).await;
+    let operator = Operator::connect(&server, &site).await;
 
     let mut attack = start_attack(&target);
     let duration = if std::env::var("STRONGROOM_TEST_FULL").is_ok() { ATTACK_FULL } else { ATTACK };
@@ -287,7 +293,14 @@ async fn attack_fails_no_call_of_another_tenant() {
             probe(&server).await;
         }
     };
-    tokio::join!(working, probing);
+    let operating = async {
+        let mut pause = interval(PAUSE);
+        while Instant::now() < until {
+            pause.tick().await;
+            operator.work().await;
+        }
+    };
+    tokio::join!(working, probing, operating);
     attack.shutdown().await;
     assert!(rounds.load(Ordering::Relaxed) > 0);
     let (peak, bound) = (server.peak_resident_bytes(), server.memory_bound_bytes);

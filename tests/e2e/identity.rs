@@ -6,7 +6,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use secrecy::SecretString;
-use serde_json::json;
+use serde_json::{Value, json};
 use strongroom::domain::clock::{Clock as _, SystemClock};
 
 pub(crate) const ISSUER: &str = "https://identity.example";
@@ -29,11 +29,20 @@ impl IdentityProvider {
 
     /// Signs a token for a user of an organization. It is valid for one hour.
     pub(crate) fn token(&self, user: &str, organization: &str, role: &str) -> SecretString {
+        self.sign(json!({ "sub": user, "org_id": organization, "role": role }))
+    }
+
+    /// Signs a token for an operator of the platform. It is valid for one hour.
+    pub(crate) fn operator_token(&self, user: &str) -> SecretString {
+        self.sign(json!({ "sub": user, "role": "operator" }))
+    }
+
+    fn sign(&self, mut claims: Value) -> SecretString {
         let now = SystemClock.now().timestamp();
-        let claims = json!({
-            "iss": ISSUER, "aud": AUDIENCE, "sub": user, "org_id": organization, "role": role,
-            "iat": now, "exp": now + 3600,
-        });
+        claims["iss"] = ISSUER.into();
+        claims["aud"] = AUDIENCE.into();
+        claims["iat"] = now.into();
+        claims["exp"] = (now + 3600).into();
         let header = Header { kid: Some("k1".to_owned()), ..Header::new(Algorithm::EdDSA) };
         SecretString::from(jsonwebtoken::encode(&header, &claims, &self.key).unwrap())
     }

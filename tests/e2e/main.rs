@@ -26,5 +26,7 @@ mod mixed_load;
 mod postgres;
 mod resume;
 mod server;
+#[path = "../stalled_calls/mod.rs"]
+mod stalled_calls;
 mod storage;
 mod worker;

@@ -59,13 +59,23 @@ impl Site {
         self
     }
 
+    /// Lets the identity provider name operators.
+    pub(crate) fn with_operators(self) -> Self {
+        let roles = r#", operators = true, roles = { member = "member", operator = "operator" }"#;
+        let issuers = self.issuers(roles);
+        self.set("STRONGROOM_AUTH__ISSUERS", issuers)
+    }
+
+    fn issuers(&self, more: &str) -> String {
+        let jwks = self.path("jwks.json");
+        format!(
+            "[{{ issuer = \"{ISSUER}\", audience = \"{AUDIENCE}\", jwks_file = \"{}\"{more} }}]",
+            jwks.display()
+        )
+    }
+
     /// Returns a command that runs the binary with the configuration of this site.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let jwks = self.path("jwks.json");
-        let issuer = format!(
-            "[{{ issuer = \"{ISSUER}\", audience = \"{AUDIENCE}\", jwks_file = \"{}\" }}]",
-            jwks.display()
-        );
         let mut command = strongroom_command();
         command
             .args(arguments)
@@ -74,7 +84,7 @@ impl Site {
             .env("STRONGROOM_DATABASE__URL", self.database.url(APP_LOGIN))
             .env("STRONGROOM_DATABASE__SYSTEM_URL", self.database.url(SYSTEM_LOGIN))
             .env("STRONGROOM_STORAGE__PROVIDERS__LOCAL__ROOT", self.path("objects"))
-            .env("STRONGROOM_AUTH__ISSUERS", issuer)
+            .env("STRONGROOM_AUTH__ISSUERS", self.issuers(""))
             .env("STRONGROOM_SECRETS__PAGE_TOKEN_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
             .env("STRONGROOM_TELEMETRY__LOG_FORMAT", "json")
             .envs(self.settings.iter().map(|(name, value)| (name, value)));

@@ -213,8 +213,36 @@ async fn sigterm_releases_blocked_job_and_serve_runs_no_jobs() {
     let error = String::from_utf8_lossy(&retried.stderr);
     assert!(retried.status.code() == Some(3) && error.contains("is not queued"), "{error}");
     assert_eq!(query_number(&database, TRASHED).await, FILES_BEFORE_LOCK, "no worker is running");
+
+    retry_all_parked_jobs(&site, &database).await;
+    for usage in
+        [&["jobs", "retry"][..], &["jobs", "retry", id, "--all"], &["jobs", "retry", id, "--dry-run"]]
+    {
+        assert_eq!(site.command(usage).output().await.unwrap().status.code(), Some(2), "{usage:?}");
+    }
     server.kill().await;
     site.close().await;
+}
+
+/// Parks a job, and retries it with the command for all parked jobs.
+async fn retry_all_parked_jobs(site: &Site, database: &Sql) {
+    let parked = "INSERT INTO jobs (tenant_id, id, payload, state, run_time, enqueue_time)
+                  SELECT id, gen_random_uuid(), '{\"kind\": \"delete_expired_files\"}', {job_state.parked}, now(), now()
+                  FROM tenants LIMIT 1";
+    database.batch_execute(&replace_state_names(parked).unwrap()).await.unwrap();
+    for (arguments, retried, ready) in [
+        (&["--kind", "verify_upload"][..], 0, 0),
+        (&["--dry-run"][..], 1, 0),
+        (&[][..], 1, 1),
+        (&[][..], 0, 1),
+    ] {
+        let command = [&["jobs", "retry", "--all", "--json"][..], arguments].concat();
+        let (code, report) = site.run_json(&command).await;
+        let count = report["retried"].as_array().unwrap().len();
+        assert_eq!((code, count), (Some(0), retried), "{arguments:?}: {report}");
+        let query = "SELECT count(*) FROM jobs WHERE state = {job_state.ready}";
+        assert_eq!(query_number(database, query).await, ready);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -53,7 +53,7 @@ fn idle_timeout_aborts_stalled_upload_at_any_point() {
                 expect_stalled(&s, sent.chain(stream::pending()).boxed())
             });
             for message in join_all(stalled).await {
-                assert!(message.contains("received no message for 1 seconds"), "{message}");
+                assert!(message.contains("received no bytes for 1 seconds"), "{message}");
             }
         },
     );

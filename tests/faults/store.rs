@@ -387,7 +387,7 @@ fn complete_without_multipart_upload_creates_no_file() {
         let spec = UploadSpec { size_bytes: Some(SIZES[1] as i64), ..spec("a") };
         let messages = crate::harness::upload_messages(spec, &pattern(SIZES[1]), 1_000_000);
         let status = s.alice().send_messages(messages).await.unwrap_err();
-        assert_eq!((status.code(), reason(&status).as_str()), (Code::Aborted, "UPLOAD_FENCED"));
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::Aborted, "UPLOAD_PARTS_LOST"));
         proxy.clear_faults();
         s.assert_nothing_is_left().await;
     });

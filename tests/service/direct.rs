@@ -39,7 +39,7 @@ fn png(size: usize) -> Vec<u8> {
 }
 
 /// Uploads a file and completes it. Returns its id before the file is verified.
-async fn complete_without_verification(
+pub(crate) async fn complete_without_verification(
     s: &Service,
     caller: &Caller,
     spec: UploadSpec,

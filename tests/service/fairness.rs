@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::{StreamExt, stream};
-use http_body::Frame;
-use http_body_util::StreamBody;
 use strongroom::{
-    app::refusals::write_refusals,
+    app::{
+        integrity::sweep::{SweepOptions, sweep_stores},
+        refusals::write_refusals,
+    },
     proto::v1::{DownloadFileRequest, GetQuotaRequest, ListWebhooksRequest},
 };
 use tokio::{
@@ -25,16 +24,12 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 use tower::Service as _;
 
-use crate::harness::{
-    Caller, Service, file_id, pattern, reason, service_test, service_test_with, spec, spec_message,
+use crate::{
+    harness::{
+        Caller, PART, Service, file_id, pattern, reason, service_test, service_test_with, spec, spec_message,
+    },
+    stalled_calls::{CHECK, CHUNK_BYTES, DOWNLOAD, UPLOAD, frame, stalled_request, whole_frame},
 };
-
-pub(crate) const UPLOAD: &str = "/strongroom.v1.FileService/UploadFile";
-pub(crate) const DOWNLOAD: &str = "/strongroom.v1.FileService/DownloadFile";
-const CHECK: &str = "/grpc.health.v1.Health/Check";
-
-/// The message size that a chunk of the largest size announces.
-const CHUNK_BYTES: u32 = 2 << 20;
 
 /// A connection of an attacker, so that its flow-control window is not that of the others.
 pub(crate) async fn connect(s: &Service) -> Channel {
@@ -45,36 +40,15 @@ pub(crate) async fn connect(s: &Service) -> Channel {
 pub(crate) fn stall(
     channel: &Channel,
     caller: Option<&Caller>,
-    path: &'static str,
+    path: &str,
     sent: Vec<u8>,
 ) -> JoinHandle<http::Response<Body>> {
-    let mut request =
-        http::Request::post(path).header("content-type", "application/grpc").header("te", "trailers");
-    if let Some(caller) = caller {
-        request = request.header("authorization", format!("Bearer {}", caller.token));
-    }
-    let first = stream::iter([Ok::<_, Status>(Frame::data(Bytes::from(sent)))]);
-    // A download begins when its request has ended.
-    let body = match path {
-        DOWNLOAD => Body::new(StreamBody::new(first)),
-        _ => Body::new(StreamBody::new(first.chain(stream::pending()))),
-    };
-    let request = request.body(body).unwrap();
+    let request = stalled_request(caller.map(|caller| caller.token.as_str()), path, sent);
     let mut channel = channel.clone();
     tokio::spawn(async move {
         std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
         channel.call(request).await.unwrap()
     })
-}
-
-/// A message, without its last bytes if `length` is larger.
-fn frame(length: u32, bytes: &[u8]) -> Vec<u8> {
-    [&[0], length.to_be_bytes().as_slice(), bytes].concat()
-}
-
-pub(crate) fn whole_frame(message: &impl prost::Message) -> Vec<u8> {
-    let bytes = message.encode_to_vec();
-    frame(bytes.len() as u32, &bytes)
 }
 
 pub(crate) fn in_use(s: &Service, resource: &str) -> u64 {
@@ -120,6 +94,105 @@ fn stalled_downloads_leave_room_for_others() {
             assert_served(&s.alice()).await;
         },
     );
+}
+
+#[test]
+fn stalled_downloads_end_and_release_their_requests() {
+    service_test_with(
+        |config| config.downloads.idle_timeout_seconds = 1,
+        |s| async move {
+            let mallory = s.mallory();
+            let id = file_id(&mallory.upload(spec("large.bin"), &pattern(9 << 20)).await.unwrap());
+            let request = whole_frame(&DownloadFileRequest { file_id: id, ..Default::default() });
+            let channel = connect(&s).await;
+            let mut stalled = Vec::new();
+            for _ in 0..4 {
+                stalled.push(stall(&channel, Some(&mallory), DOWNLOAD, request.clone()).await.unwrap());
+            }
+            s.wait_until("the calls count in no limit, although their client is still connected", || async {
+                in_use(&s, "requests") + in_use(&s, "downloads") + in_use(&s, "storage_downloads") == 0
+            })
+            .await;
+            assert!(in_use(&s, "responses") > 0, "the transport still has their last messages");
+            drop(stalled);
+            s.wait_until("the transport drops the messages", || async { in_use(&s, "responses") == 0 }).await;
+            assert_served(&mallory).await;
+        },
+    );
+}
+
+#[test]
+fn small_download_counts_until_its_client_has_room() {
+    service_test(|s| async move {
+        let mallory = s.mallory();
+        let data = pattern(300_000);
+        let id = file_id(&mallory.upload(spec("small.bin"), &data).await.unwrap());
+        let request = whole_frame(&DownloadFileRequest { file_id: id, ..Default::default() });
+        let endpoint = Endpoint::from_shared(s.address.clone()).unwrap();
+        let channel = endpoint.initial_stream_window_size(65_535).connect().await.unwrap();
+        let unread = stall(&channel, Some(&mallory), DOWNLOAD, request).await.unwrap();
+        s.wait_until("the last chunk is with the transport", || async {
+            s.read_metric("strongroom_downloaded_bytes_total") >= data.len() as u64
+                && in_use(&s, "downloads") == 0
+        })
+        .await;
+        for _ in 0..100 {
+            s.superuser.ping().await;
+            assert!(in_use(&s, "requests") > 0, "its bytes are in the memory of the server");
+        }
+        drop(unread);
+        s.wait_until("the request has ended", || async { in_use(&s, "requests") == 0 }).await;
+    });
+}
+
+#[test]
+fn slow_writes_of_a_tenant_leave_turns_to_others() {
+    service_test_with(
+        |config| config.storage.concurrency_max = 8,
+        |s| async move {
+            let gus = s.gus();
+            s.faults.hold_writes(&gus.tenant_id().await);
+            let held: Vec<_> = (0..20)
+                .map(|number| {
+                    let mallory = s.mallory();
+                    tokio::spawn(async move { mallory.upload(spec(&format!("{number}")), b"x").await })
+                })
+                .collect();
+            s.wait_until("the share of the caller is used up", || async {
+                s.read_metric("strongroom_shares_waiting{resource=\"storage\"}") > 0
+            })
+            .await;
+            assert_eq!(in_use(&s, "storage"), 6, "all but one for other tenants and one for colleagues");
+            for other in [s.alice(), s.maria()] {
+                assert_served(&other).await;
+            }
+            assert_eq!(sweep_stores(&s.app, SweepOptions::from_config(&s.app)).await.unwrap().len(), 1);
+            s.faults.release_writes();
+            for upload in held {
+                upload.await.unwrap().unwrap();
+            }
+            assert_eq!(in_use(&s, "storage"), 0);
+        },
+    );
+}
+
+#[test]
+fn part_message_holds_no_space_while_it_is_stored() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let data = pattern(2 * PART);
+        let upload = alice.create_upload(spec("parts.bin")).await.unwrap();
+        s.faults.hold_writes(&alice.tenant_id().await);
+        let (sender, part) = (s.alice(), data[..PART].to_vec());
+        let id = upload.id.clone();
+        let stored = tokio::spawn(async move { sender.upload_part(&id, 0, &part).await });
+        s.wait_until("the part is being stored", || async { in_use(&s, "storage") == 1 }).await;
+        assert_eq!(in_use(&s, "decoded_messages"), 0, "the buffers of uploads count its bytes");
+        assert!(in_use(&s, "upload_buffers") >= PART as u64);
+        s.faults.release_writes();
+        assert_eq!(stored.await.unwrap().unwrap().persisted_size_bytes, PART as i64);
+        alice.cancel_upload(&upload.id).await.unwrap();
+    });
 }
 
 #[test]

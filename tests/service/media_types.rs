@@ -9,6 +9,8 @@ use crate::{
 
 const HEIC: &[u8] = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\0\0\0\x08mdat";
 const M4A: &[u8] = b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42\0\0\0\x08mdat";
+/// An MP4 file that does not show whether it has audio or video.
+const MP4: &[u8] = b"\0\0\0\x1cftypisom\0\0\x02\0isomiso2mp41\0\0\0\x08free\0\0\x84\xfbmdat";
 const TEXT: &[u8] = b"one,two\n1,2\n";
 const LATIN1: &[u8] = b"nom;pr\xe9nom\r\nZo\xe9;Ren\xe9e\r\n";
 const UTF16: &[u8] = b"\xff\xfea\0,\0b\0\n\0";
@@ -37,6 +39,8 @@ fn closed_list_takes_aliases_and_text_of_its_types() {
             ("IMG_1.HEIC", "image/heif", HEIC, "image/heic"),
             ("memo.m4a", "audio/mp4", M4A, "audio/mp4"),
             ("memo.m4a", "", M4A, "audio/mp4"),
+            ("memo.mp4", "audio/mp4", MP4, "audio/mp4"),
+            ("memo.m4a", "", MP4, "audio/mp4"),
             ("data.csv", "", TEXT, "text/csv"),
             ("data", "text/csv", TEXT, "text/csv"),
             ("data", "application/csv", TEXT, "application/csv"),
@@ -50,6 +54,8 @@ fn closed_list_takes_aliases_and_text_of_its_types() {
         for (name, declared, data) in [
             ("notes.txt", "", TEXT),
             ("data.csv", "", HEIC.split_at(4).1),
+            ("film.mp4", "", MP4),
+            ("film.mp4", "video/mp4", MP4),
             ("data.csv", "", b"\0\x01\x02\x03".as_slice()),
             ("page.html", "text/html", b"<html></html>"),
         ] {

@@ -1,12 +1,21 @@
-//! Bytes of purged files count until their objects are deleted: they are reported, limited, and can be reclaimed.
+//! Bytes of purged files and of replaced objects count until their objects are deleted: they are reported, limited,
+//! and can be reclaimed.
 
 use chrono::Duration;
 use strongroom::{
-    app::storage::delete_due_blobs,
+    app::{
+        integrity::delete_stray_objects::delete_stray_objects,
+        storage::{apply_storage_class::apply_storage_class, delete_due_blobs},
+    },
     proto::{
         admin::v1::{ReclaimTenantRequest, ReclaimTenantResponse},
         v1::{GetQuotaRequest, PurgeFileRequest},
     },
+    storage::{
+        StorageErrorKind,
+        flaky::{Fault, Operation, Plan},
+    },
+    worker,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -21,6 +30,24 @@ impl Caller {
             ReclaimTenantRequest { tenant_id: tenant.to_owned(), ..ReclaimTenantRequest::default() };
         Ok(self.tenants.clone().reclaim_tenant(request).await?.into_inner())
     }
+}
+
+async fn run_all_rounds(s: &Service) {
+    while worker::run_round(&s.app).await.done > 0 {}
+}
+
+/// Archives or unarchives a file, and waits until its bytes have moved.
+async fn set_archived(s: &Service, id: &str, to_archive: bool) -> Result<(), Status> {
+    match to_archive {
+        true => s.alice().archive(id).await?,
+        false => s.alice().unarchive(id).await?,
+    };
+    run_all_rounds(s).await;
+    Ok(())
+}
+
+async fn pending_bytes(s: &Service) -> i64 {
+    s.ada().quota().await.unwrap().pending_deletion_bytes
 }
 
 async fn upload_and_purge(s: &Service) -> Result<(), Status> {
@@ -203,5 +230,100 @@ fn quota_is_locked_after_usage_counters() {
             change.await.unwrap().unwrap();
         }
         assert_eq!(s.ada().quota().await.unwrap().pending_deletion_bytes, 2 * SIZE as i64);
+    });
+}
+
+#[test]
+fn replaced_objects_count_until_they_are_deleted() {
+    service_test(|s| async move {
+        s.faults.enable_storage_classes();
+        let id = upload_versions(&s, 1).await;
+        for (to_archive, originals) in [(true, 1), (false, 2)] {
+            set_archived(&s, &id, to_archive).await.unwrap();
+            assert_eq!(pending_bytes(&s).await, originals * SIZE as i64);
+            assert_eq!(s.run_fsck().await.violations, []);
+        }
+        s.clock.advance(Duration::hours(73));
+        run_all_rounds(&s).await;
+        assert_eq!(pending_bytes(&s).await, 0);
+        assert_eq!(s.store.list("", None, 10).await.unwrap().objects.len(), 1);
+    });
+}
+
+#[test]
+fn failed_copy_counts_until_it_is_deleted() {
+    service_test(|s| async move {
+        s.faults.enable_storage_classes();
+        let id = upload_versions(&s, 1).await;
+        s.alice().archive(&id).await.unwrap();
+        let fault = Fault::After(StorageErrorKind::Unavailable);
+        s.faults.set_plan(Plan::new().with_fault(Operation::Copy, 1, fault));
+        let tenant = s.alice().tenant_id().await.parse().unwrap();
+        apply_storage_class(&s.app, tenant, id.parse().unwrap()).await.unwrap_err();
+        assert_eq!(pending_bytes(&s).await, SIZE as i64, "the copy is in the store");
+        assert_eq!(s.run_fsck().await.violations, []);
+        delete_stray_objects(&s.app).await.unwrap();
+        assert_eq!(pending_bytes(&s).await, 0);
+    });
+}
+
+#[test]
+fn archiving_waits_while_too_many_bytes_are_pending() {
+    service_test(|s| async move {
+        s.faults.enable_storage_classes();
+        s.ada().set_limit_bytes(2 * SIZE as i64).await;
+        let id = upload_versions(&s, 1).await;
+        let mut archived = 0;
+        let error = loop {
+            match set_archived(&s, &id, true).await {
+                Ok(()) => archived += 1,
+                Err(error) => break error,
+            }
+            set_archived(&s, &id, false).await.unwrap();
+        };
+        assert_eq!(archived, 2, "twice the limit is stored, and one more copy");
+        assert_eq!(
+            (error.code(), reason(&error).as_str()),
+            (Code::ResourceExhausted, "QUOTA_BYTES_EXCEEDED")
+        );
+        let metadata = error.get_details_error_info().unwrap().metadata;
+        assert_eq!(metadata["pending_deletion_bytes"], (4 * SIZE).to_string());
+        assert_eq!(metadata["pending_deletion_bytes_max"], (2 * SIZE).to_string());
+        assert_eq!(s.alice().read(&id).await.unwrap(), pattern(SIZE)[..], "the file is not archived");
+
+        let (acme, operator) = (s.alice().tenant_id().await, s.operator());
+        let reclaimed = operator.reclaim(&acme).await.unwrap();
+        assert_eq!((reclaimed.object_count, reclaimed.bytes), (4, 4 * SIZE as i64));
+        assert_eq!(operator.reclaim(&acme).await.unwrap().object_count, 0);
+        run_all_rounds(&s).await;
+        assert_eq!(pending_bytes(&s).await, 4 * SIZE as i64, "a download may have them open");
+        s.clock.advance(Duration::minutes(61));
+        run_all_rounds(&s).await;
+        assert_eq!(pending_bytes(&s).await, 0);
+        set_archived(&s, &id, true).await.unwrap();
+    });
+}
+
+#[test]
+fn quota_is_locked_after_a_moved_blob() {
+    service_test(|s| async move {
+        s.faults.enable_storage_classes();
+        let id = upload_versions(&s, 1).await;
+        s.alice().archive(&id).await.unwrap();
+        let waiting = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+            WHERE NOT l.granted AND l.locktype = 'transactionid' AND a.datname = current_database()";
+        let other = s.database.connect_as_superuser().await;
+        // Like a purge, which locks the blob and then the quota.
+        other.execute("BEGIN; SELECT FROM blobs FOR UPDATE").await;
+        let tenant = s.alice().tenant_id().await.parse().unwrap();
+        let moving = tokio::spawn({
+            let (app, file) = (s.app.clone(), id.parse().unwrap());
+            async move { apply_storage_class(&app, tenant, file).await }
+        });
+        s.wait_until("the move waits for the blob", || async { s.superuser.query_number(waiting).await > 0 })
+            .await;
+        other.execute("SELECT FROM quotas FOR UPDATE NOWAIT; COMMIT").await;
+        moving.await.unwrap().unwrap();
+        assert_eq!(pending_bytes(&s).await, SIZE as i64);
     });
 }

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use strongroom::{
     app::RoundReport,
     db::schedules,
-    worker::schedule::{Tick, run_due_ticks},
+    worker::{schedule::run_due_ticks, tick::Tick},
 };
 
 use crate::harness::{Service, file_id, service_test, spec};
@@ -54,6 +54,34 @@ fn tick_is_due_after_interval_or_when_work_remains() {
         assert!(claim().await.is_some(), "a tick with more work is due at once");
         make_due(&s, &first).await;
         assert_eq!(claim().await, None, "another claim was made since");
+    });
+}
+
+#[test]
+fn age_of_tick_is_the_time_since_it_last_ended() {
+    service_test(|s| async move {
+        let age_seconds = || async {
+            let mut tx = s.db.system_tx().await.unwrap();
+            let ages = schedules::list_ages(&mut tx, &["a", "never claimed"]).await.unwrap();
+            tx.commit().await.unwrap();
+            ages.into_iter().map(|tick| (tick.name, tick.age_seconds)).collect::<Vec<_>>()
+        };
+        let claim = || async {
+            let mut tx = s.db.system_tx().await.unwrap();
+            assert_eq!(schedules::claim_due(&mut tx, &["a"], 60).await.unwrap().len(), 1);
+            tx.commit().await.unwrap();
+        };
+        assert_eq!(age_seconds().await, []);
+        for expected in [0.0, 60.0, 120.0] {
+            // A tick that starts again and again without an end grows old.
+            claim().await;
+            assert_eq!(age_seconds().await, [("a".to_owned(), expected)]);
+            s.clock.advance(Duration::seconds(60));
+        }
+        let mut tx = s.db.system_tx().await.unwrap();
+        schedules::record_done(&mut tx, "a").await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(age_seconds().await, [("a".to_owned(), 0.0)]);
     });
 }
 

@@ -24,7 +24,8 @@ use strongroom::{
 };
 
 use crate::harness::{
-    PART, Service, Setup, file_id, service_test_in, service_test_with, sha256, spec, upload_messages,
+    PART, Service, Setup, UNLIMITED, file_id, service_test_in, service_test_with, sha256, spec,
+    upload_messages,
 };
 
 struct NoProgress;
@@ -52,7 +53,7 @@ fn new_mover(s: &Service) -> BlobMover {
     let stores: Vec<_> = others.chain([Arc::clone(&faulty)]).collect();
     BlobMover {
         db: s.db.clone(),
-        stores: Stores::new(stores, faulty.provider()).unwrap(),
+        stores: Stores::new(stores, faulty.provider(), UNLIMITED).unwrap(),
         clock: s.clock.clone(),
         ids: Arc::new(SystemIds),
         part_size_bytes: PART as u64,
@@ -390,8 +391,13 @@ fn blob_cannot_adopt_object_that_is_being_deleted() {
         let key = key
             .with_new_blob(key.day(), strongroom::domain::ids::BlobId::from_uuid(uuid::Uuid::nil()))
             .unwrap();
-        let copy =
-            StrayObject { tenant: key.tenant(), provider: "new".to_owned(), key, may_be_unfinished: false };
+        let copy = StrayObject {
+            tenant: key.tenant(),
+            provider: "new".to_owned(),
+            key,
+            may_be_unfinished: false,
+            size_bytes: 0,
+        };
         let mut tx = s.db.system_tx().await.unwrap();
         stray_objects::insert(&mut tx, &copy, 24).await.unwrap();
         assert!(!stray_objects::claim(&mut tx, &copy).await.unwrap(), "the stray object is not due");
@@ -431,7 +437,7 @@ fn status_lists_configured_and_used_providers() {
         assert_eq!(rows, [("new", false, true, 0, 0), ("old", true, false, 5, bytes)]);
         assert!(statuses[0].latency_milliseconds.is_some() && statuses[1].problem.is_some(), "{statuses:?}");
 
-        let only_new = Stores::new([Arc::clone(stores.get("new").unwrap())], "new").unwrap();
+        let only_new = Stores::new([Arc::clone(stores.get("new").unwrap())], "new", UNLIMITED).unwrap();
         let statuses = list_provider_statuses(&s.db, &only_new).await.unwrap();
         let old = statuses.iter().find(|provider| provider.name == "old").unwrap();
         assert!(!old.is_reachable && old.problem.as_ref().unwrap().contains("not configured"), "{old:?}");

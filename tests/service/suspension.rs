@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::{SinkExt, channel::mpsc};
+use http_body::Frame;
+use http_body_util::StreamBody;
 use strongroom::{
     config::Config,
     db::{TenantTx, Viewer},
     domain::ids::TenantId,
     proto::v1::{DownloadFileRequest, UploadSpec, WatchFilesRequest},
 };
-use tonic::{Code, Status};
+use tonic::{Code, Status, body::Body};
+use tower::Service as _;
 
 use crate::harness::{PART, Service, chunk, file_id, pattern, reason, service_test_with, spec, spec_message};
 
@@ -51,6 +55,36 @@ fn suspension_ends_uploads_of_other_replicas() {
         let ended = tokio::time::timeout(END_TIMEOUT, response).await.unwrap().unwrap().unwrap_err();
         assert_suspended(&ended);
         drop(messages);
+        replica.stop().await;
+    });
+}
+
+#[test]
+fn suspension_ends_parts_of_other_replicas() {
+    service_test_with(with_short_interval, |s| async move {
+        s.alice().tenant_id().await;
+        let replica = s.start_replica(|_| {}).await;
+        // The beginning of a message of 256 bytes, which stays incomplete.
+        let beginning = Bytes::from_static(&[0, 0, 0, 1, 0, 10]);
+        let (mut frames, receiver) = mpsc::channel(1);
+        frames.send(Ok::<_, Status>(Frame::data(beginning))).await.unwrap();
+        let request = http::Request::post("/strongroom.v1.UploadService/UploadPart")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("authorization", format!("Bearer {}", replica.alice().token))
+            .body(Body::new(StreamBody::new(receiver)))
+            .unwrap();
+        let mut channel = replica.channel.clone();
+        std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
+        let response = tokio::spawn(async move { channel.call(request).await.unwrap() });
+        s.wait_until("the part is being received", || async {
+            replica.read_metric("strongroom_shares_in_use{resource=\"requests\"}") > 0
+        })
+        .await;
+        suspend(&s).await;
+        let ended = tokio::time::timeout(END_TIMEOUT, response).await.unwrap().unwrap();
+        assert_suspended(&Status::from_header_map(ended.headers()).unwrap());
+        drop(frames);
         replica.stop().await;
     });
 }

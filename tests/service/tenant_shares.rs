@@ -12,8 +12,9 @@ use tonic::{Code, Status, body::Body, transport::Channel};
 use tonic_types::StatusExt;
 
 use crate::{
-    fairness::{DOWNLOAD, UPLOAD, assert_overloaded, assert_served, connect, in_use, stall, whole_frame},
+    fairness::{assert_overloaded, assert_served, connect, in_use, stall},
     harness::{Caller, Service, Watcher, file_id, pattern, reason, service_test_with, spec},
+    stalled_calls::{DOWNLOAD, UPLOAD, whole_frame},
 };
 
 /// Returns ten members of globex.

@@ -1,9 +1,7 @@
-//! Values that survive: numbers, times and text come back as they were sent, and damaged records do not affect
-//! other records.
+//! Values that survive: times and text come back as they were sent, and damaged records do not affect other records.
+//! `doubles.rs` tests numbers.
 
-use std::collections::BTreeMap;
-
-use prost_types::{ListValue, Struct, Timestamp, Value, value::Kind};
+use prost_types::Timestamp;
 use strongroom::proto::{
     admin::v1::export_tenant_response::Record,
     v1::{
@@ -24,109 +22,9 @@ use crate::{
 /// The last nanosecond of the year 9999.
 const LAST: Timestamp = Timestamp { seconds: 253_402_300_799, nanos: 999_999_999 };
 
-fn number(value: f64) -> Value {
-    Value { kind: Some(Kind::NumberValue(value)) }
-}
-
-fn numbers_of(values: &[f64]) -> Struct {
-    let list = ListValue { values: values.iter().copied().map(number).collect() };
-    Struct { fields: BTreeMap::from([("n".to_owned(), Value { kind: Some(Kind::ListValue(list)) })]) }
-}
-
-/// Returns the bits of the numbers in metadata.
-fn bits_of(file: &File) -> Vec<u64> {
-    let Some(Kind::ListValue(list)) = &file.metadata.as_ref().unwrap().fields["n"].kind else {
-        panic!("{file:?}")
-    };
-    let bits = |value: &Value| match value.kind {
-        Some(Kind::NumberValue(number)) => number.to_bits(),
-        _ => panic!("{value:?}"),
-    };
-    list.values.iter().map(bits).collect()
-}
-
-/// Returns the extremes of finite doubles, and others with random bits.
-fn doubles() -> Vec<f64> {
-    let mut state: u64 = 0x9E37_79B9_7F4A_7C15;
-    let random = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        f64::from_bits(state ^ (state >> 29))
-    });
-    let extremes = [
-        0.0,
-        -0.0,
-        f64::MAX,
-        f64::MIN,
-        f64::MIN_POSITIVE,
-        f64::from_bits(1),
-        0.1,
-        1e23,
-        9.007_199_254_740_993e15,
-    ];
-    extremes.into_iter().chain(random.filter(|number| number.is_finite()).take(400)).collect()
-}
-
-async fn get_full(caller: &Caller, id: &str) -> File {
+pub(crate) async fn get_full(caller: &Caller, id: &str) -> File {
     let request = ListFilesRequest { view: FileView::Full.into(), ..ListFilesRequest::default() };
     caller.list(request).await.unwrap().files.into_iter().find(|file| file.id == id).unwrap()
-}
-
-#[test]
-fn all_finite_doubles_survive_every_door() {
-    service_test(|s| async move {
-        let (alice, doubles) = (s.alice(), doubles());
-        let bits: Vec<u64> = doubles.iter().map(|number| number.to_bits()).collect();
-        let metadata = Some(numbers_of(&doubles));
-        let with_metadata = |name: &str| UploadSpec { metadata: metadata.clone(), ..spec(name) };
-
-        let with_id = UploadSpec {
-            metadata: metadata.clone(),
-            ..spec_with_id("a", "0198c0de-1111-7000-8000-0000000000a1", Some(sha256(b"bytes")))
-        };
-        let uploaded = alice.upload(with_id.clone(), b"bytes").await.unwrap();
-        let id = file_id(&uploaded);
-        assert_eq!(bits_of(uploaded.file.as_ref().unwrap()), bits, "response of the upload");
-        let replayed = alice.upload(with_id, b"bytes").await.unwrap();
-        assert_eq!(bits_of(replayed.file.as_ref().unwrap()), bits, "stored response of the upload");
-        assert_eq!(bits_of(&alice.get(&id).await.unwrap()), bits, "get");
-        assert_eq!(bits_of(&get_full(&alice, &id).await), bits, "list");
-        assert_eq!(bits_of(&alice.upload_version(&id, b"more").await.unwrap()), bits, "new version");
-        let copy = CopyFileRequest { file_id: id.clone(), ..CopyFileRequest::default() };
-        let copy = alice.copy(copy).await.unwrap();
-        assert_eq!(bits_of(&copy), bits, "copy");
-
-        let resumable = alice.create_upload(with_metadata("b")).await.unwrap();
-        let data = pattern(PART + 1);
-        let resumed = alice.send_messages(resume_messages(&resumable.id, &data, 0, true)).await.unwrap();
-        assert_eq!(bits_of(resumed.file.as_ref().unwrap()), bits, "stored spec of a resumable upload");
-
-        let plain = file_id(&alice.upload(spec("c"), b"bytes").await.unwrap());
-        let change = File { id: plain.clone(), metadata, ..File::default() };
-        assert_eq!(bits_of(&alice.update(change, &["metadata"]).await.unwrap()), bits, "update");
-
-        let replica = s.start_replica(|_| {}).await;
-        for id in [&id, &copy.id, &plain, &file_id(&resumed)] {
-            assert_eq!(bits_of(&replica.alice().get(id).await.unwrap()), bits, "after a restart");
-        }
-        replica.stop().await;
-        let records = s.operator().export_tenant(&alice.tenant_id().await).await.unwrap();
-        let exported = records.iter().filter_map(|record| match record {
-            Record::File(file) => Some(bits_of(file)),
-            _ => None,
-        });
-        assert_eq!(exported.collect::<Vec<_>>(), vec![bits; 4], "export");
-    });
-}
-
-#[test]
-fn infinite_numbers_are_refused() {
-    service_test(|s| async move {
-        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-            let invalid = UploadSpec { metadata: Some(numbers_of(&[1.0, value])), ..spec("a") };
-            let error = s.alice().upload(invalid, b"x").await.unwrap_err();
-            assert_eq!(violated_fields(&error), ["spec.metadata"]);
-        }
-    });
 }
 
 /// Returns an intact file and one whose metadata and times the database contains but the service cannot read.

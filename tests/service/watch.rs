@@ -308,7 +308,11 @@ fn cursor_older_than_retention_is_too_old() {
         s.clock.advance(chrono::Duration::days(29));
         let fresh = s.alice().watch_files_after(&cursor).await.unwrap().cursor;
         assert_ne!(fresh, cursor);
-        s.clock.advance(chrono::Duration::days(1));
+        strongroom::worker::run_round(&s.app).await;
+        s.bob().watch_files_after(&cursor).await.unwrap();
+        // The end of the month, and the retention of 30 days.
+        s.clock.advance(chrono::Duration::days(33));
+        strongroom::worker::run_round(&s.app).await;
         assert_cursor_too_old(&s, &cursor).await;
         s.alice().watch_files().await;
     });
@@ -320,11 +324,8 @@ fn cursor_before_dropped_events_is_too_old() {
         |config| config.retention.event_days = 3_000,
         |s| async move {
             let cursor = s.alice().watch_files().await.cursor;
-            let partitions = "SELECT inhrelid::regclass::text FROM pg_inherits
-                WHERE inhparent = 'events'::regclass AND inhrelid::regclass::text ~ '[0-9]$' ORDER BY 1 LIMIT 2";
-            for partition in s.superuser.query_texts(partitions).await {
-                s.superuser.execute(&format!("DROP TABLE {partition}")).await;
-            }
+            let drop = "SELECT app.drop_partitions('events', '1 month', date_trunc('month', now(), 'UTC') + interval '40 days')";
+            s.superuser.execute(drop).await;
             assert_cursor_too_old(&s, &cursor).await;
         },
     );

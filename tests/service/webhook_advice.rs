@@ -1,10 +1,16 @@
 //! Requests of webhook endpoints to the service: to wait, or to send no more messages.
 
 use chrono::Duration;
-use strongroom::{domain::clock::Clock, proto::v1::WebhookState};
+use strongroom::{
+    domain::clock::Clock,
+    proto::v1::{FileEventKind as Kind, WatchFilesRequest, WatchFilter, Webhook, WebhookState},
+};
 use tokio::net::TcpListener;
 
-use crate::{harness::Service, webhooks::local_test};
+use crate::{
+    harness::{Caller, Receiver, Service, Watcher},
+    webhooks::local_test,
+};
 
 /// Returns the seconds until the next attempt.
 async fn pause_seconds(s: &Service, id: &str) -> i64 {
@@ -35,6 +41,81 @@ fn endpoint_that_is_gone_is_disabled_and_audited() {
             s.set_webhook_state(&id, WebhookState::Active).await;
             assert_eq!(s.deliver_all().await, 2, "it continues where it stopped");
             assert_eq!(receiver.received_file_ids()[1..], files);
+        },
+    );
+}
+
+async fn watch_kinds(caller: &Caller, kinds: &[Kind]) -> Watcher {
+    let kinds = kinds.iter().map(|kind| i32::from(*kind)).collect();
+    let filter = Some(WatchFilter { kinds, ..WatchFilter::default() });
+    caller.watch_files_with(WatchFilesRequest { filter, ..WatchFilesRequest::default() }).await.unwrap()
+}
+
+#[test]
+fn disabled_webhook_is_an_event_for_admins_who_ask_for_it() {
+    local_test(
+        |_| {},
+        |s, receiver| async move {
+            let observer = Receiver::start().await;
+            let kinds = vec![Kind::WebhookDisabled.into()];
+            s.create_webhook(Webhook { url: observer.url.clone(), kinds, ..Webhook::default() })
+                .await
+                .unwrap();
+            let (id, _) = s.create_webhook_to(&receiver.url).await;
+            let mut admin = watch_kinds(&s.ada(), &[Kind::WebhookDisabled]).await;
+            let mut others = [
+                s.ada().watch_files().await,
+                watch_kinds(&s.alice(), &[Kind::WebhookDisabled, Kind::Created]).await,
+            ];
+            receiver.respond_with(&[410]);
+            let first = s.upload_files(&["a"]).await.remove(0);
+            assert_eq!(s.deliver_all().await, 0);
+            let event = admin.next_event().await;
+            assert_eq!(
+                (event.kind(), event.webhook_id.as_str(), event.file_id.as_str(), event.version),
+                (Kind::WebhookDisabled, id.as_str(), "", 0)
+            );
+            assert_eq!(event.file, None);
+
+            assert_eq!(s.deliver_all().await, 1);
+            let messages = observer.messages();
+            let message = messages[0].json();
+            assert_eq!(message["type"], "webhook.disabled");
+            assert_eq!(message["data"]["webhook_id"], id.as_str());
+            assert_eq!(message["data"].get("file_id"), None);
+
+            let later = s.upload_files(&["b"]).await.remove(0);
+            for watcher in &mut others {
+                assert_eq!(watcher.next_kind_and_file().await, (Kind::Created, first.clone()));
+                assert_eq!(watcher.next_kind_and_file().await, (Kind::Created, later.clone()));
+            }
+            s.set_webhook_state(&id, WebhookState::Active).await;
+            assert_eq!(s.deliver_all().await, 2, "files only");
+            assert_eq!(receiver.received_file_ids()[1..], [first, later]);
+        },
+    );
+}
+
+#[test]
+fn undelivered_event_of_a_webhook_becomes_a_dead_letter() {
+    local_test(
+        |config| config.attempts_max = 1,
+        |s, receiver| async move {
+            let observer = Receiver::start().await;
+            let kinds = vec![Kind::WebhookDisabled.into()];
+            let observing = Webhook { url: observer.url.clone(), kinds, ..Webhook::default() };
+            let (observing, _) = s.create_webhook(observing).await.unwrap();
+            let (id, _) = s.create_webhook_to(&receiver.url).await;
+            receiver.respond_with(&[410]);
+            s.upload_files(&["a"]).await;
+            assert_eq!(s.deliver_all().await, 0);
+            observer.respond_with(&[500]);
+            assert_eq!(s.deliver_all().await, 1);
+            let [dead] = s.list_failed_deliveries(&observing).await.try_into().unwrap();
+            assert_eq!(
+                (dead.kind(), dead.webhook_id.as_str(), dead.file_id.as_str()),
+                (Kind::WebhookDisabled, id.as_str(), "")
+            );
         },
     );
 }

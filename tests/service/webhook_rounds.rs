@@ -43,6 +43,48 @@ fn failover_loses_no_event() {
 }
 
 #[test]
+fn failure_after_quiet_weeks_disables_nothing() {
+    local_test(
+        |config| config.attempts_max = 1,
+        |s, receiver| async move {
+            let (id, _) = s.create_webhook_to(&receiver.url).await;
+            receiver.respond_with(&[500, 500]);
+            s.upload_files(&["a"]).await;
+            assert_eq!(s.deliver_all().await, 1, "the event became a dead letter");
+            // Longer than `webhooks.disable_after_hours`, and shorter than the retention of events.
+            for _ in 0..7 {
+                s.clock.advance(Duration::days(3));
+                s.deliver_all().await;
+            }
+            s.upload_files(&["b"]).await;
+            assert_eq!(s.deliver_all().await, 1, "the second event became a dead letter");
+            assert_eq!(s.get_webhook(&id).await.state(), State::Active);
+        },
+    );
+}
+
+#[test]
+fn endpoint_that_fails_events_in_a_row_is_disabled() {
+    local_test(
+        |config| config.attempts_max = 2,
+        |s, receiver| async move {
+            let (id, _) = s.create_webhook_to(&receiver.url).await;
+            receiver.respond_with(&[500; 4]);
+            s.upload_files(&["a", "b"]).await;
+            for hours in [60, 60] {
+                s.deliver_all().await;
+                assert_eq!(s.get_webhook(&id).await.state(), State::Active);
+                s.clock.advance(Duration::hours(hours));
+            }
+            // The first event became a dead letter while the second one was waiting.
+            s.deliver_all().await;
+            assert_eq!(receiver.messages().len(), 4);
+            assert_eq!(s.get_webhook(&id).await.state(), State::Disabled);
+        },
+    );
+}
+
+#[test]
 fn suspended_tenant_gets_its_events_after_resumption() {
     local_test(
         |_| {},

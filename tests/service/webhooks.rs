@@ -279,7 +279,8 @@ fn endpoint_that_missed_dropped_events_is_disabled() {
             let (id, _) = s.create_webhook_to(&receiver.url).await;
             s.set_webhook_state(&id, State::Paused).await;
             s.upload_files(&["a"]).await;
-            s.clock.advance(Duration::days(40));
+            s.clock.advance(Duration::days(62));
+            strongroom::worker::run_round(&s.app).await;
             s.superuser.execute("UPDATE webhooks SET state = {webhook_state.active}").await;
             assert_eq!(s.deliver_all().await, 0);
             let shown = s.get_webhook(&id).await;

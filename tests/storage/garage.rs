@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use strongroom::{
     domain::{
+        checksum::Crc64,
         clock::{IdSource, SystemIds},
         object_key::ObjectKey,
     },
@@ -210,6 +211,32 @@ async fn another_process_completes_a_resumed_upload() {
         "the listed part equals the one that put_part returned"
     );
     let second = other.put_part(&key, &id, 2, Payload::from(body(7))).await.unwrap();
-    let info = other.complete_multipart(&key, &id, &[first, second]).await.unwrap();
+    let info = other.complete_multipart(&key, &id, &[first, second], None).await.unwrap();
     assert_eq!(info.size_bytes, 5 * 1024 * 1024 + 7);
+}
+
+#[tokio::test]
+async fn garage_verifies_the_checksum_of_a_whole_object() {
+    let options = S3Options { payload_signing: PayloadSigning::Never, ..garage_options() };
+    let store = open_without_retries(options);
+    let parts = [body(5 * 1024 * 1024), body(7)];
+    let right = Crc64::compute(&parts.concat());
+    for (crc64nvme, is_right) in [(right, true), (Crc64::compute(b"other bytes"), false)] {
+        let key = new_key(new_tenant());
+        let id = store.start_multipart(&key, 5 * 1024 * 1024, &PutOptions::default()).await.unwrap();
+        let mut receipts = Vec::new();
+        for (number, part) in (1..).zip(&parts) {
+            receipts.push(store.put_part(&key, &id, number, Payload::from(part.clone())).await.unwrap());
+        }
+        let completed = store.complete_multipart(&key, &id, &receipts, Some(crc64nvme)).await;
+        match is_right {
+            true => assert_eq!(completed.unwrap().size_bytes, 5 * 1024 * 1024 + 7),
+            false => assert_eq!(completed.unwrap_err().kind, StorageErrorKind::Damaged),
+        }
+    }
+}
+
+#[tokio::test]
+async fn garage_keeps_no_versions() {
+    assert_eq!(open_without_retries(garage_options()).list_protections().await.unwrap(), []);
 }

@@ -80,8 +80,6 @@ pub(crate) fn storage_options(s3: S3Options, retry_attempts_max: u32) -> Storage
     StorageOptions {
         provider: "s3".to_owned(),
         adapter: AdapterOptions::S3(Box::new(s3)),
-        concurrency_max: 32,
-        downloads_max: 32,
         retry_attempts_max,
         retry_backoff_base: Duration::ZERO,
         retry_backoff_max: Duration::ZERO,

@@ -11,14 +11,14 @@ pub struct QuotaShortage {
     pub used_bytes: i64,
     pub reserved_bytes: i64,
     pub limit_bytes: i64,
-    /// The bytes of purged files that are not deleted yet, if they are the reason.
+    /// The bytes that are pending deletion, if they are the reason.
     pub pending_deletion: Option<PendingDeletion>,
     /// The bytes of files in the trash that the caller may see. `None` if they are not known, or if the trash does
     /// not count against the quota.
     pub trash_bytes: Option<i64>,
 }
 
-/// Bytes of purged files that are not deleted yet.
+/// Bytes of purged files and of replaced objects that are not deleted yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PendingDeletion {
     pub bytes: i64,
@@ -29,10 +29,7 @@ pub struct PendingDeletion {
 impl QuotaShortage {
     /// Describes the quota that `needed_bytes` do not fit.
     pub fn new(quota: &Quota, needed_bytes: i64) -> Self {
-        let pending = PendingDeletion {
-            bytes: quota.pending_deletion_bytes,
-            bytes_max: quota.pending_deletion_bytes_max(),
-        };
+        let pending = PendingDeletion::of(quota);
         let fits_limit = quota.used_bytes + quota.reserved_bytes + needed_bytes <= quota.limit_bytes;
         Self {
             needed_bytes,
@@ -42,6 +39,26 @@ impl QuotaShortage {
             pending_deletion: (fits_limit && pending.bytes > pending.bytes_max).then_some(pending),
             trash_bytes: None,
         }
+    }
+
+    /// Describes the quota of which too many bytes are pending deletion to store a copy of `needed_bytes`.
+    pub fn of_pending_deletion(quota: &Quota, needed_bytes: u64) -> Self {
+        let needed_bytes = i64::try_from(needed_bytes).unwrap_or(i64::MAX);
+        let pending_deletion = Some(PendingDeletion::of(quota));
+        Self {
+            needed_bytes,
+            used_bytes: quota.used_bytes,
+            reserved_bytes: quota.reserved_bytes,
+            limit_bytes: quota.limit_bytes,
+            pending_deletion,
+            trash_bytes: None,
+        }
+    }
+}
+
+impl PendingDeletion {
+    fn of(quota: &Quota) -> Self {
+        Self { bytes: quota.pending_deletion_bytes, bytes_max: quota.pending_deletion_bytes_max() }
     }
 }
 
@@ -56,8 +73,8 @@ impl fmt::Display for QuotaShortage {
         if let Some(PendingDeletion { bytes, bytes_max }) = self.pending_deletion {
             write!(
                 f,
-                "; {bytes} bytes of purged files are not deleted yet, and only {bytes_max} of them do not count \
-                 against the limit; wait, or ask the operator to reclaim them"
+                "; {bytes} bytes of purged files and replaced objects are not deleted yet, and only {bytes_max} of \
+                 them do not count against the limit; wait, or ask the operator to reclaim them"
             )?;
         } else if let Some(trash_bytes) = self.trash_bytes.filter(|bytes| *bytes > 0) {
             write!(f, "; {trash_bytes} bytes of them are in the trash; purging those files frees them")?;

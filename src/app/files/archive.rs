@@ -5,16 +5,21 @@ use super::{
     record_change,
 };
 use crate::{
-    app::{App, Error, storage::apply_storage_class},
-    db::{TenantTx, Viewer, audit_entries::AuditAction, events::EventKind, files, idempotency_keys::Method},
+    app::{App, Error, QuotaShortage, storage::apply_storage_class},
+    db::{
+        TenantTx, Viewer, audit_entries::AuditAction, events::EventKind, files, idempotency_keys::Method,
+        quotas,
+    },
     domain::{caller::Caller, file::File},
 };
 
 /// Archives an available file. Its record stays readable, its bytes do not, and it still counts against the
-/// quota. If the store has an archive class, a job moves the bytes there.
+/// quota. If the store has an archive class, a job moves the bytes there. The replaced objects count as pending
+/// deletion until they are deleted.
 ///
 /// # Errors
-/// Returns `NotFound`, `NotAllowed`, `FileDeleted`, `FileNotAvailable` or `EtagMismatch`.
+/// Returns `NotFound`, `NotAllowed`, `FileDeleted`, `FileNotAvailable`, `EtagMismatch`, or `QuotaBytes` if more bytes
+/// are pending deletion than the policy allows.
 pub async fn archive_file(
     app: &App,
     caller: &Caller,
@@ -58,9 +63,22 @@ async fn set_archived_in_tx(
     if file.archive_time.is_some() != to_archive {
         let changed = files::set_archived(tx, file.id, &caller.actor.id, to_archive).await?;
         record_change(tx, caller, &file, action, kind).await?;
-        apply_storage_class::enqueue_if_needed(app, tx, file.id).await?;
+        let moves_bytes = apply_storage_class::enqueue_if_needed(app, tx, file.id).await?;
+        if to_archive && moves_bytes {
+            check_pending_deletion(tx, &file).await?;
+        }
         file = changed;
     }
     let file = load_file_details(tx, file).await?;
     finish_mutation(tx, attempt, file).await
+}
+
+/// Checks that no more bytes are pending deletion than the policy allows. Otherwise archiving and unarchiving a file
+/// again and again would store any number of copies. Unarchiving is not checked, so that a file stays readable.
+async fn check_pending_deletion(tx: &mut TenantTx, file: &File) -> Result<(), Error> {
+    let quota = quotas::get(tx).await?;
+    match quota.has_excess_deletions() {
+        true => Err(Error::QuotaBytes(QuotaShortage::of_pending_deletion(&quota, file.size_bytes))),
+        false => Ok(()),
+    }
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::{count_downloads::CountedFile, load_tags_and_attachments};
 use crate::{
-    admission::CallerKey,
+    admission::{CallerKey, Holder},
     app::{
         App, Error, Resource,
         access::require_visible,
@@ -93,10 +93,15 @@ pub async fn download_file(
         request.range.resolve(total_bytes).map_err(|_| Error::ReadOutOfRange { size_bytes: total_bytes })?;
 
     // Open the object first, so that unreadable bytes are not recorded as disclosed.
-    let store = Arc::clone(app.stores.get(&version.blob.provider)?);
-    let suspect =
-        SuspectObject { app: Arc::clone(app), tenant: caller.tenant_id(), store, blob: version.blob.clone() };
-    let bytes = suspect.store.get(&version.blob.key, range.clone()).await.map_err(|error| match error.kind {
+    let provider = &version.blob.provider;
+    let suspect = SuspectObject {
+        app: Arc::clone(app),
+        tenant: caller.tenant_id(),
+        store: Arc::clone(app.stores.get(provider)?),
+        blob: version.blob.clone(),
+    };
+    let store = app.stores.get_for(provider, Holder::of_caller(caller))?;
+    let bytes = store.get(&version.blob.key, range.clone()).await.map_err(|error| match error.kind {
         // The range is within the recorded size, so a store that rejects it has a shorter object.
         StorageErrorKind::InvalidInput => Error::ObjectDamaged,
         _ => error.into(),

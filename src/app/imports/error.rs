@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::{
     app::{
         Error,
-        uploads::{Stall, UploadError},
+        uploads::{Stall, UploadError, bytes_per_second},
     },
     domain::checksum::ChecksumAlgorithm,
 };
@@ -42,7 +42,8 @@ pub enum ImportError {
     SourceIdle(Duration),
     /// The source sent fewer bytes in this time than the minimum rate requires.
     #[error(
-        "source sent {received_bytes} bytes in {seconds} seconds; the minimum is {rate_min_bytes_per_second} bytes per second; import the object again"
+        "source sent {received_bytes} bytes in {seconds} seconds, {} bytes per second; the minimum is {rate_min_bytes_per_second} bytes per second; import the object again",
+        bytes_per_second(*received_bytes, *seconds)
     )]
     SourceSlow { received_bytes: u64, seconds: u64, rate_min_bytes_per_second: u64 },
     /// The stored bytes were abandoned before the commit, because their lease expired.
@@ -50,6 +51,9 @@ pub enum ImportError {
         "lease on the stored bytes expired before the commit; no file was stored; import the object again"
     )]
     LeaseExpired,
+    /// The store no longer has the bytes that were stored before.
+    #[error("object store lost stored bytes of the object; no file was stored; import the object again")]
+    StoreLostBytes,
     /// The commit is so late that the sweeper may already have deleted the bytes.
     #[error(
         "bytes were stored {} s before the commit; the limit is {} s; no file was stored; import the object again",
@@ -90,6 +94,7 @@ impl ImportError {
             Self::FetchFailed { kind: FetchFailure::Unavailable, .. }
             | Self::SourceIdle(_)
             | Self::SourceSlow { .. }
+            | Self::StoreLostBytes
             | Self::CommitTooLate { .. } => Some(Duration::from_secs(1)),
             Self::FetchFailed { kind: FetchFailure::Gone | FetchFailure::Refused, .. }
             | Self::StreamOrder(_)
@@ -118,10 +123,12 @@ fn convert(error: UploadError) -> Error {
             ImportError::SourceSlow { received_bytes, seconds, rate_min_bytes_per_second }
         }
         UploadError::Fenced => ImportError::LeaseExpired,
+        UploadError::PartsLost => ImportError::StoreLostBytes,
         UploadError::CommitTooLate { age, age_max } => ImportError::CommitTooLate { age, age_max },
         // These concern the order of messages, resumed uploads and direct uploads. An import has none of them.
         error @ (UploadError::StreamOrder(_)
         | UploadError::PartSizeMismatch { .. }
+        | UploadError::PartEtagMismatch { .. }
         | UploadError::OffsetGap { .. }
         | UploadError::NotFinished
         | UploadError::Paused { .. }
@@ -151,6 +158,7 @@ mod tests {
             UploadError::Stalled(idle),
             UploadError::Stalled(slow),
             UploadError::Fenced,
+            UploadError::PartsLost,
             UploadError::CommitTooLate { age: Duration::from_secs(2), age_max: Duration::from_secs(1) },
         ] {
             let before = error.to_string();

@@ -8,7 +8,10 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream::BoxStream};
 
-use crate::app::{Error, uploads::UploadMessage};
+use crate::app::{
+    Error,
+    uploads::{UploadMessage, UploadStream},
+};
 
 /// Chunks followed by a finish message. If the object cannot be read to its end, no finish message follows,
 /// so no file is created.
@@ -46,6 +49,9 @@ impl UploadMessages {
         UploadMessage::Chunk { offset, data, crc32c: None }
     }
 }
+
+/// Each piece of the source is a message.
+impl UploadStream for UploadMessages {}
 
 impl Stream for UploadMessages {
     type Item = UploadMessage;

@@ -99,6 +99,7 @@ pub(in crate::app) async fn mark_damaged(
 pub(in crate::app) struct SuspectObject {
     pub(in crate::app) app: Arc<App>,
     pub(in crate::app) tenant: TenantId,
+    /// The store as background work uses it.
     pub(in crate::app) store: Arc<dyn ObjectStorage>,
     pub(in crate::app) blob: Blob,
 }

@@ -4,9 +4,11 @@
 use crate::{
     app::{
         App, Error, RoundReport,
-        rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_each_store},
+        rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_each_store, run_round_in_store},
+        storage::delete_objects::delete_objects,
     },
     db::stray_objects::{self, DueStrayObject, StrayObject, StrayObjectCursor},
+    domain::object_key::ObjectKey,
     storage::ObjectStorage,
 };
 
@@ -23,6 +25,16 @@ pub async fn delete_stray_objects(app: &App) -> Result<RoundReport, Error> {
     run_round_in_each_store(app, rotation, |store| DueStrayObjects { app, store }).await
 }
 
+/// Runs one round of deletions in one store.
+///
+/// # Errors
+/// Returns `DatabaseUnavailable` if the database is unreachable, and `ProviderUnknown` if the provider is not
+/// configured.
+pub async fn delete_stray_objects_in(app: &App, provider: &str) -> Result<RoundReport, Error> {
+    let rotation = &app.rotations.due_stray_objects;
+    run_round_in_store(app, provider, rotation, |store| DueStrayObjects { app, store }).await
+}
+
 /// The due stray objects in one store.
 struct DueStrayObjects<'a> {
     app: &'a App,
@@ -35,9 +47,14 @@ impl DueItems for DueStrayObjects<'_> {
 
     const ACTION: &'static str = "delete stray object";
     const PAGE_ITEMS: usize = 100;
+    const BATCH_ITEMS: usize = 100;
 
     fn provider(&self) -> Option<&str> {
         Some(self.store.provider())
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.app.background_stores.rejects_calls(self.store.provider())
     }
 
     async fn list_page(
@@ -60,26 +77,47 @@ impl DueItems for DueStrayObjects<'_> {
     }
 
     async fn process(&self, item: &DueStrayObject) -> Result<ItemOutcome, Error> {
-        delete_object(self.app, self.store, &item.object).await.map(ItemOutcome::from_done)
+        let outcomes = self.process_batch(std::slice::from_ref(item)).await;
+        outcomes.into_iter().next().unwrap_or(Ok(ItemOutcome::Skipped))
+    }
+
+    async fn process_batch(&self, items: &[DueStrayObject]) -> Vec<Result<ItemOutcome, Error>> {
+        let mut outcomes: Vec<Result<ItemOutcome, Error>> = Vec::with_capacity(items.len());
+        for item in items {
+            outcomes.push(prepare(self.app, self.store, &item.object).await);
+        }
+        let is_ready = |outcome: &Result<ItemOutcome, Error>| matches!(outcome, Ok(ItemOutcome::Done));
+        let ready = items.iter().zip(&outcomes).filter(|(_, outcome)| is_ready(outcome));
+        let keys: Vec<ObjectKey> = ready.map(|(item, _)| item.object.key.clone()).collect();
+        let mut results = delete_objects(self.store, &keys).await.into_iter();
+        for (item, outcome) in items.iter().zip(&mut outcomes) {
+            if is_ready(outcome) {
+                *outcome = match results.next().unwrap_or(Ok(())) {
+                    Ok(()) => delete_row(self.app, &item.object).await.map(|()| ItemOutcome::Done),
+                    Err(error) => Err(error.into()),
+                };
+            }
+        }
+        outcomes
     }
 }
 
-/// Deletes an object and its row. Returns false if it is not due any more, or a blob references it.
-async fn delete_object(app: &App, store: &dyn ObjectStorage, object: &StrayObject) -> Result<bool, Error> {
+/// Claims an object for deletion, and aborts its unfinished uploads. Returns `Done` if its bytes are to be
+/// deleted, and `Skipped` if it is not due any more, or a blob references it.
+async fn prepare(app: &App, store: &dyn ObjectStorage, object: &StrayObject) -> Result<ItemOutcome, Error> {
     let mut tx = app.db.system_tx().await?;
     let is_claimed = stray_objects::claim(&mut tx, object).await?;
     tx.commit().await?;
-    if !is_claimed {
-        return Ok(false);
-    }
-    if object.may_be_unfinished {
+    if is_claimed && object.may_be_unfinished {
         abort_uploads(store, object).await?;
     }
-    store.delete(&object.key).await?;
+    Ok(ItemOutcome::from_done(is_claimed))
+}
+
+async fn delete_row(app: &App, object: &StrayObject) -> Result<(), Error> {
     let mut tx = app.db.system_tx().await?;
     stray_objects::delete(&mut tx, object).await?;
-    tx.commit().await?;
-    Ok(true)
+    Ok(tx.commit().await?)
 }
 
 /// Aborts the multipart uploads of a key. Lists them from the store, because the process that started one may

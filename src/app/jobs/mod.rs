@@ -4,6 +4,8 @@ pub mod discard;
 pub mod get;
 pub mod list;
 pub mod retry;
+pub mod retry_all;
+pub mod retry_parked;
 
 use serde::Serialize;
 
@@ -34,6 +36,8 @@ pub struct JobSummary {
     pub state: JobState,
     /// The number of attempts so far, including a running one.
     pub attempts: i32,
+    /// The number of consecutive attempts that failed because of a dependency. They do not count.
+    pub dependency_failures: i32,
     /// When the job was enqueued.
     pub enqueue_time: Timestamp,
     /// When the next attempt may start.
@@ -54,6 +58,7 @@ impl From<JobRow> for JobSummary {
             kind: row.kind,
             state: row.state,
             attempts: row.attempts,
+            dependency_failures: row.dependency_failures,
             enqueue_time: row.enqueue_time,
             run_time: row.run_time,
             lease_expire_time: row.lease_expire_time,

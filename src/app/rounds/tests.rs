@@ -15,6 +15,8 @@ struct Numbers {
     /// The number at which the database becomes unreachable.
     unreachable_at: Option<u32>,
     provider: Option<&'static str>,
+    /// The number after which the circuit breaker of the store is open.
+    blocked_after: Option<u32>,
     processed: Mutex<Vec<u32>>,
 }
 
@@ -41,6 +43,11 @@ impl DueItems for Numbers {
 
     fn provider(&self) -> Option<&str> {
         self.provider
+    }
+
+    fn is_blocked(&self) -> bool {
+        let processed = self.processed.lock().unwrap();
+        self.blocked_after.is_some_and(|number| processed.contains(&number))
     }
 
     async fn list_page(&self, after: Option<u32>, limit: i64) -> Result<Vec<u32>, Error> {
@@ -128,6 +135,62 @@ async fn unreachable_database_ends_round_after_its_item() {
     assert_eq!(numbers.take_processed(), [1, 2]);
     assert_eq!(run_round(&numbers, &rotation).await.unwrap(), report(1, 0, true));
     assert_eq!(numbers.take_processed(), [3], "the next round continues after the item");
+}
+
+#[tokio::test]
+async fn round_ends_when_its_store_is_blocked() {
+    let numbers = Numbers { blocked_after: Some(2), ..Numbers::new(1..=3).failing([1, 2]) };
+    let rotation = Rotation::default();
+    assert_eq!(run_round(&numbers, &rotation).await.unwrap(), report(0, 2, false));
+    assert_eq!(numbers.take_processed(), [1, 2]);
+    assert_eq!(run_round(&numbers, &rotation).await.unwrap(), report(1, 0, true));
+    assert_eq!(numbers.take_processed(), [3], "the next round continues after the item");
+}
+
+/// Numbers that are processed two at a time.
+struct Pairs(Numbers);
+
+impl DueItems for Pairs {
+    type Item = u32;
+    type Position = u32;
+
+    const ACTION: &'static str = "process pair";
+    const PAGE_ITEMS: usize = 3;
+    const BATCH_ITEMS: usize = 2;
+
+    async fn list_page(&self, after: Option<u32>, limit: i64) -> Result<Vec<u32>, Error> {
+        self.0.list_page(after, limit).await
+    }
+
+    fn position(item: &u32) -> u32 {
+        *item
+    }
+
+    fn fields<'a>(&self, item: &'a u32) -> ItemFields<'a> {
+        self.0.fields(item)
+    }
+
+    async fn process(&self, item: &u32) -> Result<ItemOutcome, Error> {
+        self.0.process(item).await
+    }
+
+    async fn process_batch(&self, items: &[u32]) -> Vec<Result<ItemOutcome, Error>> {
+        assert!(items.len() <= 2, "{items:?}");
+        let mut outcomes = Vec::new();
+        for item in items {
+            outcomes.push(self.process(item).await);
+        }
+        outcomes
+    }
+}
+
+#[tokio::test]
+async fn each_item_of_a_batch_has_its_own_outcome() {
+    let (pairs, rotation) = (Pairs(Numbers::new(1..=4).failing([1])), Rotation::default());
+    assert_eq!(run_round(&pairs, &rotation).await.unwrap(), report(2, 1, true));
+    assert_eq!(pairs.0.take_processed(), [1, 2, 3]);
+    assert_eq!(run_round(&pairs, &rotation).await.unwrap(), report(1, 0, true));
+    assert_eq!(pairs.0.take_processed(), [4]);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@
 
 use super::relocation::{Relocation, RelocationOutcome, TargetClass, verify_object};
 use crate::{
+    admission::Holder,
     app::{App, Error},
     db::{
         DbError, TenantTx, Viewer,
@@ -31,19 +32,20 @@ use crate::{
 const BLOBS_PER_JOB: usize = 20;
 
 /// Enqueues the job of a file if any of its blobs is in the archive class or stored with a provider that has
-/// one.
+/// one. Returns whether it did.
 pub(in crate::app) async fn enqueue_if_needed(
     app: &App,
     tx: &mut TenantTx,
     file: FileId,
-) -> Result<(), DbError> {
+) -> Result<bool, DbError> {
     let has_classes =
         |provider: &str| app.stores.get(provider).is_ok_and(|store| store.capabilities().storage_classes);
     let locations = storage_classes::list_file_locations(tx, file).await?;
-    if locations.iter().any(|location| location.has_archived || has_classes(&location.provider)) {
+    let is_needed = locations.iter().any(|location| location.has_archived || has_classes(&location.provider));
+    if is_needed {
         enqueue_job(app, tx, file).await?;
     }
-    Ok(())
+    Ok(is_needed)
 }
 
 /// Enqueues the job of a file. A running job does not count as a duplicate, because it may have read the
@@ -68,8 +70,9 @@ pub async fn apply_storage_class(app: &App, tenant: TenantId, file: FileId) -> R
     let (mut moved, mut is_incomplete, mut failure) = (0, false, None);
     for classed in misplaced {
         let key = classed.movable.tenant_blob.blob.key.clone();
-        let store = match app.stores.get(&classed.movable.tenant_blob.blob.provider) {
-            Ok(store) => store.as_ref(),
+        let provider = &classed.movable.tenant_blob.blob.provider;
+        let store = match app.background_stores.get_for(provider, Holder::of_tenant(tenant)) {
+            Ok(store) => store,
             Err(unknown) => {
                 tracing::info!(%tenant, %key, error = %unknown, "failed to move blob to its storage class");
                 failure = Some(unknown.into());
@@ -85,7 +88,7 @@ pub async fn apply_storage_class(app: &App, tenant: TenantId, file: FileId) -> R
             is_incomplete = true;
             break;
         }
-        match move_blob(app, &classed, store).await {
+        match move_blob(app, &classed, store.as_ref()).await {
             Ok(RelocationOutcome::Moved) => moved += 1,
             Ok(RelocationOutcome::Superseded) => {
                 tracing::info!(%tenant, %key, "blob was purged, moved or given another target class during its move");

@@ -7,7 +7,10 @@ use crate::{
     app::Error,
     db::blobs::Blob,
     domain::{digest::Hasher, object_key::ObjectKey},
-    storage::{ByteStream, MultipartId, ObjectStorage, PART_NUMBER_MAX, PartReceipt, Payload, PutOptions},
+    storage::{
+        ByteStream, MultipartId, ObjectStorage, PartLayout, PartReceipt, Payload, PutOptions, StorageError,
+        StorageErrorKind,
+    },
 };
 
 /// A copy of a blob to another store.
@@ -29,7 +32,8 @@ impl BlobCopy<'_> {
         let bytes = self.from.get(&self.blob.key, 0..self.blob.size_bytes).await?;
         let source = HashedSource { bytes, rest: Bytes::new(), hasher: Hasher::default(), read_bytes: 0 };
         // The number of parts is limited, so very large objects need larger parts.
-        let part_size_bytes = part_size_bytes.max(self.blob.size_bytes.div_ceil(u64::from(PART_NUMBER_MAX)));
+        let layout = PartLayout::equal_for(self.blob.size_bytes, part_size_bytes);
+        let part_size_bytes = layout.part_size_bytes();
         let written_bytes = if self.blob.size_bytes <= part_size_bytes {
             self.put_whole(source).await?
         } else {
@@ -48,7 +52,9 @@ impl BlobCopy<'_> {
         let id = self.to.start_multipart(self.key, part_size_bytes, self.options).await?;
         let written = async {
             let receipts = self.put_parts(source, part_size_bytes, &id).await?;
-            Ok(self.to.complete_multipart(self.key, &id, &receipts).await?.size_bytes)
+            let crc64nvme = self.blob.hashes.map(|hashes| hashes.crc64nvme);
+            let completed = self.to.complete_multipart(self.key, &id, &receipts, crc64nvme).await;
+            Ok(completed.map_err(map_copy_error)?.size_bytes)
         };
         let written = written.await;
         if written.is_err()
@@ -74,10 +80,19 @@ impl BlobCopy<'_> {
             if body.is_empty() {
                 break;
             }
-            receipts.push(self.to.put_part(self.key, id, number, body).await?);
+            receipts.push(self.to.put_part(self.key, id, number, body).await.map_err(map_copy_error)?);
         }
         source.verify(self.blob).await?;
         Ok(receipts)
+    }
+}
+
+/// Maps an error of the multipart upload of a copy. If the store lost it, the original is still intact: the copy can be
+/// tried again.
+fn map_copy_error(error: StorageError) -> Error {
+    match error.kind {
+        StorageErrorKind::NotFound => Error::StorageUnavailable(error),
+        _ => error.into(),
     }
 }
 

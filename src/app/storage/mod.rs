@@ -1,9 +1,11 @@
 //! Operations on providers, storage classes, and the deletion of unreferenced blobs.
 
 pub mod apply_storage_class;
+pub mod breakers;
 mod copy;
 pub mod delete_due_blobs;
+pub(in crate::app) mod delete_objects;
 pub mod init;
 pub mod move_blobs;
-mod relocation;
+pub(in crate::app) mod relocation;
 pub mod status;

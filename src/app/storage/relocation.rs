@@ -5,7 +5,8 @@
 //! the row to it. An interrupted relocation leaves the row unchanged. The original is deleted after the blob
 //! deletion delay, and after at least an hour, for downloads that have it open and for a database that is
 //! restored to an hour ago. Every object without a blob (the copy before the switch, the original after it)
-//! has a row in `stray_objects`, so that a crash at any point leaves no object that is never deleted.
+//! has a row in `stray_objects`, so that a crash at any point leaves no object that is never deleted. Its bytes count
+//! as pending deletion.
 
 use crate::{
     app::{Error, integrity::fsck::hash_object},
@@ -29,7 +30,7 @@ use crate::{
 const COPY_HOURS: u32 = 24;
 
 /// The minimum time until the deletion of an original, in hours, for downloads that have it open.
-const READERS_HOURS: u32 = 1;
+pub(in crate::app) const READERS_HOURS: u32 = 1;
 
 /// The dependencies of a relocation.
 pub(super) struct Relocation<'a> {
@@ -80,7 +81,8 @@ impl Relocation<'_> {
         let id = BlobId::from_uuid(self.ids.uuid());
         let key = owned.blob.key.with_new_blob(self.clock.now().date_naive(), id).map_err(Error::internal)?;
         let provider = to.provider().to_owned();
-        let target = StrayObject { tenant: owned.tenant, provider, key, may_be_unfinished };
+        let size_bytes = recorded_size(&owned.blob);
+        let target = StrayObject { tenant: owned.tenant, provider, key, may_be_unfinished, size_bytes };
         let mut tx = self.db.system_tx().await?;
         stray_objects::insert(&mut tx, &target, COPY_HOURS).await?;
         tx.commit().await?;
@@ -118,9 +120,7 @@ impl Relocation<'_> {
     ) -> Result<bool, Error> {
         let (tenant, blob) = (owned.tenant, &owned.blob);
         let mut tx = self.db.system_tx().await?;
-        let is_switched = stray_objects::adopt(&mut tx, target).await?
-            && blobs::relocate(&mut tx, owned, &target.provider, &target.key, target_class.class()).await?;
-        if !is_switched {
+        if !blobs::relocate(&mut tx, owned, &target.provider, &target.key, target_class.class()).await? {
             return Ok(false);
         }
         // Checked under the lock of the row. The job of a file that is archived or unarchived later waits for
@@ -135,14 +135,19 @@ impl Relocation<'_> {
             provider: blob.provider.clone(),
             key: blob.key.clone(),
             may_be_unfinished: false,
+            size_bytes: recorded_size(blob),
         };
-        let hours = self.blob_deletion_delay_hours.max(READERS_HOURS);
-        stray_objects::insert(&mut tx, &original, hours).await?;
         let details = serde_json::json!({
             "blob": blob.id, "from": blob.provider, "to": target.provider, "storage_class": target_class.class(),
         });
         let entry = AuditEntry::system(AuditAction::StorageMove, details);
         audit_entries::insert_for(&mut tx, tenant, &[entry]).await?;
+        // These lock the row of the quota, which is locked last.
+        if !stray_objects::adopt(&mut tx, target).await? {
+            return Ok(false);
+        }
+        let hours = self.blob_deletion_delay_hours.max(READERS_HOURS);
+        stray_objects::insert(&mut tx, &original, hours).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -152,6 +157,11 @@ impl Relocation<'_> {
         stray_objects::make_due(&mut tx, target).await?;
         Ok(tx.commit().await?)
     }
+}
+
+/// Returns the size of a blob as its column stores it.
+fn recorded_size(blob: &Blob) -> i64 {
+    i64::try_from(blob.size_bytes).unwrap_or(i64::MAX)
 }
 
 /// Reads the whole new object and compares it with the row.

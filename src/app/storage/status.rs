@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
+use super::breakers::{BreakerSummary, summarize_breakers};
 use crate::{
     app::Error,
     db::{
@@ -11,7 +12,7 @@ use crate::{
         blobs::{self, ProviderUsage},
     },
     domain::error_text::with_causes,
-    storage::{ObjectStorage, Stores, UnknownProvider},
+    storage::{BucketProtection, ObjectStorage, Stores, UnknownProvider},
 };
 
 /// The number of checks per store. The median latency is reported.
@@ -35,6 +36,10 @@ pub struct ProviderStatus {
     pub archived_bytes: u64,
     /// The free space, if the store reports it.
     pub free_bytes: Option<u64>,
+    /// The circuit breakers of background work, if a process that runs it reported any in the last minute.
+    pub breaker: Option<BreakerSummary>,
+    /// The buckets whose settings can keep the bytes of deleted objects.
+    pub protections: Vec<BucketProtection>,
     /// The error that makes the provider unusable.
     pub problem: Option<String>,
 }
@@ -46,13 +51,16 @@ pub struct ProviderStatus {
 pub async fn list_provider_statuses(db: &Database, stores: &Stores) -> Result<Vec<ProviderStatus>, Error> {
     let mut tx = db.system_tx().await?;
     let usages = blobs::list_provider_usage(&mut tx).await?;
+    let mut breakers = summarize_breakers(&mut tx).await?;
     tx.commit().await?;
     let mut usages: BTreeMap<String, ProviderUsage> =
         usages.into_iter().map(|usage| (usage.provider.clone(), usage)).collect();
     let mut statuses = Vec::new();
     for store in stores.iter() {
         let usage = usages.remove(store.provider());
-        statuses.push(check_provider(store.as_ref(), stores, usage).await);
+        let breaker = breakers.remove(store.provider());
+        let status = check_provider(store.as_ref(), stores, usage).await;
+        statuses.push(ProviderStatus { breaker, ..status });
     }
     for (name, usage) in usages {
         let problem = Some(UnknownProvider(name.clone()).to_string());
@@ -71,6 +79,8 @@ fn unchecked_status(name: String, usage: Option<ProviderUsage>) -> ProviderStatu
         bytes: usage.as_ref().map_or(0, |usage| usage.bytes),
         archived_bytes: usage.as_ref().map_or(0, |usage| usage.archived_bytes),
         free_bytes: None,
+        breaker: None,
+        protections: Vec::new(),
         problem: None,
     }
 }
@@ -97,6 +107,10 @@ async fn check_provider(
     status.latency_milliseconds = latencies.get(CHECKS / 2).map(|median| median.as_secs_f64() * 1000.0);
     match store.space().await {
         Ok(space) => status.free_bytes = space.map(|space| space.free_bytes),
+        Err(error) => status.problem = Some(with_causes(&error)),
+    }
+    match store.list_protections().await {
+        Ok(protections) => status.protections = protections,
         Err(error) => status.problem = Some(with_causes(&error)),
     }
     status

@@ -10,24 +10,26 @@
 //! Erasure starts when the tenant has expired from the caches of all replicas, so that no request is served
 //! from rows that are being deleted.
 
-use std::sync::Arc;
-
-use futures::{StreamExt, TryStreamExt, stream};
+use std::collections::BTreeMap;
 
 use super::{delete, directory::CACHE_SECONDS};
 use crate::{
     app::{
         App, Error, RoundReport,
         rounds::{DueItems, ItemFields, ItemOutcome, run_round},
+        storage::delete_objects::delete_objects,
         uploads::expire::abandon_tenant_uploads,
     },
     db::{
         Viewer,
         audit_entries::{self, AuditAction, AuditEntry},
-        blobs::{self, TenantBlob},
+        blobs::{self, Blob, TenantBlob},
         stray_objects, tenant_records,
     },
-    domain::ids::{BlobId, TenantId},
+    domain::{
+        ids::{BlobId, TenantId},
+        object_key::ObjectKey,
+    },
     storage::ObjectStorage,
 };
 
@@ -35,8 +37,6 @@ use crate::{
 const ROWS_PER_STEP: i32 = 1_000;
 /// The number of objects deleted in one step.
 const OBJECTS_PER_STEP: usize = 100;
-/// The number of objects deleted concurrently.
-const OBJECTS_CONCURRENT_MAX: usize = 8;
 /// The time from the change of state until no replica has the tenant cached, with a margin of one half for
 /// clock differences.
 const ERASE_DELAY_SECONDS: u32 = CACHE_SECONDS + CACHE_SECONDS / 2;
@@ -120,7 +120,7 @@ async fn erase_step(app: &App, tenant: TenantId) -> Result<ItemOutcome, Error> {
         return Ok(ItemOutcome::Skipped);
     }
     let mut deleted = 0;
-    for store in app.stores.iter() {
+    for store in app.background_stores.iter() {
         deleted += delete_leftovers(app, store.as_ref(), tenant).await?;
     }
     if deleted == 0 {
@@ -152,27 +152,40 @@ async fn erase_rows(app: &App, tenant: TenantId) -> Result<usize, Error> {
 }
 
 /// Deletes blobs: the bytes before the rows, so that after a crash in between the rows still show what to
-/// delete.
+/// delete. A store that fails does not keep the blobs of the others.
 async fn delete_blobs(app: &App, tenant: TenantId) -> Result<usize, Error> {
     let limit = i64::try_from(OBJECTS_PER_STEP).unwrap_or(i64::MAX);
     let mut tx = app.db.system_tx().await?;
     let due = blobs::list_for_tenant(&mut tx, tenant, limit).await?;
     tx.commit().await?;
-    let mut deletions = Vec::with_capacity(due.len());
+    let mut by_provider: BTreeMap<String, Vec<Blob>> = BTreeMap::new();
     for TenantBlob { blob, .. } in due {
-        let store = Arc::clone(app.stores.get(&blob.provider)?);
-        deletions.push(async move { store.delete(&blob.key).await.map(|()| blob.id) });
+        by_provider.entry(blob.provider.clone()).or_default().push(blob);
     }
-    let deleted: Vec<BlobId> =
-        stream::iter(deletions).buffer_unordered(OBJECTS_CONCURRENT_MAX).try_collect().await?;
-    if deleted.is_empty() {
-        return Ok(0);
+    let (mut deleted, mut failure): (Vec<BlobId>, Option<Error>) = (Vec::new(), None);
+    for (provider, blobs) in by_provider {
+        let store = match app.background_stores.get(&provider) {
+            Ok(store) => store,
+            Err(unknown) => {
+                failure = Some(unknown.into());
+                continue;
+            }
+        };
+        let keys: Vec<ObjectKey> = blobs.iter().map(|blob| blob.key.clone()).collect();
+        for (blob, result) in blobs.iter().zip(delete_objects(store.as_ref(), &keys).await) {
+            match result {
+                Ok(()) => deleted.push(blob.id),
+                Err(error) => failure = Some(error.into()),
+            }
+        }
     }
-    let mut tx = app.db.system_tx().await?;
-    let (objects, bytes) = blobs::delete_all(&mut tx, tenant, &deleted).await?;
-    tenant_records::add_erased_objects(&mut tx, tenant, objects, bytes).await?;
-    tx.commit().await?;
-    Ok(deleted.len())
+    if !deleted.is_empty() {
+        let mut tx = app.db.system_tx().await?;
+        let (objects, bytes) = blobs::delete_all(&mut tx, tenant, &deleted).await?;
+        tenant_records::add_erased_objects(&mut tx, tenant, objects, bytes).await?;
+        tx.commit().await?;
+    }
+    failure.map_or(Ok(deleted.len()), Err)
 }
 
 /// Deletes objects and uploads with the tenant's prefix that have no row, because a crash left them.
@@ -186,8 +199,9 @@ async fn delete_leftovers(app: &App, store: &dyn ObjectStorage, tenant: TenantId
         store.abort_multipart(&multipart.key, &multipart.id).await?;
     }
     let objects = store.list(&prefix, None, OBJECTS_PER_STEP).await?.objects;
-    for object in &objects {
-        store.delete(&object.key).await?;
+    let keys: Vec<ObjectKey> = objects.iter().map(|object| object.key.clone()).collect();
+    for result in delete_objects(store, &keys).await {
+        result?;
     }
     let bytes: u64 = objects.iter().map(|object| object.size_bytes).sum();
     let mut tx = app.db.system_tx().await?;

@@ -1,16 +1,18 @@
-//! Makes the objects of purged files due for deletion.
+//! Makes the objects of purged files, and those that were replaced, due for deletion.
 
 use super::{get, operator_entry};
 use crate::{
     app::{
         App, Error,
         idempotency::{self, RequestClaim},
+        storage::relocation::READERS_HOURS,
     },
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction},
         blobs,
         idempotency_keys::Method,
+        stray_objects,
     },
     domain::{
         caller::Operator,
@@ -18,8 +20,8 @@ use crate::{
     },
 };
 
-/// The maximum number of blobs that one call makes due.
-const BLOBS_MAX: i64 = 10_000;
+/// The maximum number of objects of purged files, and of replaced objects, that one call makes due.
+const OBJECTS_MAX: i64 = 10_000;
 
 /// The bytes that were made due for deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -30,8 +32,9 @@ pub struct ReclaimedBytes {
     pub has_more: bool,
 }
 
-/// Makes the bytes of purged files of a tenant due for deletion now, instead of after the blob deletion delay. A
-/// database that is restored to an earlier time does not find them any more.
+/// Makes the bytes of purged files of a tenant due for deletion now, instead of after the blob deletion delay, and
+/// objects that archiving or a move replaced as soon as no download can have them open. A database that is restored
+/// to an earlier time does not find them any more.
 ///
 /// # Errors
 /// Returns `NotFound`.
@@ -59,8 +62,15 @@ async fn reclaim_in_tx(
             RequestClaim::Replay(response) => return Ok(response),
             RequestClaim::New(attempt) => attempt,
         };
-    let (object_count, bytes) = blobs::make_scheduled_due(tx, BLOBS_MAX).await?;
-    let reclaimed = ReclaimedBytes { object_count, bytes, has_more: object_count == BLOBS_MAX };
+    let (blob_count, blob_bytes) = blobs::make_scheduled_due(tx, OBJECTS_MAX).await?;
+    let (original_count, original_bytes) =
+        stray_objects::make_originals_due(tx, READERS_HOURS, OBJECTS_MAX).await?;
+    let reclaimed = ReclaimedBytes {
+        object_count: blob_count + original_count,
+        bytes: blob_bytes + original_bytes,
+        has_more: blob_count == OBJECTS_MAX || original_count == OBJECTS_MAX,
+    };
+    let ReclaimedBytes { object_count, bytes, .. } = reclaimed;
     let details = serde_json::json!({ "object_count": object_count, "bytes": bytes });
     audit_entries::insert(tx, &[operator_entry(operator, AuditAction::TenantReclaim, details)]).await?;
     if let Some(attempt) = attempt {

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use super::error::{check_size, count_refusal};
+use super::error::{check_fits_parts, check_size, count_refusal};
 use crate::{
+    admission::Holder,
     app::{
         App, Error,
         access::{check_can_write, require_visible},
@@ -14,7 +15,7 @@ use crate::{
         preconditions::{check_etag, check_version_count},
     },
     db::{
-        TenantTx, Viewer, audit_entries::AuditAction, blobs::Blob, commit::AdmissionData, files,
+        TenantTx, Viewer, admission_data::AdmissionData, audit_entries::AuditAction, blobs::Blob, files,
         idempotency_keys::StoredResponse, resumable_uploads::StoredUpload,
     },
     domain::{
@@ -31,7 +32,7 @@ use crate::{
         upload_spec::{CheckedSpec, ResolvedSpec, UploadSpec},
         violations::Violations,
     },
-    storage::{ObjectStorage, PutOptions},
+    storage::{ObjectStorage, PartLayout, PutOptions},
 };
 
 /// The result of the checks before the first byte.
@@ -141,6 +142,7 @@ pub(in crate::app) fn check_admission(
     let spec = spec.check(&caller.tenant.policy, app.clock.now())?;
     check_scan_rule(app, caller)?;
     check_quota(quota, &spec)?;
+    check_fits_parts(spec.size_bytes.unwrap_or_default(), stream_layout(app))?;
     Ok(spec)
 }
 
@@ -285,7 +287,7 @@ pub(super) fn new_target(app: &App, caller: &Caller, spec: &ResolvedSpec) -> Res
         ObjectKey::for_blob(&app.limits.key_prefix, caller.tenant_id(), &spec.rules.category, day, blob_id)
             .map_err(Error::internal)?;
     let options = PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id));
-    let store = Arc::clone(app.stores.primary());
+    let store = app.stores.primary_for(Holder::of_caller(caller));
     Ok(Target { store, blob_id, key, options, destination: spec.checked.destination.kind() })
 }
 
@@ -293,7 +295,7 @@ impl Target {
     /// Returns the location of the blob of a stored upload.
     pub(super) fn from_stored(app: &App, caller: &Caller, stored: &StoredUpload) -> Result<Self, Error> {
         Ok(Self {
-            store: Arc::clone(app.stores.get(&stored.provider)?),
+            store: app.stores.get_for(&stored.provider, Holder::of_caller(caller))?,
             blob_id: stored.blob_id,
             key: stored.key.clone(),
             options: PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id)),
@@ -312,4 +314,10 @@ impl Target {
             class: self.options.class,
         }
     }
+}
+
+/// Returns the sizes of the parts of an upload in a single stream, whose size may be unknown.
+pub(super) fn stream_layout(app: &App) -> PartLayout {
+    let uploads = &app.limits.uploads;
+    PartLayout::growing(uploads.part_size_bytes as u64, uploads.equal_parts_max)
 }

@@ -8,7 +8,7 @@ use std::{fmt, time::Duration};
 use crate::{
     app::{App, Error},
     domain::{checksum::ChecksumAlgorithm, ids::FileId, media_type::MediaKind, policy::FileSizeLimits},
-    storage::{StorageError, StorageErrorKind},
+    storage::{PartLayout, StorageError, StorageErrorKind},
     telemetry::{
         Metrics,
         metrics::{QuotaLimit, UploadOutcome},
@@ -33,6 +33,9 @@ pub enum UploadError {
         advise_after_wrong_part(*declared, *received)
     )]
     PartSizeMismatch { number: u32, declared: u64, received: u64 },
+    /// A direct upload is completed again, with another etag of a part.
+    #[error("part {number} was completed with another etag; create a new upload for other bytes")]
+    PartEtagMismatch { number: i32 },
     /// A chunk does not start where the previous one ended.
     #[error("chunk starts at offset {received}; expected offset {expected}")]
     OffsetGap { expected: u64, received: i64 },
@@ -89,6 +92,11 @@ pub enum UploadError {
         "stream lost its lease on the upload: another stream resumed it, or it was abandoned; this stream stored no file"
     )]
     Fenced,
+    /// The store no longer has the parts of an upload that cannot begin again, although its lease is valid.
+    #[error(
+        "object store lost parts of this upload, which has ended; no file was stored; send the file as a new upload"
+    )]
+    PartsLost,
     /// The commit is so late that the sweeper may already have deleted the bytes.
     #[error(
         "bytes were stored {} s before the commit; the limit is {} s; no file was stored; send the upload again",
@@ -150,14 +158,20 @@ pub enum UploadStreamOrder {
 /// The way in which a client was too slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Stall {
-    /// It sent no message for this long.
-    #[error("received no message for {} seconds", .0.as_secs())]
+    /// It sent no bytes for this long.
+    #[error("received no bytes for {} seconds", .0.as_secs())]
     Idle(Duration),
     /// It sent fewer bytes in this time than the minimum rate requires.
     #[error(
-        "received {received_bytes} bytes in {seconds} seconds; the minimum is {rate_min_bytes_per_second} bytes per second"
+        "received {received_bytes} bytes in {seconds} seconds, {} bytes per second; the minimum is {rate_min_bytes_per_second} bytes per second",
+        bytes_per_second(*received_bytes, *seconds)
     )]
     Slow { received_bytes: u64, seconds: u64, rate_min_bytes_per_second: u64 },
+}
+
+/// Returns the average rate over a time of at least one second.
+pub(crate) fn bytes_per_second(bytes: u64, seconds: u64) -> u64 {
+    bytes / seconds.max(1)
 }
 
 impl UploadError {
@@ -169,6 +183,7 @@ impl UploadError {
             | Self::ChecksumMismatch { .. }
             | Self::SizeMismatch { .. }
             | Self::PartSizeMismatch { .. }
+            | Self::PartEtagMismatch { .. }
             | Self::OffsetGap { .. }
             | Self::NotFinished
             | Self::Paused { .. }
@@ -181,18 +196,29 @@ impl UploadError {
             | Self::NotDirect
             | Self::TooManyOpen { .. }
             | Self::Stalled(_)
+            | Self::PartsLost
             | Self::Fenced => None,
         }
     }
 }
 
-/// Maps an error of a multipart operation. If the multipart upload does not exist, another process abandoned
-/// it after the lease expired.
+/// Maps an error of a multipart operation. What it means that the upload does not exist is resolved by
+/// [`OpenMultipart`](super::open::multipart::OpenMultipart). A rejection for an unknown reason changes nothing, and the
+/// caller can try again.
 pub(super) fn map_multipart_error(error: StorageError) -> Error {
     match error.kind {
-        StorageErrorKind::NotFound => UploadError::Fenced.into(),
+        StorageErrorKind::Other => Error::StorageUnavailable(error),
         _ => error.into(),
     }
+}
+
+/// Checks that a file fits into the parts of an upload, and into an object.
+pub(super) fn check_fits_parts(bytes: u64, layout: PartLayout) -> Result<(), Error> {
+    let limit = layout.size_max_bytes();
+    if bytes <= limit {
+        return Ok(());
+    }
+    Err(Error::file_too_large(None, bytes, i64::try_from(limit).unwrap_or(i64::MAX)))
 }
 
 /// Checks the size limit of a media kind. While the kind is unknown, the largest limit applies.
@@ -233,4 +259,29 @@ pub(super) fn count_outcome<T>(app: &App, uploaded: &Result<T, Error>) {
         ) => UploadOutcome::Failed,
         Err(_) => UploadOutcome::Refused,
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_above_its_parts_is_rejected_with_the_limit() {
+        for layout in [PartLayout::equal(5 << 20), PartLayout::growing(5 << 20, 7_000)] {
+            let limit = layout.size_max_bytes();
+            check_fits_parts(limit, layout).unwrap();
+            let rejected = check_fits_parts(limit + 1, layout).unwrap_err();
+            assert!(
+                matches!(rejected, Error::FileTooLarge { size_bytes, limit_bytes, .. }
+                    if size_bytes == limit + 1 && u64::try_from(limit_bytes) == Ok(limit)),
+                "{rejected:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_rejection_can_be_tried_again() {
+        let other = StorageError::new(StorageErrorKind::Other, "complete multipart upload");
+        assert!(matches!(map_multipart_error(other), Error::StorageUnavailable(_)));
+    }
 }

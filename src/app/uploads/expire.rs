@@ -1,12 +1,18 @@
 //! Abandons uploads whose lease has expired: uploads left open by a crash or by a client that never returned.
 
-use super::open::abandon::{AbandonedUpload, abandon_upload};
+use super::open::abandon::{AbandonedUpload, abandon_upload, release_reservation};
 use crate::{
     app::{
         App, Error, RoundReport,
-        rounds::{DueItems, ItemFields, ItemOutcome, run_pass, run_round_in_each_store},
+        rounds::{
+            DueItems, ItemFields, ItemOutcome, run_pass, run_round, run_round_in_each_store,
+            run_round_in_store,
+        },
     },
-    db::uploads::{self, ExpiredUpload, ExpiredUploadCursor},
+    db::{
+        Viewer,
+        uploads::{self, ExpiredUpload, ExpiredUploadCursor},
+    },
     domain::ids::TenantId,
     storage::{MultipartId, ObjectStorage},
 };
@@ -14,17 +20,37 @@ use crate::{
 /// The number of uploads of a deleted tenant that one step abandons.
 const UPLOADS_PER_STEP: i64 = 100;
 
-/// Deletes the rows of committed uploads whose lease has expired. Then abandons one round of expired
-/// uploads in each store.
+/// Releases the reservations of one round of expired uploads, and deletes the rows of committed uploads whose
+/// lease has expired. Uses no store, so a store that is unreachable does not keep reservations. The bytes are deleted by
+/// [`delete_expired_uploads_in`].
+///
+/// # Errors
+/// Returns an error if the database is unavailable.
+pub async fn release_expired_uploads(app: &App) -> Result<RoundReport, Error> {
+    let mut tx = app.db.system_tx().await?;
+    uploads::delete_committed(&mut tx).await?;
+    tx.commit().await?;
+    run_round(&ExpiredReservations { app }, &app.rotations.expired_reservations).await
+}
+
+/// Abandons one round of expired uploads in one store: deletes their bytes, then their rows.
+///
+/// # Errors
+/// Returns an error if the database is unavailable, and `ProviderUnknown` if the provider is not configured.
+pub async fn delete_expired_uploads_in(app: &App, provider: &str) -> Result<RoundReport, Error> {
+    let rotation = &app.rotations.expired_uploads;
+    run_round_in_store(app, provider, rotation, |store| ExpiredUploads { app, store }).await
+}
+
+/// Abandons one round of expired uploads in each store.
 ///
 /// # Errors
 /// Returns an error if the database is unavailable.
 pub async fn expire_uploads(app: &App) -> Result<RoundReport, Error> {
-    let mut tx = app.db.system_tx().await?;
-    uploads::delete_committed(&mut tx).await?;
-    tx.commit().await?;
+    let mut total = release_expired_uploads(app).await?;
     let rotation = &app.rotations.expired_uploads;
-    run_round_in_each_store(app, rotation, |store| ExpiredUploads { app, store }).await
+    total += run_round_in_each_store(app, rotation, |store| ExpiredUploads { app, store }).await?;
+    Ok(total)
 }
 
 /// Abandons all expired uploads in one store.
@@ -36,6 +62,59 @@ pub(in crate::app) async fn expire_all_uploads_in_store(
     store: &dyn ObjectStorage,
 ) -> Result<RoundReport, Error> {
     run_pass(&ExpiredUploads { app, store }, usize::MAX).await
+}
+
+/// Describes an upload whose lease has expired.
+fn describe_expired(expired: &ExpiredUpload) -> AbandonedUpload<'_> {
+    AbandonedUpload {
+        tenant: expired.tenant,
+        lease: expired.lease,
+        key: &expired.key,
+        multipart: expired.multipart_id.clone().map(MultipartId::new),
+        staging_key: expired.staging_key.as_ref(),
+        is_recorded: true,
+        is_expired: true,
+    }
+}
+
+/// The expired uploads that have a reservation, in all stores.
+struct ExpiredReservations<'a> {
+    app: &'a App,
+}
+
+impl DueItems for ExpiredReservations<'_> {
+    type Item = ExpiredUpload;
+    type Position = ExpiredUploadCursor;
+
+    const ACTION: &'static str = "release reservation of expired upload";
+    const PAGE_ITEMS: usize = 100;
+
+    async fn list_page(
+        &self,
+        after: Option<ExpiredUploadCursor>,
+        limit: i64,
+    ) -> Result<Vec<ExpiredUpload>, Error> {
+        let mut tx = self.app.db.system_tx().await?;
+        let expired = uploads::list_expired_open(&mut tx, after, limit).await?;
+        tx.commit().await?;
+        Ok(expired)
+    }
+
+    fn position(item: &ExpiredUpload) -> ExpiredUploadCursor {
+        item.cursor()
+    }
+
+    fn fields<'a>(&self, item: &'a ExpiredUpload) -> ItemFields<'a> {
+        ItemFields { upload: Some(item.lease.id), ..ItemFields::new(item.tenant) }
+    }
+
+    /// The upload counts as done when its bytes are deleted.
+    async fn process(&self, item: &ExpiredUpload) -> Result<ItemOutcome, Error> {
+        let mut tx = self.app.db.tenant_tx(item.tenant, &Viewer::system()).await?;
+        let released = release_reservation(&mut tx, &describe_expired(item)).await;
+        tx.finish(released).await?;
+        Ok(ItemOutcome::Enqueued)
+    }
 }
 
 /// The expired uploads in one store.
@@ -53,6 +132,10 @@ impl DueItems for ExpiredUploads<'_> {
 
     fn provider(&self) -> Option<&str> {
         Some(self.store.provider())
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.app.background_stores.rejects_calls(self.store.provider())
     }
 
     async fn list_page(
@@ -75,16 +158,7 @@ impl DueItems for ExpiredUploads<'_> {
     }
 
     async fn process(&self, item: &ExpiredUpload) -> Result<ItemOutcome, Error> {
-        let abandoned = AbandonedUpload {
-            tenant: item.tenant,
-            lease: item.lease,
-            key: &item.key,
-            multipart: item.multipart_id.clone().map(MultipartId::new),
-            staging_key: item.staging_key.as_ref(),
-            is_recorded: true,
-            is_expired: true,
-        };
-        abandon_upload(self.app, self.store, abandoned).await.map(ItemOutcome::from_done)
+        abandon_upload(self.app, self.store, describe_expired(item)).await.map(ItemOutcome::from_done)
     }
 }
 
@@ -108,7 +182,7 @@ pub(in crate::app) async fn abandon_tenant_uploads(app: &App, tenant: TenantId) 
             is_recorded: true,
             is_expired: false,
         };
-        abandon_upload(app, app.stores.get(&provider)?.as_ref(), abandoned).await?;
+        abandon_upload(app, app.background_stores.get(&provider)?.as_ref(), abandoned).await?;
     }
     Ok(count)
 }

@@ -32,6 +32,7 @@ mod receive;
 mod resumable;
 mod upload;
 
+pub(crate) use self::error::bytes_per_second;
 pub(super) use self::{
     commit::batch::UploadCommitter,
     receive::{budget::ByteBudget, content::HashingLimiter},
@@ -40,7 +41,10 @@ pub use self::{
     commit::{CommittedUpload, Warning, WarningCode},
     direct::urls::presign_upload_urls,
     error::{OpenUploadScope, Stall, UploadError, UploadStreamOrder},
-    receive::message::{CompletedPart, Completion, PartMessage, UploadMessage},
+    receive::{
+        message::{CompletedPart, Completion, PartMessage, UploadMessage},
+        pace::{Arrived, PaceLimits, PaceMonitor, UploadStream},
+    },
     resumable::{
         cancel::cancel_upload, complete::complete_upload, create::create_upload, get::get_upload,
         list::list_uploads, resume::resume_upload, upload_part::upload_part,

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use futures::Stream;
 use tracing::Instrument as _;
 
 use super::{
@@ -15,7 +14,7 @@ use super::{
     receive::{
         ReceivedStream,
         compare::{CommittedContent, receive_to_compare},
-        message::UploadMessage,
+        pace::UploadStream,
         receive_upload,
     },
 };
@@ -42,7 +41,7 @@ pub async fn upload_file<S>(
     messages: S,
 ) -> Result<CommittedUpload, Error>
 where
-    S: Stream<Item = UploadMessage> + Send + Unpin,
+    S: UploadStream,
 {
     let uploaded = run_stages(app, caller, spec, messages).await;
     let uploaded = explain_shortage(app, caller, uploaded).await;
@@ -57,7 +56,7 @@ async fn run_stages<S>(
     messages: S,
 ) -> Result<CommittedUpload, Error>
 where
-    S: Stream<Item = UploadMessage> + Send + Unpin,
+    S: UploadStream,
 {
     let admitted = match admit_upload(app, caller, spec).await? {
         Admission::Admitted(admitted) => *admitted,
@@ -118,7 +117,7 @@ async fn compare_and_replay<S>(
     messages: S,
 ) -> Result<CommittedUpload, Error>
 where
-    S: Stream<Item = UploadMessage> + Send + Unpin,
+    S: UploadStream,
 {
     let sha256 = match spec.sha256 {
         Some(sha256) => sha256,

@@ -16,12 +16,13 @@ use super::{
     send::{EndpointAdvice, SendFailure, send_message},
 };
 use crate::{
-    app::{App, Error, RoundReport, files::watch::event_retention},
+    app::{App, Error, RoundReport},
     crypto::webhook_secret::WebhookSecret,
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction, AuditEntry},
         event_stream::{self, EventBatch, EventFilter, StoredEvent},
+        events,
         webhook_deliveries::{self, Delivery},
         webhooks::{self, DeliveryProgress, StoredWebhook},
     },
@@ -119,7 +120,7 @@ pub async fn deliver_due_events(
     stop: &CancellationToken,
 ) -> Result<RoundReport, Error> {
     let mut tx = tenant_tx(app, lease).await?;
-    let read = read_due(app, &mut tx, lease).await;
+    let read = read_due(&mut tx, lease).await;
     let Some((stored, waiting, EventBatch { events, snapshot })) = tx.finish(read).await? else {
         return Ok(RoundReport::default());
     };
@@ -135,7 +136,7 @@ pub async fn deliver_due_events(
         endpoint.release().await?;
         return Ok(endpoint.report());
     }
-    if !snapshot.retains_time(stored.position_time, event_retention(app)) {
+    if !snapshot.retains_time(stored.position_time) {
         return endpoint.disable(EVENTS_DROPPED).await;
     }
     for delivery in waiting {
@@ -156,6 +157,10 @@ pub async fn deliver_due_events(
             return Ok(endpoint.report());
         }
     }
+    if is_last {
+        // No event is waiting, so the next failure is that of a later event, with a window of its own.
+        endpoint.progress.first_failure_time = None;
+    }
     // Advance the time even if nothing was written, so that the cursor does not become too old.
     if is_last && snapshot.position >= endpoint.progress.position {
         (endpoint.progress.position, endpoint.progress.position_time) = (snapshot.position, snapshot.time);
@@ -174,16 +179,14 @@ type DueWork = (StoredWebhook, Vec<Delivery>, EventBatch);
 
 /// Reads the endpoint, its pending redeliveries and its next events. Returns `None` if the lease was lost.
 /// After a failover or a restore of the database, finds the position again by time.
-async fn read_due(app: &App, tx: &mut TenantTx, lease: &WebhookLease) -> Result<Option<DueWork>, Error> {
+async fn read_due(tx: &mut TenantTx, lease: &WebhookLease) -> Result<Option<DueWork>, Error> {
     let stored = webhooks::get(tx, lease.webhook).await?;
     let Some(mut stored) = stored.filter(|stored| stored.lease_epoch == lease.epoch) else { return Ok(None) };
     let waiting = webhook_deliveries::list_pending(tx, lease.webhook, REDELIVERIES_PER_ENDPOINT).await?;
     let selection = EventFilter { kinds: stored.webhook.kinds.clone(), file: None };
     let mut batch = event_stream::read(tx, stored.webhook.position, &selection, EVENTS_PER_ENDPOINT).await?;
     let snapshot = &batch.snapshot;
-    if snapshot.incarnation != stored.incarnation
-        && snapshot.retains_time(stored.position_time, event_retention(app))
-    {
+    if snapshot.incarnation != stored.incarnation && snapshot.retains_time(stored.position_time) {
         stored.webhook.position = event_stream::find_position_at(tx, stored.position_time, snapshot).await?;
         stored.incarnation.clone_from(&snapshot.incarnation);
         if !webhooks::set_incarnation(tx, lease, stored.webhook.position, &stored.incarnation).await? {
@@ -224,7 +227,7 @@ impl<'a> Endpoint<'a> {
             state_reason: webhook.state_reason.clone(),
             failed_attempts: webhook.failed_attempts,
             last_error: webhook.last_error.clone(),
-            first_failure_time: stored.first_failure_time,
+            first_failure_time: find_window_start(app, stored, now),
             retry_delay: Duration::ZERO,
             lease_seconds: Some(lease_seconds(app)),
         };
@@ -265,7 +268,7 @@ impl<'a> Endpoint<'a> {
         }
         if now - since >= disable_after(self.app) {
             let reason = format!(
-                "no delivery has succeeded since {}; fix the endpoint, then set the state to ACTIVE to continue where it stopped",
+                "deliveries have failed since {}; fix the endpoint, then set the state to ACTIVE to continue where it stopped",
                 since.to_rfc3339()
             );
             return self.disable(&reason).await.map(|_| false);
@@ -336,7 +339,7 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    /// Disables the endpoint until an admin activates it again, and records that in the audit log.
+    /// Disables the endpoint until an admin activates it again, and records that in the audit log and as an event.
     async fn disable(&mut self, reason: &str) -> Result<RoundReport, Error> {
         let WebhookLease { tenant, webhook, .. } = *self.lease;
         self.progress.state = WebhookState::Disabled;
@@ -348,6 +351,7 @@ impl<'a> Endpoint<'a> {
         let written = async {
             if webhooks::record_progress(&mut tx, self.lease, &self.progress).await? {
                 audit_entries::insert(&mut tx, &[entry]).await?;
+                events::insert_webhook_disabled(&mut tx, webhook).await?;
             }
             Ok::<_, Error>(())
         }
@@ -374,6 +378,21 @@ impl<'a> Endpoint<'a> {
         let share = f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX);
         self.app.limits.webhooks.backoff_after(failed).mul_f64(0.5 + share / 2.0)
     }
+}
+
+/// Returns the start of the time in which deliveries have failed without a pause, or `None` if it starts with the
+/// next failure.
+///
+/// It starts with the first failure of the next event. If the event before it became a dead letter while this one
+/// was waiting, the endpoint has been failing all along, and the time starts with the failures of that event. If
+/// nothing was attempted in the meantime, nothing is known about the endpoint since.
+fn find_window_start(app: &App, stored: &StoredWebhook, now: Timestamp) -> Option<Timestamp> {
+    let config = &app.limits.webhooks;
+    let pause_max = config.backoff_max_seconds.max(config.retry_after_max_seconds);
+    let pause_max = chrono::Duration::seconds(i64::try_from(pause_max).unwrap_or(i64::from(u32::MAX)));
+    let is_failing = stored.webhook.failed_attempts > 0;
+    let is_continuous = now - stored.webhook.next_attempt_time <= pause_max;
+    stored.first_failure_time.filter(|_| is_failing || is_continuous)
 }
 
 fn lease_seconds(app: &App) -> u32 {

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::{
     app::Error,
     crypto::webhook_secret::WebhookSecret,
-    db::event_stream::StoredEvent,
+    db::{event_stream::StoredEvent, events::EventSubject},
     domain::{clock::Timestamp, digest::Digest, ids::TenantId},
 };
 
@@ -41,13 +41,21 @@ impl Message {
         secrets: &[WebhookSecret],
         now: Timestamp,
     ) -> Result<Self, Error> {
-        let data = json!({
-            "position": event.position,
-            "tenant_id": tenant,
-            "file_id": event.file,
-            "version": event.version,
-            "actor_id": event.actor_id,
-        });
+        let data = match event.subject {
+            EventSubject::File { id, version } => json!({
+                "position": event.position,
+                "tenant_id": tenant,
+                "file_id": id,
+                "version": version,
+                "actor_id": event.actor_id,
+            }),
+            EventSubject::Webhook(id) => json!({
+                "position": event.position,
+                "tenant_id": tenant,
+                "webhook_id": id,
+                "actor_id": event.actor_id,
+            }),
+        };
         // `file_created` becomes `file.created`.
         let kind = event.kind.as_str().replacen('_', ".", 1);
         let body = Body { kind, timestamp: event.create_time, data: &data };

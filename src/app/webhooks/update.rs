@@ -2,7 +2,7 @@
 
 use super::{RequestClaim, admin_tx, audit_change, claim_request, lock_webhook, store_response};
 use crate::{
-    app::{App, Error, files::watch::event_retention, preconditions::check_etag},
+    app::{App, Error, preconditions::check_etag},
     db::{TenantTx, audit_entries::AuditAction, event_stream, idempotency_keys::Method, webhooks},
     domain::{
         caller::Caller,
@@ -51,7 +51,7 @@ async fn update_in_tx(
     check_etag(&if_etag, &stored.webhook.revision.to_string())?;
     if change.state == Some(WebhookState::Active) {
         let (snapshot, _) = event_stream::get_newest(tx).await?;
-        if !snapshot.retains_time(stored.position_time, event_retention(app)) {
+        if !snapshot.retains_time(stored.position_time) {
             webhooks::reset_position(tx, id, &snapshot).await?;
         }
     }

@@ -83,6 +83,7 @@ fn exit_for_rejection(rejection: &Rejection) -> Exit {
         | ErrorReason::RateLimited
         | ErrorReason::RequestInProgress
         | ErrorReason::UploadStalled
+        | ErrorReason::UploadPartsLost
         | ErrorReason::UploadFenced => {
             return Exit::Unavailable;
         }

@@ -78,7 +78,7 @@ fn print_quota(quota: &Quota, output: Output) -> Result<(), Failure> {
     output.line(format_args!("used       {} ({})", human::size(quota.used_bytes), percent(quota)))?;
     output.line(format_args!("reserved   {}", human::size(quota.reserved_bytes)))?;
     output.line(format_args!(
-        "purged     {} not deleted yet, up to {} do not count",
+        "pending    {} to be deleted, up to {} do not count",
         human::size(quota.pending_deletion_bytes),
         human::size(quota.pending_deletion_bytes_max),
     ))?;

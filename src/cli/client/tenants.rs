@@ -159,7 +159,7 @@ pub(crate) struct UpdateArgs {
     /// The same maximum for members, who may set it on their own files only; 0 means that they may not.
     #[arg(long, value_name = "DAYS", group = "limits")]
     pub retain_member_days: Option<i32>,
-    /// The maximum of the bytes of purged files that are not deleted yet, as a multiple of the storage limit.
+    /// The maximum of the bytes that are pending deletion, as a multiple of the storage limit.
     #[arg(long, value_name = "N", group = "limits")]
     pub pending_deletion_multiple: Option<i64>,
     #[command(flatten)]

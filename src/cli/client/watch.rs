@@ -24,7 +24,7 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "CURSOR", default_value = "", hide_default_value = true)]
     pub from: String,
     /// Print only changes of this kind: created, updated, deleted, undeleted, archived, unarchived or purged;
-    /// if repeated, of any of the kinds.
+    /// if repeated, of any of the kinds. With webhook_disabled, which only admins see, also disabled webhooks.
     #[arg(long = "kind", value_name = "KIND", value_parser = parse_kind)]
     pub kinds: Vec<FileEventKind>,
     /// Print only changes of this file.
@@ -94,6 +94,7 @@ fn event_json(event: FileEvent, cursor: &str) -> Value {
             "kind": event.kind().as_str_name(),
             "file_id": event.file_id,
             "version": event.version,
+            "webhook_id": event.webhook_id,
             "actor_id": event.actor_id,
             "event_time": rfc3339(event.event_time),
             "file": event.file.map(FileRecord::from),
@@ -104,6 +105,13 @@ fn event_json(event: FileEvent, cursor: &str) -> Value {
 
 fn format_event(event: &FileEvent) -> String {
     let kind = event.kind().as_str_name().trim_start_matches("FILE_EVENT_KIND_").to_lowercase();
+    if !event.webhook_id.is_empty() {
+        return format!(
+            "{}  {kind:<10}  {}",
+            human::time_column(event.event_time.as_ref()),
+            event.webhook_id
+        );
+    }
     let name =
         event.file.as_ref().map_or_else(|| "(not available)".to_owned(), |file| human::printable(&file.name));
     format!("{}  {kind:<10}  {}  {name}", human::time_column(event.event_time.as_ref()), event.file_id)
@@ -122,11 +130,14 @@ mod tests {
         assert!(printed.contains("updated") && printed.contains("0198"), "{printed}");
         assert!(!printed.contains(['\n', '\u{1b}']), "{printed:?}");
         assert!(format_event(&FileEvent { file: None, ..event }).ends_with("(not available)"));
+        let disabled = FileEvent { webhook_id: "0199".into(), ..FileEvent::default() };
+        assert!(format_event(&disabled).ends_with("  0199"));
     }
 
     #[test]
     fn parse_kind_accepts_protobuf_names() {
         assert_eq!(parse_kind("purged"), Ok(FileEventKind::Purged));
+        assert_eq!(parse_kind("webhook_disabled"), Ok(FileEventKind::WebhookDisabled));
         assert!(parse_kind("unspecified").is_err() && parse_kind("eaten").is_err());
     }
 }

@@ -45,6 +45,7 @@ fn table(done: &InitializedProvider) -> Result<String, Failure> {
         let outcome = match &step.outcome {
             InitOutcome::Done => "done".to_owned(),
             InitOutcome::AlreadyExists => "already exists".to_owned(),
+            InitOutcome::Noted(effect) => effect.clone(),
             InitOutcome::Unsupported(reason) => format!("not supported: {reason}"),
         };
         writeln!(table, "{}: {}: {outcome}", done.provider, step.subject)?;

@@ -7,11 +7,11 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use super::{
     super::{
-        Failure,
+        Failure, database_clock,
         dev::attach::{DevDirectory, Need},
         print_text,
         providers::open_stores,
-        system_clock_and_ids,
+        system_ids,
     },
     INCOMPLETE, open_database,
 };
@@ -52,9 +52,10 @@ pub(in crate::cli) struct MoveArgs {
 pub(super) async fn run_move(args: MoveArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let config = args.data.load_config(config, Need::DatabaseAndObjects)?;
     config.validate_for_maintenance()?;
-    let (clock, ids) = system_clock_and_ids();
+    let db = open_database(&config)?;
+    let (clock, ids) = (database_clock(&db).await?, system_ids());
     let work = BlobMover {
-        db: open_database(&config)?,
+        db,
         stores: open_stores(&config.storage, &clock, &ids)?,
         clock,
         ids,

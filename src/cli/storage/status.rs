@@ -15,7 +15,10 @@ use super::{
     },
     INCOMPLETE, open_database,
 };
-use crate::app::storage::status::{ProviderStatus, list_provider_statuses};
+use crate::app::storage::{
+    breakers::BreakerSummary,
+    status::{ProviderStatus, list_provider_statuses},
+};
 
 const EXIT_CODES: &str = "Exit codes:
   0  every provider that is configured or in use is reachable
@@ -47,8 +50,8 @@ pub(super) async fn run_status(args: StatusArgs, config: Option<PathBuf>) -> Res
 
 fn table(providers: &[ProviderStatus]) -> Result<String, Failure> {
     let mut table = format!(
-        "{:<20} {:<9} {:>10} {:>10} {:>12} {:>12} {:>12}\n",
-        "PROVIDER", "REACHABLE", "LATENCY", "OBJECTS", "BYTES", "ARCHIVED", "FREE"
+        "{:<20} {:<9} {:<18} {:>10} {:>10} {:>12} {:>12} {:>12}\n",
+        "PROVIDER", "REACHABLE", "BREAKER", "LATENCY", "OBJECTS", "BYTES", "ARCHIVED", "FREE"
     );
     for provider in providers {
         let name =
@@ -57,18 +60,62 @@ fn table(providers: &[ProviderStatus]) -> Result<String, Failure> {
         let free = provider.free_bytes.map_or("-".to_owned(), |bytes| HumanBytes(bytes).to_string());
         writeln!(
             table,
-            "{name:<20} {:<9} {latency:>10} {:>10} {:>12} {:>12} {free:>12}",
+            "{name:<20} {:<9} {:<18} {latency:>10} {:>10} {:>12} {:>12} {free:>12}",
             if provider.is_reachable { "yes" } else { "NO" },
+            describe_breaker(provider.breaker.as_ref()),
             provider.objects,
             HumanBytes(provider.bytes).to_string(),
             HumanBytes(provider.archived_bytes).to_string(),
         )?;
     }
     for provider in providers {
+        for protection in &provider.protections {
+            writeln!(table, "{}: bucket {}: {protection}", provider.name, protection.bucket)?;
+        }
         if let Some(problem) = &provider.problem {
             writeln!(table, "{}: {problem}", provider.name)?;
+        }
+        if let Some(breaker) = &provider.breaker
+            && !breaker.last_error.is_empty()
+        {
+            writeln!(table, "{}: background work failed: {}", provider.name, breaker.last_error)?;
         }
     }
     writeln!(table, "* new objects are stored here")?;
     Ok(table)
+}
+
+/// Describes the breakers of a provider, such as `open (1 of 3)`. Without a report, no process runs background
+/// work.
+fn describe_breaker(breaker: Option<&BreakerSummary>) -> String {
+    match breaker {
+        None => "-".to_owned(),
+        Some(breaker) if breaker.open_process_count == 0 => breaker.state.to_string(),
+        Some(breaker) => {
+            format!("{} ({} of {})", breaker.state, breaker.open_process_count, breaker.process_count)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::breaker::BreakerState;
+
+    #[test]
+    fn breakers_are_described_in_the_table() {
+        let breaker = |state, open_process_count| BreakerSummary {
+            state,
+            process_count: 3,
+            open_process_count,
+            last_error: "no response".to_owned(),
+        };
+        let described = [
+            describe_breaker(None),
+            describe_breaker(Some(&breaker(BreakerState::Closed, 0))),
+            describe_breaker(Some(&breaker(BreakerState::HalfOpen, 1))),
+            describe_breaker(Some(&breaker(BreakerState::Open, 2))),
+        ];
+        assert_eq!(described, ["-", "closed", "half_open (1 of 3)", "open (2 of 3)"]);
+    }
 }

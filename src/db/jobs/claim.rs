@@ -36,6 +36,8 @@ pub struct ClaimedJob {
     pub payload: serde_json::Value,
     /// The number of this attempt, from 1.
     pub attempt: i32,
+    /// The number of consecutive attempts before this one that failed because of a dependency.
+    pub dependency_failures: i32,
 }
 
 /// A tenant with ready jobs.
@@ -94,6 +96,7 @@ struct ClaimedRow {
     kind: String,
     payload: Readable<serde_json::Value>,
     attempts: i32,
+    dependency_failures: i32,
     lease_epoch: i32,
 }
 
@@ -117,7 +120,7 @@ pub async fn claim(
          UPDATE jobs AS j SET state = {running}, attempts = j.attempts + 1, lease_epoch = j.lease_epoch + 1,
              lease_expire_time = app.now() + $3
          FROM picked WHERE j.tenant_id = picked.tenant_id AND j.id = picked.id
-         RETURNING j.tenant_id, j.id, j.kind, j.payload, j.attempts, j.lease_epoch",
+         RETURNING j.tenant_id, j.id, j.kind, j.payload, j.attempts, j.dependency_failures, j.lease_epoch",
         ready = JobState::Ready,
         running = JobState::Running,
     );
@@ -135,6 +138,7 @@ pub async fn claim(
             // No job has this payload, so the attempt reports that it is unreadable, and the other jobs run.
             payload: row.payload.or_damaged("payload", &mut Damage::default(), serde_json::Value::Null),
             attempt: row.attempts,
+            dependency_failures: row.dependency_failures,
         })
         .collect())
 }

@@ -53,6 +53,8 @@ impl LeaseState {
 pub enum NextAttempt {
     /// Another attempt after a delay.
     Retry(Duration),
+    /// Another attempt after a delay, because a dependency failed. The failed attempt does not count.
+    Wait(Duration),
     /// No attempt, until an operator retries the job.
     Park,
 }
@@ -91,6 +93,7 @@ pub async fn finish(tx: &mut SystemTx, lease: JobLease) -> Result<LeaseState, Db
             let again = diesel::update(held!(lease)).set((
                 jobs::state.eq(JobState::Ready),
                 jobs::attempts.eq(0),
+                jobs::dependency_failures.eq(0),
                 jobs::run_time.eq(now()),
                 jobs::lease_expire_time.eq(None::<Timestamp>),
                 jobs::is_rerun_requested.eq(false),
@@ -149,9 +152,13 @@ pub async fn fail(
     next: NextAttempt,
 ) -> Result<LeaseState, DbError> {
     let (state, delay) = match next {
-        NextAttempt::Retry(delay) => (JobState::Ready, delay),
+        NextAttempt::Retry(delay) | NextAttempt::Wait(delay) => (JobState::Ready, delay),
         NextAttempt::Park => (JobState::Parked, Duration::ZERO),
     };
+    let is_wait = matches!(next, NextAttempt::Wait(_));
+    let attempts = greatest(jobs::attempts - i32::from(is_wait), 0);
+    let waited = case_when(is_wait.into_sql::<Bool>(), jobs::dependency_failures + 1)
+        .otherwise(0.into_sql::<Integer>());
     // A rerun that was requested during the attempt starts with a new attempt count, so this failure does not
     // park it.
     let is_reset = jobs::is_rerun_requested.and((state == JobState::Parked).into_sql::<Bool>());
@@ -160,7 +167,8 @@ pub async fn fail(
         jobs::last_error.eq(error),
         jobs::state
             .eq(case_when(jobs::is_rerun_requested, JobState::Ready.into_sql::<SmallInt>()).otherwise(state)),
-        jobs::attempts.eq(case_when(is_reset, 0.into_sql::<Integer>()).otherwise(jobs::attempts)),
+        jobs::attempts.eq(case_when(is_reset, 0.into_sql::<Integer>()).otherwise(attempts)),
+        jobs::dependency_failures.eq(waited),
         jobs::lease_expire_time.eq(None::<Timestamp>),
         jobs::is_rerun_requested.eq(false),
     ));

@@ -14,7 +14,9 @@ use serde::Serialize;
 
 pub use self::{
     claim::{CandidateTenant, ClaimLimits, ClaimedJob, LostJob, claim, list_candidates, recover_lost},
-    inspect::{JobRow, QueueDepth, discard, get, get_depth, list, retry},
+    inspect::{
+        JobRow, QueueDepth, RetriedJob, discard, get, get_depth, list, list_parked, retry, retry_parked,
+    },
     lease::{JobLease, LeaseState, NextAttempt, extend_lease, fail, finish, release},
 };
 use super::{
@@ -33,7 +35,7 @@ sql_enum! {
         Ready = 1 => "ready",
         /// A worker holds it.
         Running = 2 => "running",
-        /// It used all its attempts and waits for an operator.
+        /// It used all its attempts. It is attempted again from time to time, or when an operator retries it.
         Parked = 3 => "parked",
     }
 }

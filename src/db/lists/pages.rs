@@ -11,7 +11,7 @@ use super::{BindValue, Sql, is_plain, order_by};
 use crate::{
     db::{
         DbError, TenantTx, Viewer,
-        files::{BASIC_COLUMNS, COLUMNS, FileRow},
+        file_rows::{BASIC_COLUMNS, COLUMNS, FileRow},
         sql::{StoredTime, sql, statement},
     },
     domain::{

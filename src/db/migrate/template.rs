@@ -12,6 +12,7 @@ use crate::{
         jobs::{JobOutcome, JobState},
     },
     domain::{
+        breaker::BreakerState,
         caller::{ActorKind, TenantKind, TenantState},
         file::{ContentState, ScanStatus, StateReason, Visibility},
         media_type::MediaKind,
@@ -93,6 +94,7 @@ fn find_number(kind: &str, name: &str) -> Option<i16> {
     match kind {
         "actor_kind" => number_in!(ActorKind),
         "audit_action" => number_in!(AuditAction),
+        "breaker_state" => number_in!(BreakerState),
         "content_state" => number_in!(ContentState),
         "delivery_state" => number_in!(DeliveryState),
         "event_kind" => number_in!(EventKind),

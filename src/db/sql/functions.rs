@@ -48,6 +48,9 @@ extern "SQL" {
 
 #[diesel::declare_sql_function]
 extern "SQL" {
+    /// The current time by the database's clock, which advances within a transaction.
+    fn clock_timestamp() -> Timestamptz;
+
     /// The id of the current transaction.
     fn pg_current_xact_id() -> Xid8;
 

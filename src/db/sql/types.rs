@@ -24,6 +24,7 @@ use crate::{
         jobs::{JobOutcome, JobState},
     },
     domain::{
+        breaker::BreakerState,
         caller::{ActorKind, Role, TenantKind, TenantState},
         checksum::Crc64,
         digest::Digest,
@@ -130,6 +131,7 @@ macro_rules! stored_enums {
 stored_enums!(
     ActorKind,
     AuditAction,
+    BreakerState,
     ContentState,
     DeliveryState,
     FileState,

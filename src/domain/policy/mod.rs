@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::file_size_limits::FileSizeLimits;
 use super::{
-    caller::Role,
     file::{EntityRef, File, Visibility},
     media_names::is_same_type,
-    media_type::MediaKind,
     principal::group_principal,
     quota::default_pending_deletion_multiple,
+    role::Role,
     text::extension,
     violations::Violations,
 };
@@ -123,7 +123,7 @@ pub struct InitialQuota {
     pub critical_percent: i16,
     /// The maximum file size per media kind.
     pub file_size_max_bytes: FileSizeLimits,
-    /// The maximum of the bytes of purged files that are not deleted yet, as a multiple of the limit. Omitted from
+    /// The maximum of the bytes that are pending deletion, as a multiple of the limit. Omitted from
     /// the stored policy if it is the default, so that releases without this field can read the policy.
     #[serde(
         default = "default_pending_deletion_multiple",
@@ -135,39 +135,6 @@ pub struct InitialQuota {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
 fn is_default_pending_deletion_multiple(multiple: &i64) -> bool {
     *multiple == default_pending_deletion_multiple()
-}
-
-/// The maximum file size per media kind, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileSizeLimits {
-    pub image: i64,
-    pub video: i64,
-    pub audio: i64,
-    pub document: i64,
-    pub other: i64,
-}
-
-impl FileSizeLimits {
-    /// Limits that allow files of any size.
-    pub const NONE: Self =
-        Self { image: i64::MAX, video: i64::MAX, audio: i64::MAX, document: i64::MAX, other: i64::MAX };
-
-    /// Returns the limit for a media kind.
-    pub fn for_kind(&self, kind: MediaKind) -> i64 {
-        match kind {
-            MediaKind::Image => self.image,
-            MediaKind::Video => self.video,
-            MediaKind::Audio => self.audio,
-            MediaKind::Document => self.document,
-            MediaKind::Other => self.other,
-        }
-    }
-
-    /// Returns the largest limit, which applies to files whose media kind is not known yet.
-    pub fn largest(&self) -> i64 {
-        MediaKind::ALL.iter().map(|kind| self.for_kind(*kind)).max().unwrap_or_default()
-    }
 }
 
 /// The rules of the trash.

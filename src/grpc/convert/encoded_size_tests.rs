@@ -17,7 +17,7 @@ use crate::{
     db::{
         audit_entries::{AuditAction, AuditEntry, StoredAuditEntry},
         event_stream::StoredEvent,
-        events::EventKind,
+        events::{EventKind, EventSubject},
         tenants::StoredPolicy,
         webhook_deliveries::Delivery,
     },
@@ -238,8 +238,10 @@ impl Draw {
             event: StoredEvent {
                 position: self.position(),
                 kind: self.one_of(EventKind::ALL),
-                file: FileId::from_uuid(self.id()),
-                version: self.small_number(),
+                subject: EventSubject::File {
+                    id: FileId::from_uuid(self.id()),
+                    version: self.small_number(),
+                },
                 actor_id: self.text(text::EXTERNAL_ID_CHARACTERS_MAX),
                 create_time: self.time(),
             },
@@ -386,8 +388,7 @@ fn every_message_of_a_stream_is_below_4_mib() {
     let event = FileEvent {
         position: draw.position(),
         kind: EventKind::FileCreated,
-        file_id: FileId::from_uuid(draw.id()),
-        version: draw.small_number(),
+        subject: EventSubject::File { id: FileId::from_uuid(draw.id()), version: draw.small_number() },
         actor_id: draw.text(text::EXTERNAL_ID_CHARACTERS_MAX),
         time: draw.time(),
         file: Some(draw.file()),

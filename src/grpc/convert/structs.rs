@@ -8,9 +8,20 @@ use prost::Message;
 use prost_types::{ListValue, Struct, Value as Wire, value::Kind};
 use serde_json::{Map, Number, Value};
 
-use crate::domain::{
-    text::{METADATA_BYTES_MAX, METADATA_DEPTH_MAX, METADATA_ELEMENTS_MAX},
-    violations::Violations,
+use crate::{
+    domain::{
+        text::{METADATA_BYTES_MAX, METADATA_DEPTH_MAX, METADATA_ELEMENTS_MAX},
+        violations::Violations,
+    },
+    proto::struct_limits::{StructLimits, StructSize},
+};
+
+/// The limits for the structs of requests, which are all metadata. Messages are checked before they are decoded,
+/// and their metadata again when it is converted.
+pub(in crate::grpc) const LIMITS: StructLimits = StructLimits {
+    encoded_bytes_max: METADATA_BYTES_MAX,
+    element_count_max: METADATA_ELEMENTS_MAX,
+    depth_max: METADATA_DEPTH_MAX,
 };
 
 /// The largest whole number that a double represents exactly. Whole numbers up to this limit become JSON
@@ -42,33 +53,18 @@ pub(in crate::grpc) fn from_proto(
     value: Struct,
     violations: &mut Violations,
 ) -> Map<String, Value> {
-    let bytes = value.encoded_len();
-    let mut reader = Reader::default();
+    let size = StructSize { encoded_bytes: value.encoded_len(), ..StructSize::default() };
+    let mut reader = Reader { size };
     let metadata = reader.read_object(value, 1);
-    for (actual, max, unit) in [
-        (bytes, METADATA_BYTES_MAX, "encoded bytes"),
-        (reader.element_count, METADATA_ELEMENTS_MAX, "elements"),
-        (reader.depth, METADATA_DEPTH_MAX, "levels of nesting"),
-    ] {
-        if actual > max {
-            violations.add(field, format!("must have at most {max} {unit}, has {actual}"));
-        }
-    }
-    if reader.has_non_finite {
-        violations.add(field, "must not contain infinite numbers or NaN");
+    for description in LIMITS.describe_violations(&reader.size) {
+        violations.add(field, description);
     }
     metadata
 }
 
 /// Converts metadata to JSON and measures it.
-#[derive(Default)]
 struct Reader {
-    /// The number of fields of all objects and of values of all lists.
-    element_count: usize,
-    /// The depth of the innermost object or list.
-    depth: usize,
-    /// Whether a number is infinite or NaN, which JSON does not support.
-    has_non_finite: bool,
+    size: StructSize,
 }
 
 impl Reader {
@@ -83,7 +79,7 @@ impl Reader {
             Some(Kind::BoolValue(value)) => Value::Bool(value),
             Some(Kind::NumberValue(number)) => {
                 let number = number_from_proto(number);
-                self.has_non_finite |= number.is_none();
+                self.size.has_non_finite |= number.is_none();
                 number.map_or(Value::Null, Value::Number)
             }
             Some(Kind::StringValue(text)) => Value::String(text),
@@ -96,8 +92,8 @@ impl Reader {
     }
 
     fn enter(&mut self, element_count: usize, depth: usize) {
-        self.element_count += element_count;
-        self.depth = self.depth.max(depth);
+        self.size.element_count += element_count;
+        self.size.depth = self.size.depth.max(depth);
     }
 }
 
@@ -121,97 +117,5 @@ fn number_to_proto(number: &Number) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn metadata_survives_a_round_trip() {
-        let metadata = json!({
-            "text": "é\n", "whole": 42, "part": 0.5, "yes": true, "nothing": null,
-            "list": [1, "two", [3]], "nested": {"deep": {"er": []}},
-        });
-        let map = metadata.as_object().unwrap().clone();
-        let mut violations = Violations::new();
-        assert_eq!(from_proto("spec.metadata", to_proto(map.clone()), &mut violations), map);
-        assert!(violations.is_empty());
-    }
-
-    #[test]
-    fn rejects_numbers_without_a_json_form() {
-        for number in [f64::NAN, f64::INFINITY] {
-            let list = ListValue { values: vec![Wire { kind: Some(Kind::NumberValue(number)) }] };
-            let fields = [("list".to_owned(), Wire { kind: Some(Kind::ListValue(list)) })];
-            let mut violations = Violations::new();
-            from_proto("spec.metadata", Struct { fields: fields.into() }, &mut violations);
-            assert_eq!(violations.iter().next().unwrap().field, "spec.metadata");
-        }
-    }
-
-    /// Returns the JSON text of a number as PostgreSQL's `jsonb` returns it: a decimal without an exponent and
-    /// without the sign of zero.
-    fn stored_text(number: &Number) -> String {
-        let text = number.to_string();
-        let (sign, digits) = text.strip_prefix('-').map_or(("", text.as_str()), |digits| ("-", digits));
-        let (mantissa, exponent) = digits.split_once('e').unwrap_or((digits, "0"));
-        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        let point = whole.len() as i64 + exponent.parse::<i64>().unwrap();
-        let mut digits = format!("{whole}{fraction}");
-        while point > digits.len() as i64 {
-            digits.push('0');
-        }
-        let zeros = usize::try_from(1 - point).unwrap_or_default();
-        let digits = format!("{}{digits}", "0".repeat(zeros));
-        let (whole, fraction) = digits.split_at(usize::try_from(point.max(1)).unwrap());
-        let sign = if digits.contains(|digit| digit != '0') { sign } else { "" };
-        if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
-    }
-
-    fn assert_survives(number: f64) {
-        let json = number_from_proto(number).unwrap();
-        assert_eq!(number_to_proto(&json).to_bits(), number.to_bits(), "{number:e} in memory");
-        for text in [json.to_string(), stored_text(&json)] {
-            let read: Number = serde_json::from_str(&text).unwrap();
-            assert_eq!(number_to_proto(&read).to_bits(), number.to_bits(), "{number:e} as {text}");
-            let read: Value = serde_json::from_str(&format!("[{text}]")).unwrap();
-            let read = serde_json::to_string(&read).unwrap();
-            let read: Vec<Number> = serde_json::from_str(&read).unwrap();
-            assert_eq!(number_to_proto(&read[0]).to_bits(), number.to_bits(), "{number:e} read twice");
-        }
-    }
-
-    #[test]
-    fn extreme_numbers_keep_their_bits() {
-        for number in [
-            0.0,
-            f64::MAX,
-            f64::MIN_POSITIVE,
-            f64::from_bits(1),
-            f64::from_bits(0x000f_ffff_ffff_ffff),
-            WHOLE_NUMBER_MAX,
-            WHOLE_NUMBER_MAX + 2.0,
-            u64::MAX as f64,
-            1e23,
-            0.1,
-        ] {
-            assert_survives(number);
-            assert_survives(-number);
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(5_000))]
-
-        #[test]
-        fn every_finite_double_keeps_its_bits(bits in any::<u64>()) {
-            let number = f64::from_bits(bits);
-            if number.is_finite() {
-                assert_survives(number);
-            } else {
-                prop_assert_eq!(number_from_proto(number), None);
-            }
-        }
-    }
-}
+#[path = "structs_tests.rs"]
+mod tests;

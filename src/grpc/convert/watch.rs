@@ -2,7 +2,9 @@
 
 use super::{file, time};
 use crate::{
-    app::files::watch::{EventFilter, EventKind, FileEvent, MessageBody, WatchMessage, WatchRequest},
+    app::files::watch::{
+        EventFilter, EventKind, EventSubject, FileEvent, MessageBody, WatchMessage, WatchRequest,
+    },
     domain::{
         event_position::EventPosition,
         ids::FileId,
@@ -77,14 +79,35 @@ pub(in crate::grpc) fn message_to_proto(message: WatchMessage) -> v1::WatchFiles
 }
 
 fn event_to_proto(event: FileEvent) -> v1::FileEvent {
+    let SubjectFields { file_id, version, webhook_id } = event.subject.into();
     v1::FileEvent {
         position: event.position.to_string(),
         kind: event_kind_to_proto(event.kind).into(),
-        file_id: event.file_id.to_string(),
-        version: event.version,
+        file_id,
+        version,
+        webhook_id,
         actor_id: event.actor_id,
         event_time: Some(time::to_proto(event.time)),
         file: event.file.map(file::to_basic_proto),
+    }
+}
+
+/// The fields of a message that state what an event is about.
+#[derive(Default)]
+pub(super) struct SubjectFields {
+    pub(super) file_id: String,
+    pub(super) version: i32,
+    pub(super) webhook_id: String,
+}
+
+impl From<EventSubject> for SubjectFields {
+    fn from(subject: EventSubject) -> Self {
+        match subject {
+            EventSubject::File { id, version } => {
+                Self { file_id: id.to_string(), version, ..Self::default() }
+            }
+            EventSubject::Webhook(id) => Self { webhook_id: id.to_string(), ..Self::default() },
+        }
     }
 }
 
@@ -106,6 +129,7 @@ pub(super) const fn event_kind_to_proto(kind: EventKind) -> v1::FileEventKind {
         EventKind::FileRepaired => v1::FileEventKind::Repaired,
         EventKind::FileVerified => v1::FileEventKind::Verified,
         EventKind::FileRefused => v1::FileEventKind::Refused,
+        EventKind::WebhookDisabled => v1::FileEventKind::WebhookDisabled,
     }
 }
 

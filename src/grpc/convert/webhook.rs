@@ -181,11 +181,13 @@ pub(in crate::grpc) fn delivery_to_proto(delivery: Delivery) -> v1::WebhookDeliv
         DeliveryState::Waiting => v1::WebhookDeliveryState::Waiting,
         DeliveryState::Delivered => v1::WebhookDeliveryState::Delivered,
     };
+    let watch::SubjectFields { file_id, version, webhook_id } = delivery.event.subject.into();
     v1::WebhookDelivery {
         position: delivery.event.position.to_string(),
         kind: watch::event_kind_to_proto(delivery.event.kind).into(),
-        file_id: delivery.event.file.to_string(),
-        version: delivery.event.version,
+        file_id,
+        version,
+        webhook_id,
         event_time: Some(time::to_proto(delivery.event.create_time)),
         state: state.into(),
         attempt_count: delivery.attempts.into(),

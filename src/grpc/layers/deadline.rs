@@ -3,26 +3,37 @@
 //!
 //! tonic's own timeout covers only the time until the response headers are sent, which for a stream is its
 //! beginning. This one covers the time until the last message.
+//!
+//! A message with a part of a file is large, so the time in which a slow client sends it does not count. It is limited
+//! by its pace, as a stream of an upload is.
 
 use std::{
-    pin::Pin,
+    convert::Infallible,
     task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 use http::{HeaderMap, Request, Response};
-use http_body::{Body as HttpBody, Frame};
-use tokio::time::{Instant, sleep, timeout_at};
+use http_body::{Frame, SizeHint};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 
-use super::{Around, Inner, Next};
+use super::{
+    Around, Inner, Next,
+    observed_body::{BodyObserver, PolledFrame, observe, poll_inner},
+};
 use crate::{
-    app::Error,
+    app::{
+        Error,
+        uploads::{PaceLimits, PaceMonitor, UploadError},
+    },
     config::DeadlinesConfig,
-    grpc::{call::request_origin, status},
+    grpc::{arrivals::Arrivals, call::request_origin, message_limits::PART_METHOD, status},
 };
 
 const DEADLINE_PASSED: &str = "the deadline of this call has passed";
@@ -48,6 +59,8 @@ pub(in crate::grpc) struct Drain {
 #[derive(Clone)]
 pub(in crate::grpc) struct Deadline {
     pub(in crate::grpc) deadlines: DeadlinesConfig,
+    /// The limits for the pace at which parts arrive.
+    pub(in crate::grpc) part_pace: PaceLimits,
     pub(in crate::grpc) drain: Drain,
 }
 
@@ -56,6 +69,8 @@ pub(in crate::grpc) struct Deadline {
 enum Class {
     /// With one response, within this time.
     Unary(Duration),
+    /// With one response, within this time after its message has arrived.
+    Part(Duration),
     /// With one response, after the caller has sent everything. Limits on idle time, rate and quota apply.
     Upload,
     /// With its last message, within this time.
@@ -72,6 +87,7 @@ impl Deadline {
                 Class::Stream(self.deadlines.download())
             }
             "/strongroom.v1.FileService/ListFiles" => Class::Unary(self.deadlines.list()),
+            PART_METHOD => Class::Part(self.deadlines.unary()),
             "/strongroom.v1.EventService/WatchFiles"
             | "/strongroom.v1.ImportService/ImportFiles"
             | "/grpc.health.v1.Health/Watch"
@@ -79,6 +95,26 @@ impl Deadline {
             | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => Class::Watch,
             _ => Class::Unary(self.deadlines.unary()),
         }
+    }
+
+    /// Returns a future that ends a call whose message arrives too slowly, or whose response takes longer than the
+    /// limit after that.
+    fn end_part(
+        &self,
+        message: ArrivingMessage,
+        limit: Duration,
+        call_id: String,
+    ) -> BoxFuture<'static, Status> {
+        let ArrivingMessage { arrivals, mut received } = message;
+        let mut pace = PaceMonitor::new(self.part_pace);
+        Box::pin(async move {
+            let arrived = pace.wait(0, |context| (received.poll_unpin(context), arrivals.arrived()));
+            if let Err(stall) = arrived.await {
+                return status::status(&UploadError::Stalled(stall).into(), &call_id);
+            }
+            sleep(limit).await;
+            status::deadline_exceeded(DEADLINE_PASSED, &call_id)
+        })
     }
 
     /// Returns a future that ends the stream of a response, with the status to end it with.
@@ -108,17 +144,25 @@ impl Around for Deadline {
         let method_limit = match class {
             Class::Unary(limit) => Some(limit),
             Class::Stream(limit) => limit,
-            Class::Upload | Class::Watch => None,
+            Class::Part(_) | Class::Upload | Class::Watch => None,
         };
         let limit = [method_limit, caller_timeout(request.headers())].into_iter().flatten().min();
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         let call_id = request_origin(request.extensions()).call_id;
+        let (request, ended) = match class {
+            Class::Part(limit) => {
+                let (request, message) = watch_arrival(request);
+                (request, self.end_part(message, limit, call_id.clone()))
+            }
+            _ => (request, std::future::pending().boxed()),
+        };
         let response = async {
             tokio::select! {
                 // A response that is ready takes precedence over the end of the drain.
                 biased;
                 response = next.run(request) => response,
                 () = self.drain.expired.cancelled() => status::status(&Error::ShuttingDown, &call_id).into_http(),
+                ended = ended => ended.into_http(),
             }
         };
         let Some(response) = within(deadline, response).await else {
@@ -126,10 +170,10 @@ impl Around for Deadline {
         };
         match class {
             // The body is one message, which is ready.
-            Class::Unary(_) | Class::Upload => response,
+            Class::Unary(_) | Class::Part(_) | Class::Upload => response,
             Class::Stream(_) | Class::Watch => {
                 let end = self.end(class, deadline, call_id);
-                response.map(|inner| Body::new(EndingBody { inner, end: Some(end) }))
+                response.map(|body| end_with(body, end))
             }
         }
     }
@@ -163,34 +207,65 @@ fn caller_timeout(headers: &HeaderMap) -> Option<Duration> {
     Some(timeout - EARLY_END_MAX.min(timeout / 10))
 }
 
-/// A body that ends early, with a status in its trailers, when a future is ready.
-pub(super) struct EndingBody {
-    pub(super) inner: Body,
-    pub(super) end: Option<BoxFuture<'static, Status>>,
+/// The message of a call, as it arrives.
+struct ArrivingMessage {
+    arrivals: Arrivals,
+    /// Ready when the message is decoded: its body is dropped then.
+    received: oneshot::Receiver<Infallible>,
 }
 
-impl HttpBody for EndingBody {
-    type Data = Bytes;
-    type Error = Status;
+/// Watches the arrival of the message of a request.
+fn watch_arrival(request: Request<Body>) -> (Request<Body>, ArrivingMessage) {
+    let (open, received) = oneshot::channel();
+    let arrivals = Arrivals::default();
+    let counter = ArrivalCounter { arrivals: arrivals.clone(), bytes: 0, _open: open };
+    (request.map(|body| observe(body, counter)), ArrivingMessage { arrivals, received })
+}
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Some(end) = self.end.as_mut() else { return Poll::Ready(None) };
+/// Counts the bytes of a body.
+struct ArrivalCounter {
+    arrivals: Arrivals,
+    bytes: usize,
+    _open: oneshot::Sender<Infallible>,
+}
+
+impl BodyObserver for ArrivalCounter {
+    fn poll_frame(&mut self, body: &mut Body, context: &mut Context<'_>) -> PolledFrame {
+        let polled = poll_inner(body, context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            self.bytes += data.len();
+            self.arrivals.record(data.len(), self.bytes);
+        }
+        polled
+    }
+}
+
+/// Ends a body early, with a status in its trailers, when a future is ready.
+pub(super) fn end_with(body: Body, end: BoxFuture<'static, Status>) -> Body {
+    observe(body, EarlyEnd(Some(end)))
+}
+
+/// The early end of a body; `None` after it.
+struct EarlyEnd(Option<BoxFuture<'static, Status>>);
+
+impl BodyObserver for EarlyEnd {
+    fn poll_frame(&mut self, body: &mut Body, context: &mut Context<'_>) -> PolledFrame {
+        let Some(end) = self.0.as_mut() else { return Poll::Ready(None) };
         if let Poll::Ready(status) = end.as_mut().poll(context) {
             // The inner stream is dropped now, not when the client has read the trailers.
-            self.inner = Body::empty();
-            self.end = None;
+            *body = Body::empty();
+            self.0 = None;
             let mut trailers = HeaderMap::new();
             let written = status.add_header(&mut trailers).map(|()| Frame::trailers(trailers));
             return Poll::Ready(Some(written));
         }
-        Pin::new(&mut self.inner).poll_frame(context)
+        poll_inner(body, context)
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+    fn size_hint(&self, _: &Body) -> SizeHint {
+        SizeHint::default()
     }
 }
 

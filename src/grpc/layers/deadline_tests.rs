@@ -1,5 +1,6 @@
 //! Tests of deadlines, with a paused clock.
 
+use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use tonic::Code;
 use tonic_types::StatusExt;
@@ -16,9 +17,9 @@ const GET: &str = "/strongroom.v1.FileService/GetFile";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 fn layer(download_seconds: u64) -> Deadline {
-    let mut deadlines = Config::defaults().unwrap().deadlines;
+    let Config { mut deadlines, uploads, .. } = Config::defaults().unwrap();
     deadlines.download_seconds = download_seconds;
-    Deadline { deadlines, drain: Drain::default() }
+    Deadline { deadlines, part_pace: PaceLimits::of_upload(&uploads), drain: Drain::default() }
 }
 
 fn with_timeout(path: &str, timeout: &str) -> Request<Body> {
@@ -123,4 +124,47 @@ fn malformed_timeouts_are_ignored() {
         assert_eq!(read(text), None, "{text:?}");
     }
     assert!(read("99999999H").is_some());
+}
+
+/// Sends a part of which some bytes arrive every second, and returns the status of the response and its time. The
+/// service responds after `response_time`.
+async fn send_part(bytes_per_second: usize, response_time: Duration) -> (Option<Status>, Duration) {
+    let pieces = futures::stream::iter((0..120).map(move |_| Bytes::from(vec![7; bytes_per_second])));
+    let frames = futures::StreamExt::then(pieces, |piece| async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok::<_, Status>(Frame::data(piece))
+    });
+    let request = request(PART_METHOD).map(|_| Body::new(StreamBody::new(frames)));
+    let start = Instant::now();
+    let respond = move |request: Request<Body>| async move {
+        request.into_body().collect().await.unwrap();
+        tokio::time::sleep(response_time).await;
+        Response::new(Body::empty())
+    };
+    let response = call(&layer(0), request, respond).await;
+    (status(&response), start.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_but_steady_part_is_received() {
+    let (status, time) = send_part(1_200, Duration::from_secs(9)).await;
+    assert!(status.is_none(), "{status:?}");
+    assert_eq!(time, Duration::from_secs(129));
+}
+
+#[tokio::test(start_paused = true)]
+async fn part_below_the_minimum_rate_ends_with_both_rates() {
+    let (status, time) = send_part(600, Duration::ZERO).await;
+    let status = status.unwrap();
+    let info = status.get_details_error_info().unwrap();
+    assert_eq!((status.code(), info.reason.as_str()), (Code::Aborted, "UPLOAD_STALLED"));
+    assert!(status.message().contains(" bytes per second; the minimum is 1024 bytes per second"), "{status}");
+    assert_eq!(time, Duration::from_secs(60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn deadline_of_a_part_starts_when_it_has_arrived() {
+    let (status, time) = send_part(1_200, Duration::from_secs(3_600)).await;
+    assert_eq!(status.unwrap().code(), Code::DeadlineExceeded);
+    assert_eq!(time, Duration::from_secs(130));
 }

@@ -9,18 +9,16 @@
 //! waiting would keep the encoded message in memory.
 
 use std::{
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::Context,
 };
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Body as HttpBody, Frame};
 use tonic::{Status, body::Body};
 
 use super::{
     Around, Inner, Next,
+    observed_body::{BodyObserver, PolledFrame, observe, poll_inner},
     space::{Space, SpaceLimits},
 };
 use crate::{
@@ -29,11 +27,13 @@ use crate::{
     domain::violations::Violations,
     grpc::{
         call::request_origin,
+        convert::structs,
         methods::{self, Responses},
         status::{self, TransportError},
     },
     proto::{
         codec::{self, DecodeGuard, Held},
+        struct_limits::StructLimits,
         wire::{Refusal, Weight},
     },
 };
@@ -80,7 +80,7 @@ impl Around for DecodedMessages {
             // The guard is dropped, and with it the space of the request, which was validated.
             return response;
         }
-        response.map(|inner| Body::new(GuardedBody { inner, guard }))
+        response.map(|body| observe(body, guard))
     }
 }
 
@@ -109,6 +109,10 @@ impl CallGuard {
 }
 
 impl DecodeGuard for CallGuard {
+    fn struct_limits(&self) -> &StructLimits {
+        &structs::LIMITS
+    }
+
     fn admit(&self, scanned: Result<Weight, Refusal>) -> Result<(), Status> {
         let mut held = self.held();
         // The message before it was validated.
@@ -118,8 +122,11 @@ impl DecodeGuard for CallGuard {
                 *held = self.acquire(weight)?;
                 Ok(())
             }
-            Err(Refusal::TooMuch { field, description }) => {
-                let violations = Violations::one(field, description);
+            Err(Refusal::TooMuch(excesses)) => {
+                let mut violations = Violations::new();
+                for excess in excesses {
+                    violations.add(excess.field, excess.description);
+                }
                 Err(status::status(&violations.into(), &self.call_id))
             }
             Err(Refusal::Malformed(cause)) => {
@@ -135,38 +142,27 @@ impl DecodeGuard for CallGuard {
     }
 }
 
-/// The body of a response that decodes messages while it is sent.
-struct GuardedBody {
-    inner: Body,
-    guard: Arc<CallGuard>,
-}
-
-impl HttpBody for GuardedBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let guard = Arc::<CallGuard>::clone(&self.guard);
-        let inner = Pin::new(&mut self.inner);
-        codec::guarded_sync(guard, || inner.poll_frame(context))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+/// Guards the messages that are decoded while a response is sent.
+impl BodyObserver for Arc<CallGuard> {
+    fn poll_frame(&mut self, body: &mut Body, context: &mut Context<'_>) -> PolledFrame {
+        let guard = Self::clone(self);
+        codec::guarded_sync(guard, || poll_inner(body, context))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use futures::FutureExt;
     use tonic::Code;
     use tonic_types::StatusExt;
 
     use super::*;
-    use crate::grpc::layers::testing::{call, request, status};
+    use crate::{
+        grpc::layers::testing::{call, request, status},
+        proto::wire::Excess,
+    };
 
     const MIB: usize = 1024 * 1024;
 
@@ -243,7 +239,8 @@ mod tests {
 
     #[tokio::test]
     async fn refused_message_names_its_field() {
-        let refusal = Refusal::TooMuch { field: "spec.tags".into(), description: "has too many".into() };
+        let excess = |field: &str| Excess { field: field.to_owned(), description: "has too many".to_owned() };
+        let refusal = Refusal::TooMuch(vec![excess("spec.tags"), excess("spec.metadata")]);
         let layer = layer();
         let respond = move |_| {
             let refused = codec::admit_for_test(Err(refusal.clone())).unwrap_err();
@@ -251,6 +248,11 @@ mod tests {
         };
         let status = status(&call(&layer, request("/any"), respond).await).unwrap();
         assert_eq!(status.code(), Code::InvalidArgument);
-        assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "spec.tags");
+        let violations = status.get_details_bad_request().unwrap().field_violations;
+        assert_eq!(violations.len(), 2);
+        assert_eq!(
+            (violations[0].field.as_str(), violations[1].field.as_str()),
+            ("spec.tags", "spec.metadata")
+        );
     }
 }

@@ -4,17 +4,16 @@
 //! tonic sends such an error in the headers of the response when no message was sent before, and otherwise in
 //! its trailers. Either has a `grpc-status` and no `grpc-status-details-bin`.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::task::Context;
 
-use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Frame;
 use tonic::{Status, body::Body};
 
-use super::{Around, Inner, Next};
+use super::{
+    Around, Inner, Next,
+    observed_body::{BodyObserver, PolledFrame, observe, poll_inner},
+};
 use crate::grpc::{
     call::request_origin,
     message_limits::{MessageLimits, accepts_compression},
@@ -48,17 +47,17 @@ impl Around for DetailedErrors {
             }
             return response;
         }
-        response.map(|inner| Body::new(DetailedBody { inner, limit_bytes, call_id }))
+        response.map(|body| observe(body, DetailedTrailers { limit_bytes, call_id }))
     }
 }
 
-struct DetailedBody {
-    inner: Body,
+/// Adds details to the status in the trailers of a response.
+struct DetailedTrailers {
     limit_bytes: usize,
     call_id: String,
 }
 
-impl DetailedBody {
+impl DetailedTrailers {
     fn with_details(&self, trailers: HeaderMap) -> Result<HeaderMap, Status> {
         match Status::from_header_map(&trailers) {
             Some(status) if status.details().is_empty() => {
@@ -71,29 +70,14 @@ impl DetailedBody {
     }
 }
 
-impl HttpBody for DetailedBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(context);
-        polled.map(|frame| {
+impl BodyObserver for DetailedTrailers {
+    fn poll_frame(&mut self, body: &mut Body, context: &mut Context<'_>) -> PolledFrame {
+        poll_inner(body, context).map(|frame| {
             frame.map(|frame| match frame?.into_trailers() {
                 Ok(trailers) => self.with_details(trailers).map(Frame::trailers),
                 Err(data) => Ok(data),
             })
         })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }
 

@@ -8,23 +8,25 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bytes::Bytes;
 use http::{Extensions, Request, Response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Code, Status, body::Body};
 
-use super::{Around, Inner, Next, anonymous::Anonymous, deadline::EndingBody};
+use super::{
+    Around, Inner, Next,
+    anonymous::Anonymous,
+    deadline::end_with,
+    observed_body::{Holding, observe},
+};
 use crate::{
     admission::{
-        Holder, ShareLimits, ShareStatus, Shares, Slot, holder::normalize_address, rates::RateLimiter,
+        Exhausted, Holder, ShareLimits, ShareStatus, Shares, Slot, holder::normalize_address,
+        peers::PeerRequest, rates::RateLimiter,
     },
     app::{Error, RateEvent, RateScope, Workload},
-    config::Config,
+    config::{Config, ServerConfig},
     domain::address_range::AddressRange,
     grpc::{
         auth::access::{Access, find_access},
@@ -41,20 +43,51 @@ const CHECK: &str = "/grpc.health.v1.Health/Check";
 #[derive(Clone)]
 pub(in crate::grpc) struct InFlight {
     requests: Arc<Shares>,
-    /// The requests whose credentials are being verified, which takes time only if keys must be loaded.
-    unverified: Arc<Shares>,
+    unverified: UnverifiedRequests,
     checks: Arc<Anonymous>,
     anonymous: Arc<Anonymous>,
     rates: Arc<AddressRates>,
+}
+
+/// The requests whose credentials are being verified, which takes time only if keys must be loaded.
+#[derive(Clone)]
+struct UnverifiedRequests {
+    /// Shared by address.
+    direct: Arc<Shares>,
+    /// Those of trusted proxies. Each is the address of many clients, so it has no share.
+    proxied: Arc<Shares>,
+    trusted: Arc<[AddressRange]>,
+}
+
+impl UnverifiedRequests {
+    fn new(server: &ServerConfig) -> Self {
+        let places = || Shares::new(ShareLimits::slots(server.anonymous_requests_max));
+        Self { direct: places(), proxied: places(), trusted: server.trusted_proxies.clone().into() }
+    }
+
+    fn try_acquire(&self, address: IpAddr) -> Result<Slot, Exhausted> {
+        match self.trusted.iter().any(|range| range.contains(address)) {
+            true => self.proxied.try_acquire(Holder::PLATFORM, 1),
+            false => self.direct.try_acquire(Holder::of_address(address), 1),
+        }
+    }
 }
 
 /// The slot of a request, in its extensions. Empty until the credentials are verified.
 #[derive(Clone)]
 pub(in crate::grpc) struct RequestSlot {
     requests: Arc<Shares>,
-    unverified: Arc<Shares>,
+    unverified: UnverifiedRequests,
     address: IpAddr,
-    slot: Arc<Mutex<Option<Slot>>>,
+    held: Arc<Mutex<HeldByRequest>>,
+}
+
+/// What a request holds until the end of its response.
+#[derive(Default)]
+struct HeldByRequest {
+    slot: Option<Slot>,
+    /// Keeps the connection from being closed to make room.
+    _running: Option<PeerRequest>,
 }
 
 impl RequestSlot {
@@ -63,10 +96,10 @@ impl RequestSlot {
     /// # Errors
     /// Returns `Overloaded` if the holder may have no more requests.
     pub(in crate::grpc) fn assign(&self, holder: Holder) -> Result<(), Error> {
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        let assigned = match &mut *slot {
+        let mut held = self.held();
+        let assigned = match &mut held.slot {
             Some(slot) => slot.reassign(holder),
-            None => self.requests.try_acquire(holder, 1).map(|taken| *slot = Some(taken)),
+            None => self.requests.try_acquire(holder, 1).map(|taken| held.slot = Some(taken)),
         };
         assigned.map_err(|_| Error::Overloaded(Workload::Requests))
     }
@@ -76,8 +109,19 @@ impl RequestSlot {
     /// # Errors
     /// Returns `Overloaded` if the address may have no more places.
     pub(in crate::grpc) fn wait_unverified(&self) -> Result<Slot, Error> {
-        let place = self.unverified.try_acquire(Holder::of_address(self.address), 1);
+        let place = self.unverified.try_acquire(self.address);
         place.map_err(|_| Error::Overloaded(Workload::Requests))
+    }
+
+    /// Ends the request, also if its response is still with the transport.
+    pub(super) fn release(&self) {
+        let released = std::mem::take(&mut *self.held());
+        drop(released);
+    }
+
+    fn held(&self) -> MutexGuard<'_, HeldByRequest> {
+        // Each statement leaves a valid value, so a poisoned lock is safe to use.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -94,7 +138,7 @@ impl InFlight {
             .with_tenant_half();
         Self {
             requests: Shares::new(limits),
-            unverified: Shares::new(ShareLimits::slots(server.anonymous_requests_max)),
+            unverified: UnverifiedRequests::new(server),
             checks: Anonymous::new(server.anonymous_requests_max),
             anonymous: Anonymous::new(server.anonymous_requests_max),
             rates: Arc::new(AddressRates::new(config)),
@@ -133,7 +177,7 @@ impl InFlight {
             place.displaced().await;
             displaced()
         });
-        response.map(|inner| Body::new(EndingBody { inner, end: Some(end) }))
+        response.map(|body| end_with(body, end))
     }
 
     async fn run_authenticated<S: Inner>(
@@ -143,11 +187,12 @@ impl InFlight {
         address: IpAddr,
     ) -> Response<Body> {
         let call_id = request_origin(request.extensions()).call_id;
+        let running = request.extensions().get::<PeerInfo>().map(|info| info.peer.start_request());
         let slot = RequestSlot {
             requests: Arc::clone(&self.requests),
-            unverified: Arc::clone(&self.unverified),
+            unverified: self.unverified.clone(),
             address,
-            slot: Arc::default(),
+            held: Arc::new(Mutex::new(HeldByRequest { slot: None, _running: running })),
         };
         request.extensions_mut().insert(slot.clone());
         let response = next.run(request).await;
@@ -157,25 +202,21 @@ impl InFlight {
         {
             return status::status(&error, &call_id).into_http();
         }
-        response.map(|inner| Body::new(HoldingBody { inner, _held: slot }))
+        response.map(|body| observe(body, Holding(ReleasedOnDrop(slot))))
     }
 }
 
 impl Around for InFlight {
     async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
-        let access = find_access(request.uri().path());
-        let peer = request.extensions().get::<PeerInfo>().map(|info| info.peer.clone());
-        // Anonymous requests do not protect a connection from being closed to make room: they cost nothing.
-        let running = peer.filter(|_| access != Some(Access::Anonymous)).map(|peer| peer.start_request());
         let address = peer_address(request.extensions());
         if let Err(error) = self.rates.count_request(address) {
             return status::status(&error, &request_origin(request.extensions()).call_id).into_http();
         }
-        let response = match access {
+        match find_access(request.uri().path()) {
+            // They do not protect a connection from being closed to make room: they cost nothing.
             Some(Access::Anonymous) => self.run_anonymous(request, next, address).await,
             _ => self.run_authenticated(request, next, address).await,
-        };
-        response.map(|inner| Body::new(HoldingBody { inner, _held: running }))
+        }
     }
 }
 
@@ -240,29 +281,12 @@ impl AddressRates {
     }
 }
 
-/// A body that holds something until it is dropped.
-struct HoldingBody<H> {
-    inner: Body,
-    _held: H,
-}
+/// Ends a request when the body of its response is dropped. Other parts of the call may have copies of the slot.
+struct ReleasedOnDrop(RequestSlot);
 
-impl<H: Unpin> HttpBody for HoldingBody<H> {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.inner).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+impl Drop for ReleasedOnDrop {
+    fn drop(&mut self) {
+        self.0.release();
     }
 }
 

@@ -1,5 +1,7 @@
 //! Tests of the limit of concurrent requests.
 
+use bytes::Bytes;
+use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tonic_types::StatusExt;
 
@@ -80,6 +82,28 @@ async fn requests_that_wait_for_keys_take_nothing_from_others() {
     assert!((1..=3).contains(&waiting.len()), "an address has a share");
     assert_eq!(layer.status().in_use, 0);
     assert!(status(&call(&layer, request("/any"), verified).await).is_none());
+}
+
+#[tokio::test]
+async fn proxies_wait_for_keys_apart_from_other_addresses() {
+    let layer = in_flight(|config| {
+        config.server.anonymous_requests_max = 4;
+        config.server.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+    });
+    let slot_of = |address: &str| RequestSlot {
+        requests: Arc::clone(&layer.requests),
+        unverified: layer.unverified.clone(),
+        address: address.parse().unwrap(),
+        held: Arc::default(),
+    };
+    let wait_all = |address: &str| -> Vec<Slot> {
+        std::iter::from_fn(|| slot_of(address).wait_unverified().ok()).collect()
+    };
+    let proxied = wait_all("10.0.0.1");
+    assert_eq!(proxied.len(), 4, "a proxy has no share");
+    assert_eq!(wait_all("192.0.2.1").len(), 3, "an address has one, and nothing less because of proxies");
+    drop(proxied);
+    assert_eq!(wait_all("10.0.0.2").len(), 4);
 }
 
 #[tokio::test]

@@ -1,16 +1,14 @@
 //! Counts requests and measures their duration, under the code that they end with.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Code, Status, body::Body};
 
-use super::{Around, Inner, Next};
+use super::{
+    Around, Inner, Next,
+    observed_body::{BodyObserver, PolledFrame, observe, poll_inner},
+};
 use crate::{
     grpc::auth::access::method_name,
     telemetry::{Metrics, metrics::RequestTimer},
@@ -28,42 +26,23 @@ impl Around for Measure {
         if set_code(&mut measure, response.headers()) {
             return response;
         }
-        response.map(|inner| Body::new(MeasuredBody { inner, measure }))
+        response.map(|body| observe(body, measure))
     }
 }
 
-struct MeasuredBody {
-    inner: Body,
-    measure: RequestTimer,
-}
-
-impl HttpBody for MeasuredBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(context);
+impl BodyObserver for RequestTimer {
+    fn poll_frame(&mut self, body: &mut Body, context: &mut Context<'_>) -> PolledFrame {
+        let polled = poll_inner(body, context);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_ref() {
-                    set_code(&mut self.measure, trailers);
+                    set_code(self, trailers);
                 }
             }
-            Poll::Ready(Some(Err(status))) => self.measure.set_code(code_name(status.code())),
+            Poll::Ready(Some(Err(status))) => self.set_code(code_name(status.code())),
             Poll::Ready(None) | Poll::Pending => {}
         }
         polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }
 
@@ -97,6 +76,7 @@ const fn code_name(code: Code) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use http_body::Frame;
     use http_body_util::BodyExt;
 
     use super::*;

@@ -7,9 +7,17 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use super::*;
-use crate::{admission::CallerKey, domain::ids::TenantId};
+use crate::{
+    admission::CallerKey,
+    app::uploads::Arrived,
+    domain::ids::TenantId,
+    grpc::layers::{observed_body::ObservedBody, testing},
+};
 
 const LARGE: usize = 64 * 1024;
+
+const ARRIVAL: ArrivalLimits =
+    ArrivalLimits { window: Duration::from_secs(60), rate_min_bytes_per_second: 100 };
 
 /// A budget with space for one message of the largest size.
 fn budget() -> MessageBudget {
@@ -19,7 +27,7 @@ fn budget() -> MessageBudget {
 /// A budget with space for this number of messages of the largest size.
 fn budget_of(messages: usize) -> MessageBudget {
     let limits = MessageLimits { file_message_bytes_max: LARGE, part_message_bytes_max: LARGE };
-    MessageBudget::new(messages, limits, Duration::from_secs(60))
+    MessageBudget::new(messages, limits, ARRIVAL)
 }
 
 fn caller(tenant: u128, name: &str) -> Holder {
@@ -43,6 +51,8 @@ fn compressed(length: usize) -> Vec<u8> {
 
 type Sent = mpsc::Sender<Result<Frame<Bytes>, Status>>;
 
+type BudgetedBody = ObservedBody<BudgetedMessages>;
+
 fn body(budget: &MessageBudget) -> (Sent, BudgetedBody) {
     body_of(budget, caller(1, "alice"))
 }
@@ -52,11 +62,12 @@ fn body_of(budget: &MessageBudget, holder: Holder) -> (Sent, BudgetedBody) {
     let rules = Rules {
         bytes_max: LARGE,
         decompressed_bytes_max: LARGE,
-        arrival_max: budget.arrival_max,
+        arrival: budget.arrival,
         holder: Some(holder),
         call_id: "c-1".to_owned(),
     };
-    (sender, BudgetedBody::new(Body::new(StreamBody::new(frames)), Arc::clone(&budget.space), rules))
+    let observer = BudgetedMessages::new(Arc::clone(&budget.space), rules);
+    (sender, ObservedBody { body: Body::new(StreamBody::new(frames)), observer })
 }
 
 async fn send(sender: &mut mpsc::Sender<Result<Frame<Bytes>, Status>>, bytes: &[u8]) {
@@ -185,8 +196,75 @@ async fn incomplete_message_is_ended_when_others_wait_for_its_space() {
         other.frame()
     );
     assert_eq!(late.code(), Code::DeadlineExceeded);
-    assert!(late.message().contains("within 60 s"), "{late}");
+    assert!(late.message().contains("arrived at 0 bytes per second for"), "{late}");
     assert!(waited.unwrap().is_ok());
+}
+
+/// Sends pieces of a large message while another message waits for its space. Returns the error that ends it, if
+/// there is one.
+async fn send_pieces(piece_bytes: usize, interval: Duration) -> Result<(), Status> {
+    let budget = budget();
+    let (mut sender, mut slow) = body(&budget);
+    let (mut other_sender, mut other) = body_of(&budget, caller(2, "zoe"));
+    let bytes = message(LARGE);
+    let (prefix, rest) = bytes.split_at(PREFIX_BYTES);
+    send(&mut sender, prefix).await;
+    slow.frame().await.unwrap()?;
+    send(&mut other_sender, prefix).await;
+    // It is not polled again, so its wait does not end.
+    assert!(futures::poll!(other.frame()).is_pending());
+    for piece in rest.chunks(piece_bytes) {
+        if let Ok(ended) = timeout(interval, slow.frame()).await {
+            return Err(ended.unwrap().unwrap_err());
+        }
+        send(&mut sender, piece).await;
+        slow.frame().await.unwrap()?;
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_but_steady_message_keeps_its_space() {
+    let start = Instant::now();
+    // 170 bytes per second.
+    send_pieces(1_190, Duration::from_secs(7)).await.unwrap();
+    assert!(start.elapsed() > 5 * ARRIVAL.window, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn message_below_the_minimum_rate_ends_with_both_rates() {
+    let start = Instant::now();
+    let ended = send_pieces(350, Duration::from_secs(7)).await.unwrap_err();
+    assert_eq!(ended.code(), Code::DeadlineExceeded);
+    // Eight pieces.
+    let expected = "message arrived at 46 bytes per second for 60 s; the minimum is 100 bytes per second";
+    assert!(ended.message().starts_with(expected), "{ended}");
+    assert_eq!(start.elapsed(), ARRIVAL.window);
+}
+
+#[tokio::test]
+async fn bytes_of_a_stream_are_counted_as_they_arrive() {
+    let budget = budget();
+    for (path, is_counted) in
+        [("/strongroom.v1.FileService/UploadFile", true), ("/strongroom.v1.FileService/GetFile", false)]
+    {
+        let (mut sender, frames) = mpsc::channel(8);
+        let mut request = testing::request(path).map(|_| Body::new(StreamBody::new(frames)));
+        request.extensions_mut().insert(caller(1, "alice"));
+        // A whole message, and the beginning of the next one.
+        let bytes = [message(100), message(LARGE)[..1_005].to_vec()].concat();
+        send(&mut sender, &bytes).await;
+        let respond = move |request: Request<Body>| async move {
+            let (head, mut body) = request.into_parts();
+            body.frame().await.unwrap().unwrap();
+            let arrivals = head.extensions.get::<Arrivals>().cloned();
+            let arrived = arrivals.map(|arrivals| arrivals.arrived());
+            let expected = Arrived { total_bytes: 1_110, incomplete_bytes: 1_000 };
+            assert_eq!(arrived, is_counted.then_some(expected));
+            Response::new(Body::empty())
+        };
+        testing::call(&budget, request, respond).await;
+    }
 }
 
 proptest! {

@@ -11,17 +11,21 @@ mod decoded_messages;
 mod detailed_errors;
 mod header_limit;
 mod in_flight;
+mod last_byte;
 mod measure;
 mod message_budget;
+mod observed_body;
 mod panic_barrier;
 mod space;
 mod suspension;
 mod trace;
 mod unread_responses;
+mod unread_streams;
 
 use std::{
     convert::Infallible,
-    mem,
+    future::poll_fn,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -39,7 +43,7 @@ pub(super) use self::{
     header_limit::HeaderLimit,
     in_flight::{ExpiredCredentials, InFlight, RequestSlot},
     measure::Measure,
-    message_budget::MessageBudget,
+    message_budget::{ArrivalLimits, MessageBudget},
     panic_barrier::PanicBarrier,
     suspension::Suspension,
     trace::Trace,
@@ -48,7 +52,11 @@ pub(super) use self::{
 
 /// A service that a layer can wrap. Its errors are responses too.
 pub(super) trait Inner:
-    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
 {
 }
 
@@ -56,6 +64,7 @@ impl<S> Inner for S where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
         + Clone
         + Send
+        + Sync
         + 'static
 {
 }
@@ -70,12 +79,16 @@ pub(super) trait Around: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Response<Body>> + Send;
 }
 
-/// The rest of the stack, ready for one request.
+/// The rest of the stack, for one request.
 pub(super) struct Next<S>(S);
 
 impl<S: Inner> Next<S> {
     /// Forwards the request to the rest of the stack.
     pub(super) async fn run(mut self, request: Request<Body>) -> Response<Body> {
+        match poll_fn(|context| self.0.poll_ready(context)).await {
+            Ok(()) => {}
+            Err(never) => match never {},
+        }
         match self.0.call(request).await {
             Ok(response) => response,
             Err(never) => match never {},
@@ -91,15 +104,23 @@ impl<A: Around, S> Layer<S> for AroundLayer<A> {
     type Service = AroundService<A, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AroundService { around: self.0.clone(), inner }
+        AroundService(Arc::new(Stack { around: self.0.clone(), inner }))
     }
 }
 
-/// An [`Around`] with the rest of the stack inside.
-#[derive(Clone)]
-pub(super) struct AroundService<A, S> {
+/// An [`Around`] with the rest of the stack inside. Every request clones every layer, so a clone is one pointer,
+/// whatever the layer and those below it contain.
+pub(super) struct AroundService<A, S>(Arc<Stack<A, S>>);
+
+struct Stack<A, S> {
     around: A,
     inner: S,
+}
+
+impl<A, S> Clone for AroundService<A, S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
 }
 
 impl<A: Around, S: Inner> Service<Request<Body>> for AroundService<A, S> {
@@ -107,16 +128,14 @@ impl<A: Around, S: Inner> Service<Request<Body>> for AroundService<A, S> {
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(context)
+    /// The layer is always ready. Its request waits until the rest of the stack is.
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // The service that is ready takes the request, and its clone replaces it.
-        let clone = self.inner.clone();
-        let next = Next(mem::replace(&mut self.inner, clone));
-        let around = self.around.clone();
-        Box::pin(async move { Ok(around.around(request, next).await) })
+        let stack = Arc::clone(&self.0);
+        Box::pin(async move { Ok(stack.around.around(request, Next(stack.inner.clone())).await) })
     }
 }
 
@@ -130,7 +149,7 @@ mod testing {
     pub(super) async fn call<A, F, R>(layer: &A, request: Request<Body>, service: F) -> Response<Body>
     where
         A: Around,
-        F: Fn(Request<Body>) -> R + Clone + Send + 'static,
+        F: Fn(Request<Body>) -> R + Clone + Send + Sync + 'static,
         R: Future<Output = Response<Body>> + Send + 'static,
     {
         let inner = tower::service_fn(move |request| {

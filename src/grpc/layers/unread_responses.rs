@@ -1,13 +1,14 @@
-//! Limits the memory of responses that clients have not read yet, for methods with one response.
+//! Limits the memory of responses that clients have not read yet, for methods with one response. Those with a stream
+//! of messages end when their clients do not read it: see `unread_streams`.
 //!
 //! The transport buffers a whole message for a client that does not read it. So a large response is sent in
 //! small pieces, and the rest is kept here: under a budget, for as long as the client makes progress, and not
 //! longer than a deadline. Tenants and their callers share the budget fairly.
 //!
 //! A response that is dropped, and a small one, leaves one piece in the transport, and its request counts as in
-//! flight: the transport cannot end a stream while it waits for its client. So if the client reads nothing for
-//! the same time again, its connection is closed. A trusted proxy keeps its connection, which is that of many
-//! clients; it resets idle streams itself.
+//! flight (see `last_byte`): the transport cannot end a stream while it waits for its client. So if the client
+//! reads nothing for the same time again, its connection is closed. A trusted proxy keeps its connection, which is
+//! that of many clients; it resets idle streams itself.
 //!
 //! If the share of a caller has no space, a read is rejected and can be retried: a response that waits would
 //! take memory too. A response of a method with side effects is always sent: it is one record, and its effect
@@ -36,12 +37,15 @@ use tracing::Instrument as _;
 
 use super::{
     Around, Inner, Next,
+    in_flight::RequestSlot,
+    last_byte::split_last_byte,
     space::{Space, SpaceLimits},
+    unread_streams::StreamCall,
 };
 use crate::{
     admission::{Holder, ShareStatus, Slot, peers::Peer},
     app::{Error, Workload},
-    config::ServerConfig,
+    config::Config,
     domain::address_range::AddressRange,
     grpc::{
         call::request_origin,
@@ -54,6 +58,9 @@ use crate::{
 /// Responses up to this size are sent at once, and larger ones in pieces of this size. It is part of the
 /// memory of a request.
 const PIECE_BYTES: usize = 64 * 1024;
+
+/// The streams whose clients may pause for a time of their own.
+const DOWNLOAD: &str = "/strongroom.v1.FileService/DownloadFile";
 
 /// The largest page of records.
 const LARGEST_BYTES: usize = 4 * 1024 * 1024;
@@ -75,21 +82,28 @@ struct ReadTimes {
     idle_max: Duration,
     /// The time in which it must read all of it.
     write_max: Duration,
+    /// The time in which it must make progress with a stream of messages that are not a download.
+    stream_idle_max: Duration,
+    /// The time in which it must make progress with a download.
+    download_idle_max: Duration,
 }
 
 impl UnreadResponses {
-    pub(in crate::grpc) fn new(config: &ServerConfig) -> Self {
+    pub(in crate::grpc) fn new(config: &Config) -> Self {
+        let server = &config.server;
         let limits = SpaceLimits {
-            bytes_max: config.unread_responses_max_bytes,
+            bytes_max: server.unread_responses_max_bytes,
             largest_bytes: LARGEST_BYTES,
             // An operator can list what there is while members read nothing.
             reserved_bytes: LARGEST_BYTES,
         };
         let times = ReadTimes {
-            idle_max: config.response_idle_timeout(),
-            write_max: config.response_write_timeout(),
+            idle_max: server.response_idle_timeout(),
+            write_max: server.response_write_timeout(),
+            stream_idle_max: server.stream_idle_timeout(),
+            download_idle_max: config.downloads.idle_timeout(),
         };
-        Self { space: Space::new(limits), times, trusted: config.trusted_proxies.clone().into() }
+        Self { space: Space::new(limits), times, trusted: server.trusted_proxies.clone().into() }
     }
 
     /// Returns how callers share the space.
@@ -104,12 +118,32 @@ impl UnreadResponses {
         let is_trusted = self.trusted.iter().any(|range| range.contains(address));
         (!is_trusted).then(|| peer.clone())
     }
+
+    async fn run_stream<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
+        let extensions = request.extensions();
+        let call = StreamCall {
+            idle_max: match request.uri().path() {
+                DOWNLOAD => self.times.download_idle_max,
+                _ => self.times.stream_idle_max,
+            },
+            space: self.space.clone(),
+            holder: extensions.get::<Holder>().copied(),
+            slot: extensions.get::<RequestSlot>().cloned(),
+            peer: self.closable_peer(extensions),
+            call_id: request_origin(extensions).call_id,
+        };
+        next.run(request).await.map(|body| call.watch_body(body))
+    }
 }
 
 impl Around for UnreadResponses {
     async fn around<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
-        let Some(Responses::One { is_read }) = methods::responses(request.uri().path()) else {
-            return next.run(request).await;
+        let is_read = match methods::responses(request.uri().path()) {
+            Some(Responses::One { is_read }) => is_read,
+            Some(Responses::Stream | Responses::WhileReceiving) => {
+                return self.run_stream(request, next).await;
+            }
+            None => return next.run(request).await,
         };
         let extensions = request.extensions();
         let call_id = request_origin(extensions).call_id;
@@ -156,7 +190,7 @@ struct Content {
 
 impl Unread {
     /// Ends when the client has made no progress for too long, or at the deadline of the response.
-    async fn stalls(&self, ReadTimes { idle_max, write_max }: ReadTimes) {
+    async fn stalls(&self, ReadTimes { idle_max, write_max, .. }: ReadTimes) {
         let deadline = Instant::now() + write_max;
         let mut seen = 0;
         loop {
@@ -243,7 +277,7 @@ impl HttpBody for PiecesBody {
         }
         let is_first = unread.sent_count.fetch_add(1, Ordering::Relaxed) == 0;
         let length = rest.data.len().min(PIECE_BYTES);
-        let piece = if is_first && length == rest.data.len() {
+        let mut piece = if is_first && length == rest.data.len() {
             std::mem::take(&mut rest.data)
         } else {
             // A copy: a slice would keep the whole response in memory while the transport has the piece.
@@ -251,6 +285,11 @@ impl HttpBody for PiecesBody {
             rest.data.advance(length);
             copy
         };
+        if rest.data.is_empty()
+            && let Some(last_byte) = split_last_byte(&mut piece)
+        {
+            rest.data = last_byte;
+        }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 

@@ -20,9 +20,10 @@ const LIST_TENANTS: &str = "/strongroom.admin.v1.TenantService/ListTenants";
 const LARGE: usize = LARGEST_BYTES;
 
 fn layer() -> UnreadResponses {
-    let mut config = Config::defaults().unwrap().server;
-    config.unread_responses_max_bytes = 8 * LARGE;
-    (config.response_idle_seconds, config.response_write_seconds) = (10, 25);
+    let mut config = Config::defaults().unwrap();
+    let server = &mut config.server;
+    server.unread_responses_max_bytes = 8 * LARGE;
+    (server.response_idle_seconds, server.response_write_seconds) = (10, 25);
     UnreadResponses::new(&config)
 }
 
@@ -73,6 +74,16 @@ async fn response_is_sent_whole_with_its_trailers() {
         assert_eq!(collected.to_bytes(), vec![7; length]);
     }
     assert_eq!(layer.space.taken_bytes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_byte_of_a_large_response_is_sent_alone() {
+    let mut body = respond(&layer(), by("acme", LIST), PIECE_BYTES + 5_000).await.into_body();
+    let mut lengths = Vec::new();
+    while let Ok(data) = body.frame().await.unwrap().unwrap().into_data() {
+        lengths.push(data.len());
+    }
+    assert_eq!(lengths, [PIECE_BYTES, 4_999, 1]);
 }
 
 #[tokio::test]

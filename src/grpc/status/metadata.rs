@@ -10,7 +10,7 @@ use crate::{
     app::{
         Error, QuotaShortage,
         imports::ImportError,
-        uploads::{Stall, UploadError},
+        uploads::{Stall, UploadError, bytes_per_second},
     },
     domain::{clock::Timestamp, media_type::MediaKind},
     grpc::convert,
@@ -99,6 +99,7 @@ fn one_entry(key: &'static str, value: impl ToString) -> Entries {
 fn upload_metadata(error: &UploadError) -> Entries {
     match error {
         UploadError::ChecksumMismatch { algorithm } => vec![("algorithm", algorithm.to_string())],
+        UploadError::PartEtagMismatch { number } => one_entry("part_number", number),
         UploadError::SizeMismatch { declared, received } => size_entries(*declared, *received),
         UploadError::PartSizeMismatch { number, declared, received } => {
             let number = [("part_number", number.to_string())];
@@ -117,9 +118,10 @@ fn upload_metadata(error: &UploadError) -> Entries {
         }
         UploadError::Committed(file) => vec![("file_id", file.to_string())],
         UploadError::Stalled(Stall::Idle(idle)) => idle_entries(*idle),
-        UploadError::Stalled(Stall::Slow { rate_min_bytes_per_second: rate, .. }) => {
-            vec![("rate_min_bytes_per_second", rate.to_string())]
-        }
+        UploadError::Stalled(Stall::Slow { received_bytes, seconds, rate_min_bytes_per_second }) => vec![
+            ("rate_bytes_per_second", bytes_per_second(*received_bytes, *seconds).to_string()),
+            ("rate_min_bytes_per_second", rate_min_bytes_per_second.to_string()),
+        ],
         UploadError::CommitTooLate { age, age_max } => age_entries(*age, *age_max),
         UploadError::TooManyOpen { scope, upload_count_max } => {
             vec![("scope", scope.to_string()), ("upload_count_max", upload_count_max.to_string())]
@@ -130,6 +132,7 @@ fn upload_metadata(error: &UploadError) -> Entries {
         | UploadError::DirectUnsupported
         | UploadError::IsDirect
         | UploadError::NotDirect
+        | UploadError::PartsLost
         | UploadError::Fenced => Vec::new(),
     }
 }
@@ -144,6 +147,7 @@ fn import_metadata(error: &ImportError) -> Entries {
         | ImportError::FetchFailed { .. }
         | ImportError::SourceIdle(_)
         | ImportError::SourceSlow { .. }
+        | ImportError::StoreLostBytes
         | ImportError::LeaseExpired => Vec::new(),
     }
 }

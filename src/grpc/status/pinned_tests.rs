@@ -87,19 +87,25 @@ fn stream_errors_of_uploads_are_pinned() {
         (
             U::Stalled(Stall::Idle(MINUTE)),
             "UPLOAD_STALLED",
-            "upload stalled: received no message for 60 seconds; it was not committed",
+            "upload stalled: received no bytes for 60 seconds; it was not committed",
         ),
         (
             U::Stalled(slow),
             "UPLOAD_STALLED",
-            "upload stalled: received 512 bytes in 30 seconds; the minimum is 1024 bytes per second; it was not \
-             committed",
+            "upload stalled: received 512 bytes in 30 seconds, 17 bytes per second; the minimum is 1024 bytes per \
+             second; it was not committed",
         ),
         (
             U::Fenced,
             "UPLOAD_FENCED",
             "stream lost its lease on the upload: another stream resumed it, or it was abandoned; this stream \
              stored no file",
+        ),
+        (
+            U::PartsLost,
+            "UPLOAD_PARTS_LOST",
+            "object store lost parts of this upload, which has ended; no file was stored; send the file as a new \
+             upload",
         ),
         (
             U::CommitTooLate { age: MINUTE, age_max: SECOND },
@@ -133,6 +139,11 @@ fn content_errors_of_uploads_are_pinned() {
             U::PartSizeMismatch { number: 2, declared: 100, received: 99 },
             "SIZE_MISMATCH",
             "part 2 has 99 bytes and must have 100; PUT it again, then complete again",
+        ),
+        (
+            U::PartEtagMismatch { number: 2 },
+            "CHECKSUM_MISMATCH",
+            "part 2 was completed with another etag; create a new upload for other bytes",
         ),
         (
             U::HasAllBytes { size_bytes: 100 },
@@ -222,12 +233,18 @@ fn errors_of_imports_are_pinned() {
         (
             I::SourceSlow { received_bytes: 512, seconds: 30, rate_min_bytes_per_second: 1024 },
             "STORAGE_UNAVAILABLE",
-            "source sent 512 bytes in 30 seconds; the minimum is 1024 bytes per second; import the object again",
+            "source sent 512 bytes in 30 seconds, 17 bytes per second; the minimum is 1024 bytes per second; import \
+             the object again",
         ),
         (
             I::LeaseExpired,
             "UPLOAD_FENCED",
             "lease on the stored bytes expired before the commit; no file was stored; import the object again",
+        ),
+        (
+            I::StoreLostBytes,
+            "UPLOAD_PARTS_LOST",
+            "object store lost stored bytes of the object; no file was stored; import the object again",
         ),
         (
             I::CommitTooLate { age: MINUTE, age_max: SECOND },

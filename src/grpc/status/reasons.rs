@@ -73,7 +73,9 @@ pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
 fn upload_reason(error: &UploadError) -> ErrorReason {
     match error {
         UploadError::StreamOrder(_) => ErrorReason::StreamOrderInvalid,
-        UploadError::ChecksumMismatch { .. } => ErrorReason::ChecksumMismatch,
+        UploadError::ChecksumMismatch { .. } | UploadError::PartEtagMismatch { .. } => {
+            ErrorReason::ChecksumMismatch
+        }
         UploadError::ResentBytesDiffer => ErrorReason::UploadContentDiffers,
         UploadError::SizeMismatch { .. }
         | UploadError::PartSizeMismatch { .. }
@@ -88,6 +90,7 @@ fn upload_reason(error: &UploadError) -> ErrorReason {
         UploadError::Committed(_) => ErrorReason::UploadCommitted,
         UploadError::Stalled(_) => ErrorReason::UploadStalled,
         UploadError::Fenced | UploadError::CommitTooLate { .. } => ErrorReason::UploadFenced,
+        UploadError::PartsLost => ErrorReason::UploadPartsLost,
     }
 }
 
@@ -102,6 +105,7 @@ fn import_reason(error: &ImportError) -> ErrorReason {
         | ImportError::SourceSlow { .. } => ErrorReason::StorageUnavailable,
         ImportError::ChecksumMismatch { .. } => ErrorReason::ChecksumMismatch,
         ImportError::SizeMismatch { .. } => ErrorReason::SizeMismatch,
+        ImportError::StoreLostBytes => ErrorReason::UploadPartsLost,
         ImportError::LeaseExpired | ImportError::CommitTooLate { .. } => ErrorReason::UploadFenced,
     }
 }
@@ -135,6 +139,7 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         ErrorReason::UploadNotFinished
         | ErrorReason::UploadStalled
         | ErrorReason::UploadFenced
+        | ErrorReason::UploadPartsLost
         | ErrorReason::EtagMismatch
         | ErrorReason::RequestInProgress
         | ErrorReason::OutcomeUnknown => Code::Aborted,

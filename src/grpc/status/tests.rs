@@ -101,6 +101,7 @@ fn upload_errors() -> Vec<UploadError> {
         UploadError::ChecksumMismatch { algorithm: ChecksumAlgorithm::Crc32c },
         UploadError::SizeMismatch { declared: 100, received: 99 },
         UploadError::PartSizeMismatch { number: 2, declared: 100, received: 99 },
+        UploadError::PartEtagMismatch { number: 2 },
         UploadError::HasAllBytes { size_bytes: 100 },
         UploadError::OffsetGap { expected: 2048, received: 4096 },
         UploadError::ResentBytesDiffer,
@@ -113,6 +114,7 @@ fn upload_errors() -> Vec<UploadError> {
             rate_min_bytes_per_second: 1024,
         }),
         UploadError::Fenced,
+        UploadError::PartsLost,
         UploadError::CommitTooLate { age: Duration::from_secs(2), age_max: Duration::from_secs(1) },
         UploadError::Committed(FileId::from_uuid(uuid::Uuid::nil())),
         UploadError::PartsTooLarge { part_size_bytes: 1 << 26 },
@@ -136,6 +138,7 @@ fn import_errors() -> Vec<ImportError> {
         ImportError::SourceIdle(Duration::from_secs(60)),
         ImportError::SourceSlow { received_bytes: 512, seconds: 30, rate_min_bytes_per_second: 1024 },
         ImportError::LeaseExpired,
+        ImportError::StoreLostBytes,
         ImportError::CommitTooLate { age: Duration::from_secs(2), age_max: Duration::from_secs(1) },
     ]
 }

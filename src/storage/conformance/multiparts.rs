@@ -4,10 +4,10 @@ use bytes::Bytes;
 use futures::future::{join_all, try_join_all};
 
 use super::{
-    super::{MultipartId, PartReceipt, StorageErrorKind},
-    fixture::{Fixture, PART_SIZE_BYTES, assert_kind, content},
+    super::{MultipartId, ObjectInfo, PartReceipt, PutOptions, StorageErrorKind},
+    fixture::{Fixture, PART_SIZE_BYTES, assert_kind, content, options},
 };
-use crate::domain::object_key::ObjectKey;
+use crate::domain::{checksum::Crc64, object_key::ObjectKey};
 
 pub(super) async fn check_all(fixture: &Fixture) {
     accepts_parts_in_any_order_and_in_parallel(fixture).await;
@@ -22,6 +22,9 @@ pub(super) async fn check_all(fixture: &Fixture) {
     unlisted_parts_are_discarded(fixture).await;
     missing_upload_is_not_found(fixture).await;
     listed_parts_can_complete_the_upload(fixture).await;
+    aborted_upload_is_not_found(fixture).await;
+    part_can_be_copied_from_an_object(fixture).await;
+    completion_accepts_the_checksum_of_the_whole(fixture).await;
     if fixture.store.capabilities().conditional_writes {
         exactly_one_upload_to_a_key_completes(fixture).await;
     }
@@ -58,8 +61,11 @@ async fn accepts_parts_in_any_order_and_in_parallel(fixture: &Fixture) {
     receipts.sort_by_key(|receipt| receipt.number);
     let sizes: Vec<_> = receipts.iter().map(|receipt| receipt.size_bytes).collect();
     assert_eq!(sizes, [PART_SIZE_BYTES, PART_SIZE_BYTES, 1234]);
-    let info =
-        fixture.store.complete_multipart(&key, &id, &receipts).await.expect("complete multipart upload");
+    let info = fixture
+        .store
+        .complete_multipart(&key, &id, &receipts, None)
+        .await
+        .expect("complete multipart upload");
     assert_eq!((&info.key, info.size_bytes), (&key, 2 * PART_SIZE_BYTES + 1234));
     assert!(fixture.read_all(&key).await == bodies.concat());
 }
@@ -68,7 +74,7 @@ async fn accepts_a_single_short_part(fixture: &Fixture) {
     let (key, body) = (fixture.key(), content(20, 10));
     let id = fixture.start(&key).await;
     let receipts = put_parts(fixture, &key, &id, std::slice::from_ref(&body)).await;
-    fixture.store.complete_multipart(&key, &id, &receipts).await.expect("complete multipart upload");
+    fixture.store.complete_multipart(&key, &id, &receipts, None).await.expect("complete multipart upload");
     assert_eq!(fixture.read_all(&key).await, body);
 }
 
@@ -87,7 +93,7 @@ async fn open_upload_is_listed_until_it_ends(fixture: &Fixture) {
     assert!(is_open(fixture, &key, &id).await);
     let receipts = put_parts(fixture, &key, &id, &[content(40, 5)]).await;
     assert!(is_open(fixture, &key, &id).await);
-    fixture.store.complete_multipart(&key, &id, &receipts).await.expect("complete multipart upload");
+    fixture.store.complete_multipart(&key, &id, &receipts, None).await.expect("complete multipart upload");
     assert!(!is_open(fixture, &key, &id).await);
 }
 
@@ -101,16 +107,23 @@ async fn abort_is_idempotent_and_leaves_nothing(fixture: &Fixture) {
         fixture.assert_absent(&key).await;
     }
     assert_kind(fixture.put_part(&key, &id, 2, &content(51, 5)).await, StorageErrorKind::NotFound);
-    assert_kind(fixture.store.complete_multipart(&key, &id, &receipts).await, StorageErrorKind::NotFound);
+    assert_kind(
+        fixture.store.complete_multipart(&key, &id, &receipts, None).await,
+        StorageErrorKind::NotFound,
+    );
 }
 
 async fn complete_is_idempotent(fixture: &Fixture) {
     let key = fixture.key();
     let id = fixture.start(&key).await;
     let receipts = put_parts(fixture, &key, &id, &bodies(60)).await;
-    let first =
-        fixture.store.complete_multipart(&key, &id, &receipts).await.expect("complete multipart upload");
-    let second = fixture.store.complete_multipart(&key, &id, &receipts).await.expect("complete it again");
+    let first = fixture
+        .store
+        .complete_multipart(&key, &id, &receipts, None)
+        .await
+        .expect("complete multipart upload");
+    let second =
+        fixture.store.complete_multipart(&key, &id, &receipts, None).await.expect("complete it again");
     assert_eq!(first, second);
     assert_kind(fixture.put_part(&key, &id, 1, &content(61, 5)).await, StorageErrorKind::NotFound);
     assert!(fixture.read_all(&key).await == bodies(60).concat());
@@ -120,7 +133,7 @@ async fn abort_after_completion_keeps_the_object(fixture: &Fixture) {
     let (key, body) = (fixture.key(), content(70, 10));
     let id = fixture.start(&key).await;
     let receipts = put_parts(fixture, &key, &id, std::slice::from_ref(&body)).await;
-    fixture.store.complete_multipart(&key, &id, &receipts).await.expect("complete multipart upload");
+    fixture.store.complete_multipart(&key, &id, &receipts, None).await.expect("complete multipart upload");
     fixture.store.abort_multipart(&key, &id).await.expect("abort multipart upload");
     assert_eq!(fixture.read_all(&key).await, body);
 }
@@ -146,14 +159,18 @@ async fn wrong_parts_are_rejected_and_the_upload_stays_open(fixture: &Fixture) {
     ];
     for parts in wrong {
         let parts: Vec<_> = parts.iter().copied().cloned().collect();
-        let result = fixture.store.complete_multipart(&key, &id, &parts).await;
-        assert_kind(result, StorageErrorKind::InvalidInput);
+        let result = fixture.store.complete_multipart(&key, &id, &parts, None).await;
+        assert_kind(result, StorageErrorKind::PartsDiffer);
         fixture.assert_absent(&key).await;
     }
     assert_kind(fixture.put_part(&key, &id, 0, &content(1, 1)).await, StorageErrorKind::InvalidInput);
     assert_kind(fixture.put_part(&key, &id, 10_001, &content(1, 1)).await, StorageErrorKind::InvalidInput);
     assert_kind(fixture.put_part(&key, &id, 1, &Bytes::new()).await, StorageErrorKind::InvalidInput);
-    fixture.store.complete_multipart(&key, &id, &receipts).await.expect("complete with the right parts");
+    fixture
+        .store
+        .complete_multipart(&key, &id, &receipts, None)
+        .await
+        .expect("complete with the right parts");
     assert!(fixture.read_all(&key).await == bodies.concat());
 }
 
@@ -162,8 +179,9 @@ async fn part_can_be_replaced_before_completion(fixture: &Fixture) {
     let id = fixture.start(&key).await;
     let stale = fixture.put_part(&key, &id, 1, &content(90, 500)).await.expect("put part");
     let fresh = fixture.put_part(&key, &id, 1, &content(91, 400)).await.expect("put the part again");
-    assert_kind(fixture.store.complete_multipart(&key, &id, &[stale]).await, StorageErrorKind::InvalidInput);
-    fixture.store.complete_multipart(&key, &id, &[fresh]).await.expect("complete multipart upload");
+    let result = fixture.store.complete_multipart(&key, &id, &[stale], None).await;
+    assert_kind(result, StorageErrorKind::PartsDiffer);
+    fixture.store.complete_multipart(&key, &id, &[fresh], None).await.expect("complete multipart upload");
     assert_eq!(fixture.read_all(&key).await, content(91, 400));
 }
 
@@ -171,8 +189,11 @@ async fn unlisted_parts_are_discarded(fixture: &Fixture) {
     let (key, bodies) = (fixture.key(), bodies(100));
     let id = fixture.start(&key).await;
     let receipts = put_parts(fixture, &key, &id, &bodies).await;
-    let info =
-        fixture.store.complete_multipart(&key, &id, &receipts[..2]).await.expect("complete multipart upload");
+    let info = fixture
+        .store
+        .complete_multipart(&key, &id, &receipts[..2], None)
+        .await
+        .expect("complete multipart upload");
     assert_eq!(info.size_bytes, 2 * PART_SIZE_BYTES);
     assert!(fixture.read_all(&key).await == bodies[..2].concat());
 }
@@ -182,7 +203,10 @@ async fn missing_upload_is_not_found(fixture: &Fixture) {
     let id = fixture.start(&key).await;
     let receipts = put_parts(fixture, &key, &id, &[content(110, 5)]).await;
     assert_kind(fixture.put_part(&other, &id, 1, &content(111, 5)).await, StorageErrorKind::NotFound);
-    assert_kind(fixture.store.complete_multipart(&other, &id, &receipts).await, StorageErrorKind::NotFound);
+    assert_kind(
+        fixture.store.complete_multipart(&other, &id, &receipts, None).await,
+        StorageErrorKind::NotFound,
+    );
     fixture.store.abort_multipart(&other, &id).await.expect("abort under another key");
     assert!(is_open(fixture, &key, &id).await, "another key's upload was aborted");
     fixture.store.abort_multipart(&key, &id).await.expect("abort multipart upload");
@@ -198,9 +222,60 @@ async fn listed_parts_can_complete_the_upload(fixture: &Fixture) {
     let listed = fixture.store.list_parts(&key, &id).await.expect("list parts");
     let sizes: Vec<_> = listed.iter().map(|receipt| (receipt.number, receipt.size_bytes)).collect();
     assert_eq!(sizes, [(1, PART_SIZE_BYTES), (2, PART_SIZE_BYTES), (3, 1234)]);
-    fixture.store.complete_multipart(&key, &id, &listed).await.expect("complete multipart upload");
+    fixture.store.complete_multipart(&key, &id, &listed, None).await.expect("complete multipart upload");
     assert!(fixture.read_all(&key).await == bodies.concat());
     assert_kind(fixture.store.list_parts(&key, &id).await, StorageErrorKind::NotFound);
+}
+
+/// The lifecycle rule of a store aborts an upload as `abort_multipart` does.
+async fn aborted_upload_is_not_found(fixture: &Fixture) {
+    let key = fixture.key();
+    let id = fixture.start(&key).await;
+    let receipts = put_parts(fixture, &key, &id, &bodies(140)).await;
+    fixture.store.abort_multipart(&key, &id).await.expect("abort multipart upload");
+    assert_kind(fixture.put_part(&key, &id, 4, &content(141, 5)).await, StorageErrorKind::NotFound);
+    assert_kind(fixture.store.list_parts(&key, &id).await, StorageErrorKind::NotFound);
+    let result = fixture.store.complete_multipart(&key, &id, &receipts, None).await;
+    assert_kind(result, StorageErrorKind::NotFound);
+    fixture.assert_absent(&key).await;
+}
+
+/// The second part is larger than the first one, as in a growing layout.
+async fn part_can_be_copied_from_an_object(fixture: &Fixture) {
+    let tenant = fixture.key().tenant();
+    let [key, from, gone] = std::array::from_fn(|_| fixture.key_of("media_resource", tenant));
+    let growing = PutOptions { equal_parts: Some(1), ..options() };
+    let started = fixture.store.start_multipart(&key, PART_SIZE_BYTES, &growing).await;
+    let id = started.expect("start multipart upload");
+    let fragments = fixture.start(&from).await;
+    let receipts = put_parts(fixture, &from, &fragments, &bodies(150)[..2]).await;
+    let completed = fixture.store.complete_multipart(&from, &fragments, &receipts, None).await;
+    let whole = completed.expect("complete multipart upload");
+    let first = fixture.put_part(&key, &id, 1, &content(152, PART_SIZE_BYTES)).await.expect("put part");
+    let second = fixture.store.copy_part(&key, &id, 2, &whole).await.expect("copy part");
+    assert_eq!((second.number, second.size_bytes), (2, 2 * PART_SIZE_BYTES));
+    let third = fixture.put_part(&key, &id, 3, &content(153, 1234)).await.expect("put part");
+    let gone = ObjectInfo { key: gone, ..whole.clone() };
+    assert_kind(fixture.store.copy_part(&key, &id, 2, &gone).await, StorageErrorKind::Damaged);
+    let parts = [first, second, third];
+    let info = fixture.store.complete_multipart(&key, &id, &parts, None).await.expect("complete it");
+    assert_eq!(info.size_bytes, 3 * PART_SIZE_BYTES + 1234);
+    let expected = [content(152, PART_SIZE_BYTES), bodies(150)[..2].concat().into(), content(153, 1234)];
+    assert!(fixture.read_all(&key).await == expected.concat());
+    assert!(fixture.read_all(&from).await == bodies(150)[..2].concat(), "the copied object is unchanged");
+    assert_kind(fixture.store.copy_part(&key, &id, 2, &whole).await, StorageErrorKind::NotFound);
+}
+
+async fn completion_accepts_the_checksum_of_the_whole(fixture: &Fixture) {
+    let (key, bodies) = (fixture.key(), bodies(160));
+    let id = fixture.start(&key).await;
+    let receipts = put_parts(fixture, &key, &id, &bodies).await;
+    let crc64nvme = Some(Crc64::compute(&bodies.concat()));
+    for _ in 0..2 {
+        let completed = fixture.store.complete_multipart(&key, &id, &receipts, crc64nvme).await;
+        completed.expect("complete multipart upload");
+    }
+    assert!(fixture.read_all(&key).await == bodies.concat());
 }
 
 async fn exactly_one_upload_to_a_key_completes(fixture: &Fixture) {
@@ -214,7 +289,7 @@ async fn exactly_one_upload_to_a_key_completes(fixture: &Fixture) {
         uploads.push((body, id, receipts));
     }
     let completes =
-        uploads.iter().map(|(_, id, receipts)| fixture.store.complete_multipart(&key, id, receipts));
+        uploads.iter().map(|(_, id, receipts)| fixture.store.complete_multipart(&key, id, receipts, None));
     let mut winners = Vec::new();
     for (result, (body, ..)) in join_all(completes).await.into_iter().zip(&uploads) {
         match result {

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use futures::future::join_all;
 
 use super::{
-    super::{Payload, StorageErrorKind},
+    super::{DELETE_BATCH_KEYS_MAX, Payload, StorageErrorKind},
     fixture::{Fixture, assert_kind, content, options},
 };
-use crate::domain::storage_class::StorageClass;
+use crate::domain::{object_key::ObjectKey, storage_class::StorageClass};
 
 pub(super) async fn check_all(fixture: &Fixture) {
     store_is_reachable(fixture).await;
@@ -28,6 +28,8 @@ pub(super) async fn check_all(fixture: &Fixture) {
     archived_objects_are_readable(fixture).await;
     missing_object_is_not_found(fixture).await;
     delete_is_idempotent(fixture).await;
+    batch_deletes_each_of_its_keys(fixture).await;
+    rejects_a_batch_of_too_many_keys(fixture).await;
     dropped_put_leaves_nothing_or_the_whole_object(fixture).await;
 }
 
@@ -180,6 +182,29 @@ async fn delete_is_idempotent(fixture: &Fixture) {
         fixture.assert_absent(&key).await;
     }
     assert_eq!(fixture.read_all(&neighbor).await, content(8, 10));
+}
+
+async fn batch_deletes_each_of_its_keys(fixture: &Fixture) {
+    // Keys of different tenants, which may have buckets of their own, and one that does not exist.
+    let (keys, neighbor) = ([fixture.key(), fixture.key(), fixture.key()], fixture.key());
+    for key in [&keys[0], &keys[2], &neighbor] {
+        fixture.put(key, &content(14, 10)).await.expect("put object");
+    }
+    for _ in 0..2 {
+        let results = fixture.store.delete_batch(&keys).await.expect("delete objects");
+        assert_eq!(results.len(), keys.len());
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        for key in &keys {
+            fixture.assert_absent(key).await;
+        }
+    }
+    assert_eq!(fixture.read_all(&neighbor).await, content(14, 10));
+    assert!(fixture.store.delete_batch(&[]).await.expect("delete no objects").is_empty());
+}
+
+async fn rejects_a_batch_of_too_many_keys(fixture: &Fixture) {
+    let keys: Vec<ObjectKey> = (0..=DELETE_BATCH_KEYS_MAX).map(|_| fixture.key()).collect();
+    assert_kind(fixture.store.delete_batch(&keys).await, StorageErrorKind::InvalidInput);
 }
 
 async fn dropped_put_leaves_nothing_or_the_whole_object(fixture: &Fixture) {

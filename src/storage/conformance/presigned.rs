@@ -96,7 +96,11 @@ async fn urls_write_parts_until_the_upload_ends(fixture: &Fixture) {
         assert!(response.status().is_success(), "{response:?}");
     }
     let receipts = fixture.store.list_parts(&key, &multipart).await.expect("list parts");
-    fixture.store.complete_multipart(&key, &multipart, &receipts).await.expect("complete multipart upload");
+    fixture
+        .store
+        .complete_multipart(&key, &multipart, &receipts, None)
+        .await
+        .expect("complete multipart upload");
     let late_body = content(304, 5);
     let late = fetch(&url(fixture, part(1, &late_body)).await, &late_body).await;
     assert!(late.status().is_client_error(), "{late:?}");

@@ -1,7 +1,7 @@
 //! File system operations: write, sync, link, and sync the directories. Everything here blocks.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs::{self, DirBuilder, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
@@ -14,7 +14,9 @@ use std::{
 
 use uuid::Uuid;
 
-use super::super::{MultipartId, ObjectInfo, Payload, Space, StorageError, StorageErrorKind};
+use super::super::{
+    DeletionResults, MultipartId, ObjectInfo, PartLayout, Payload, Space, StorageError, StorageErrorKind,
+};
 use crate::domain::{clock::Timestamp, object_key::ObjectKey};
 
 /// The number of directories cached as durable. Each takes a few hundred bytes; dropping the cache costs a
@@ -29,31 +31,42 @@ pub(super) struct Disk {
     durable: Mutex<HashSet<PathBuf>>,
 }
 
-/// The identity of an unfinished file: its id and the part size of its upload. The part size of a put is 0.
+/// Separates the part size from the number of equal parts in the id of an upload whose parts grow.
+const EQUAL_PARTS_SEPARATOR: char = '+';
+
+/// The identity of an unfinished file: its id and the layout of its upload. The part size of a put is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct UnfinishedId {
     pub(super) uuid: Uuid,
-    pub(super) part_size_bytes: u64,
+    pub(super) layout: PartLayout,
 }
 
 impl UnfinishedId {
     pub(super) const fn put(uuid: Uuid) -> Self {
-        Self { uuid, part_size_bytes: 0 }
+        Self { uuid, layout: PartLayout::equal(0) }
     }
 
-    pub(super) const fn multipart(uuid: Uuid, part_size_bytes: u64) -> Self {
-        Self { uuid, part_size_bytes }
+    pub(super) const fn multipart(uuid: Uuid, layout: PartLayout) -> Self {
+        Self { uuid, layout }
     }
 
     pub(super) fn to_multipart_id(self) -> MultipartId {
-        MultipartId::new(format!("{}.{}", self.uuid, self.part_size_bytes))
+        let size = self.layout.part_size_bytes();
+        MultipartId::new(match self.layout.equal_parts() {
+            Some(equal_parts) => format!("{}.{size}{EQUAL_PARTS_SEPARATOR}{equal_parts}", self.uuid),
+            None => format!("{}.{size}", self.uuid),
+        })
     }
 
     /// Parses an id. Accepts only the exact text that this store generates, because the id becomes part of a
     /// path.
     pub(super) fn parse(id: &MultipartId) -> Option<Self> {
         let (uuid, size) = id.as_str().split_once('.')?;
-        let parsed = Self { uuid: Uuid::try_parse(uuid).ok()?, part_size_bytes: size.parse().ok()? };
+        let layout = match size.split_once(EQUAL_PARTS_SEPARATOR) {
+            Some((size, equal_parts)) => PartLayout::growing(size.parse().ok()?, equal_parts.parse().ok()?),
+            None => PartLayout::equal(size.parse().ok()?),
+        };
+        let parsed = Self { uuid: Uuid::try_parse(uuid).ok()?, layout };
         (parsed.to_multipart_id() == *id).then_some(parsed)
     }
 
@@ -62,7 +75,7 @@ impl UnfinishedId {
         key: &ObjectKey,
         operation: &'static str,
     ) -> Result<Self, StorageError> {
-        let parsed = Self::parse(id).filter(|parsed| parsed.part_size_bytes > 0);
+        let parsed = Self::parse(id).filter(|parsed| parsed.layout.part_size_bytes() > 0);
         parsed.ok_or_else(|| invalid_id_error(id, key, operation))
     }
 
@@ -265,6 +278,32 @@ impl Disk {
             false => Ok(()),
         };
         delete().map_err(|error| map_io_error(error, "delete object").with_key(key))
+    }
+
+    /// Deletes objects, and syncs each of their directories once.
+    pub(super) fn delete_batch(&self, keys: &[ObjectKey]) -> DeletionResults {
+        let directory_of = |key: &ObjectKey| {
+            self.object_path(key).parent().map_or_else(|| self.objects.clone(), Path::to_owned)
+        };
+        let removed: Vec<io::Result<bool>> =
+            keys.iter().map(|key| remove_file(&self.object_path(key))).collect();
+        let changed = keys.iter().zip(&removed).filter(|(_, removed)| matches!(removed, Ok(true)));
+        let changed: HashSet<PathBuf> = changed.map(|(key, _)| directory_of(key)).collect();
+        let mut unsynced: HashMap<PathBuf, io::Error> = HashMap::new();
+        for directory in changed {
+            if let Err(error) = sync_directory(&directory) {
+                unsynced.insert(directory, error);
+            }
+        }
+        let result = |(key, removed): (&ObjectKey, io::Result<bool>)| {
+            let deleted = match (removed, unsynced.get(&directory_of(key))) {
+                (Err(error), _) => Err(error),
+                (Ok(true), Some(error)) => Err(io::Error::new(error.kind(), error.to_string())),
+                (Ok(_), _) => Ok(()),
+            };
+            deleted.map_err(|error| map_io_error(error, "delete object").with_key(key))
+        };
+        keys.iter().zip(removed).map(result).collect()
     }
 
     /// Writes, syncs and removes a test file.

@@ -40,12 +40,12 @@ use self::{
     multipart::OpenUploads,
 };
 use super::{
-    ByteStream, Capabilities, InitOptions, InitOutcome, InitReport, ListPage, MultipartId, MultipartInfo,
-    MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions,
-    Space, StorageError,
-    object::{check_part, check_part_size, check_parts},
+    BucketProtection, ByteStream, Capabilities, DeletionResults, InitOptions, InitOutcome, InitReport,
+    ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload,
+    PresignRequest, PresignedUrl, PutOptions, Space, StorageError,
+    object::{check_delete_batch, check_part, check_part_size, check_parts},
 };
-use crate::domain::{clock::IdSource, object_key::ObjectKey};
+use crate::domain::{checksum::Crc64, clock::IdSource, object_key::ObjectKey};
 
 pub(super) struct Local {
     disk: Arc<Disk>,
@@ -90,12 +90,12 @@ impl ObjectStorage for Local {
         &self,
         key: &ObjectKey,
         part_size_bytes: u64,
-        _: &PutOptions,
+        options: &PutOptions,
     ) -> Result<MultipartId, StorageError> {
         let operation = "start multipart upload";
         check_part_size(part_size_bytes, operation)?;
         let (disk, key) = (Arc::clone(&self.disk), key.clone());
-        let id = UnfinishedId::multipart(self.ids.uuid(), part_size_bytes);
+        let id = UnfinishedId::multipart(self.ids.uuid(), options.layout(part_size_bytes));
         run_blocking(operation, move || disk.start_multipart(&key, &id)).await
     }
 
@@ -108,7 +108,7 @@ impl ObjectStorage for Local {
     ) -> Result<PartReceipt, StorageError> {
         let operation = "put part";
         let upload = UnfinishedId::parse_multipart(id, key, operation)?;
-        check_part(number, body.len_bytes(), upload.part_size_bytes, operation)?;
+        check_part(number, body.len_bytes(), upload.layout.size_of(number), operation)?;
         let state = self.open_uploads.get(upload);
         // The blocking task holds this lock, so that completion also waits for a part whose caller was
         // cancelled.
@@ -121,11 +121,32 @@ impl ObjectStorage for Local {
         .await
     }
 
+    async fn copy_part(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        number: u32,
+        from: &ObjectInfo,
+    ) -> Result<PartReceipt, StorageError> {
+        let operation = "copy part";
+        let upload = UnfinishedId::parse_multipart(id, key, operation)?;
+        check_part(number, from.size_bytes, upload.layout.size_of(number), operation)?;
+        let state = self.open_uploads.get(upload);
+        let guard = Arc::clone(&state.lock).read_owned().await;
+        let (disk, key, from) = (Arc::clone(&self.disk), key.clone(), from.clone());
+        run_blocking(operation, move || {
+            let _guard = guard;
+            multipart::copy_part(&disk, &key, &upload, &state, number, &from)
+        })
+        .await
+    }
+
     async fn complete_multipart(
         &self,
         key: &ObjectKey,
         id: &MultipartId,
         parts: &[PartReceipt],
+        _: Option<Crc64>,
     ) -> Result<ObjectInfo, StorageError> {
         let operation = "complete multipart upload";
         let upload = UnfinishedId::parse_multipart(id, key, operation)?;
@@ -184,6 +205,12 @@ impl ObjectStorage for Local {
         run_blocking("delete object", move || disk.delete(&key)).await
     }
 
+    async fn delete_batch(&self, keys: &[ObjectKey]) -> Result<DeletionResults, StorageError> {
+        check_delete_batch(keys)?;
+        let (disk, keys) = (Arc::clone(&self.disk), keys.to_vec());
+        run_blocking("delete objects", move || Ok(disk.delete_batch(&keys))).await
+    }
+
     async fn list(
         &self,
         prefix: &str,
@@ -235,6 +262,10 @@ impl ObjectStorage for Local {
     async fn check(&self) -> Result<(), StorageError> {
         let (disk, id) = (Arc::clone(&self.disk), self.ids.uuid());
         run_blocking("check store", move || disk.check(id)).await
+    }
+
+    async fn list_protections(&self) -> Result<Vec<BucketProtection>, StorageError> {
+        Ok(Vec::new())
     }
 }
 

@@ -14,11 +14,16 @@ use super::{
     super::{ObjectInfo, PartReceipt, Payload, StorageError, StorageErrorKind},
     disk::{self, Disk, UnfinishedId, map_io_error},
 };
-use crate::domain::{checksum::Crc64Hasher, object_key::ObjectKey};
+use crate::domain::{
+    checksum::{Crc64, Crc64Hasher},
+    object_key::ObjectKey,
+};
 
 /// Above this number, the state of uploads without active calls is dropped. Their parts are then read again
 /// on completion.
 const TRACKED_UPLOADS_MAX: usize = 4_096;
+/// The buffer size for copying an object into a part.
+const COPY_BUFFER_SIZE_BYTES: usize = 1024 * 1024;
 /// The buffer size for reading a part to compare it with its receipt.
 const VERIFY_BUFFER_SIZE_BYTES: usize = 256 * 1024;
 
@@ -67,8 +72,66 @@ pub(super) fn put_part(
     number: u32,
     body: &Payload,
 ) -> Result<PartReceipt, StorageError> {
-    let operation = "put part";
-    let part = state.part(number);
+    let write = |file: &File, offset: u64| {
+        let write_guard = state.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        disk::write_all_at(file, body, offset)?;
+        drop(write_guard);
+        Ok(body.crc64nvme())
+    };
+    write_part(disk, &PartPlace { key, id, number }, state, body.len_bytes(), "put part", write)
+}
+
+/// Copies the bytes of an object into a part.
+pub(super) fn copy_part(
+    disk: &Disk,
+    key: &ObjectKey,
+    id: &UnfinishedId,
+    state: &UploadState,
+    number: u32,
+    from: &ObjectInfo,
+) -> Result<PartReceipt, StorageError> {
+    let operation = "copy part";
+    let damaged = |error: io::Error| {
+        StorageError::new(StorageErrorKind::Damaged, operation).with_key(&from.key).with_source(error)
+    };
+    let source = File::open(disk.object_path(&from.key)).map_err(damaged)?;
+    if source.metadata().map_err(damaged)?.len() != from.size_bytes {
+        return Err(damaged(io::Error::other("the source has another size")));
+    }
+    let write = |file: &File, offset: u64| {
+        let (mut hasher, mut buffer) = (Crc64Hasher::default(), vec![0; COPY_BUFFER_SIZE_BYTES]);
+        let mut position = 0;
+        while position < from.size_bytes {
+            let read_bytes = source.read_at(&mut buffer, position)?;
+            if read_bytes == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            hasher.update(&buffer[..read_bytes]);
+            file.write_all_at(&buffer[..read_bytes], offset + position)?;
+            position += read_bytes as u64;
+        }
+        Ok(hasher.finish())
+    };
+    write_part(disk, &PartPlace { key, id, number }, state, from.size_bytes, operation, write)
+}
+
+/// The place of a part.
+struct PartPlace<'a> {
+    key: &'a ObjectKey,
+    id: &'a UnfinishedId,
+    number: u32,
+}
+
+/// Writes a part with `write`, which gets the file and the offset of the part and returns the checksum.
+fn write_part(
+    disk: &Disk,
+    PartPlace { key, id, number }: &PartPlace<'_>,
+    state: &UploadState,
+    size_bytes: u64,
+    operation: &'static str,
+    write: impl FnOnce(&File, u64) -> io::Result<Crc64>,
+) -> Result<PartReceipt, StorageError> {
+    let part = state.part(*number);
     let mut last_write = part.lock().unwrap_or_else(PoisonError::into_inner);
     *last_write = None;
     let write = || {
@@ -76,18 +139,15 @@ pub(super) fn put_part(
         if disk.is_object(&file, key)? {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the upload is already complete"));
         }
-        let write_guard = state.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let offset = u64::from(number - 1) * id.part_size_bytes;
-        disk::write_all_at(&file, body, offset)?;
-        drop(write_guard);
+        let offset = id.layout.offset_of(*number);
+        let crc64nvme = write(&file, offset)?;
         // Sync now rather than on completion: a receipt guarantees that the part is durable.
         file.sync_data()?;
-        disk::drop_from_page_cache(&file, offset, body.len_bytes());
-        Ok(())
+        disk::drop_from_page_cache(&file, offset, size_bytes);
+        Ok(crc64nvme)
     };
-    write().map_err(|error| map_io_error(error, operation).with_key(key))?;
-    let etag = body.crc64nvme().to_string();
-    let receipt = PartReceipt { number, size_bytes: body.len_bytes(), etag };
+    let crc64nvme = write().map_err(|error| map_io_error(error, operation).with_key(key))?;
+    let receipt = PartReceipt { number: *number, size_bytes, etag: crc64nvme.to_string() };
     *last_write = Some(receipt.clone());
     Ok(receipt)
 }
@@ -136,14 +196,18 @@ pub(super) fn complete(
         return finish_object(disk, key, id, &file, size_bytes);
     }
     if let [first, _, ..] = parts
-        && first.size_bytes != id.part_size_bytes
+        && first.size_bytes != id.layout.part_size_bytes()
     {
+        let part_size_bytes = id.layout.part_size_bytes();
         let reason =
-            format!("the first part has {} bytes; the part size is {}", first.size_bytes, id.part_size_bytes);
-        return Err(StorageError::invalid_input(operation, reason).with_key(key));
+            format!("the first part has {} bytes; the part size is {part_size_bytes}", first.size_bytes);
+        return Err(StorageError::parts_differ(operation, reason).with_key(key));
     }
     for part in parts {
-        verify_part(&file, id, state, part).map_err(at)?;
+        if !is_part_stored(&file, id, state, part).map_err(at)? {
+            let reason = format!("part {} does not match its receipt", part.number);
+            return Err(StorageError::parts_differ(operation, reason).with_key(key));
+        }
     }
     // Stored parts that are not in the list are beyond the end.
     file.set_len(size_bytes).and_then(|()| file.sync_all()).map_err(at)?;
@@ -181,25 +245,25 @@ fn find_completed(disk: &Disk, key: &ObjectKey, size_bytes: u64) -> Result<Objec
     Ok(info)
 }
 
-/// Checks that the stored part matches its receipt, from the cache or by reading the part.
-fn verify_part(file: &File, id: &UnfinishedId, state: &UploadState, part: &PartReceipt) -> io::Result<()> {
+/// Returns whether the stored part matches its receipt, from the cache or by reading the part.
+fn is_part_stored(
+    file: &File,
+    id: &UnfinishedId,
+    state: &UploadState,
+    part: &PartReceipt,
+) -> io::Result<bool> {
     let known = state.part(part.number).lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let is_valid = match known {
+    Ok(match known {
         Some(known) => known == *part,
         None => part_etag(file, id, part)?.is_some_and(|etag| etag == part.etag),
-    };
-    if is_valid {
-        return Ok(());
-    }
-    let reason = format!("part {} does not match its receipt", part.number);
-    Err(io::Error::new(io::ErrorKind::InvalidInput, reason))
+    })
 }
 
 /// Computes the etag of a stored part. Returns `None` if the file ends before the part does.
 fn part_etag(file: &File, id: &UnfinishedId, part: &PartReceipt) -> io::Result<Option<String>> {
     let mut hasher = Crc64Hasher::default();
     let mut buffer = vec![0; VERIFY_BUFFER_SIZE_BYTES];
-    let mut position = u64::from(part.number - 1) * id.part_size_bytes;
+    let mut position = id.layout.offset_of(part.number);
     let end = position + part.size_bytes;
     while position < end {
         let wanted = usize::try_from(end - position).unwrap_or(usize::MAX).min(buffer.len());

@@ -59,7 +59,7 @@ async fn files_are_owner_only_and_inside_the_root() {
     store.put(&whole, body("whole"), &PutOptions::default()).await.unwrap();
     let id = start(&store, &parts).await;
     let receipt = store.put_part(&parts, &id, 1, body("part")).await.unwrap();
-    store.complete_multipart(&parts, &id, &[receipt]).await.unwrap();
+    store.complete_multipart(&parts, &id, &[receipt], None).await.unwrap();
     start(&store, &left).await;
     for path in tree(&root) {
         let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
@@ -89,13 +89,28 @@ async fn open_upload_survives_a_restart() {
     let open_uploads = store.list_multiparts("live/", None, 10).await.unwrap().multiparts;
     assert_eq!(open_uploads.len(), 2);
     let two = store.put_part(&kept, &id, 2, body("9")).await.unwrap();
-    store.complete_multipart(&kept, &id, &[one, two]).await.unwrap();
+    store.complete_multipart(&kept, &id, &[one, two], None).await.unwrap();
     assert_eq!(read(&store, &kept).await, b"123456789");
 
-    let error = store.complete_multipart(&spoiled, &other, &[lost]).await.unwrap_err();
-    assert_eq!(error.kind, StorageErrorKind::InvalidInput, "the bytes do not match the receipt");
+    let error = store.complete_multipart(&spoiled, &other, &[lost], None).await.unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::PartsDiffer, "the bytes do not match the receipt");
     store.abort_multipart(&spoiled, &other).await.unwrap();
     assert_eq!(unfinished_files(root.path()), 0);
+}
+
+#[tokio::test]
+async fn larger_parts_are_read_again_after_a_restart() {
+    let root = tempfile::tempdir().unwrap();
+    let (store, whole, fragments) = (open(root.path()), key(), key());
+    let growing = PutOptions { equal_parts: Some(1), ..PutOptions::default() };
+    let id = store.start_multipart(&whole, 4, &growing).await.unwrap();
+    let copied = store.put(&fragments, body("45678901"), &PutOptions::default()).await.unwrap();
+    let third = store.put_part(&whole, &id, 3, body("tail")).await.unwrap();
+    let second = store.copy_part(&whole, &id, 2, &copied).await.unwrap();
+    let first = store.put_part(&whole, &id, 1, body("0123")).await.unwrap();
+    let store = open(root.path());
+    let info = store.complete_multipart(&whole, &id, &[first, second, third], None).await.unwrap();
+    assert_eq!((info.size_bytes, read(&store, &whole).await), (16, b"012345678901tail".to_vec()));
 }
 
 #[tokio::test]
@@ -111,7 +126,7 @@ async fn completion_recovers_from_a_crash_after_the_link() {
     let late = store.put_part(&key, &id, 1, body("later")).await.unwrap_err();
     assert_eq!(late.kind, StorageErrorKind::NotFound, "a complete object must not be written to");
     let store = open(root.path());
-    store.complete_multipart(&key, &id, &[receipt]).await.unwrap();
+    store.complete_multipart(&key, &id, &[receipt], None).await.unwrap();
     assert_eq!(read(&store, &key).await, b"whole");
     assert_eq!(unfinished_files(root.path()), 0);
 }

@@ -17,12 +17,13 @@ use futures::{StreamExt, stream};
 pub(super) use self::body::KeptContent;
 use self::body::{Body, copy_head};
 use super::{
-    ByteStream, Capabilities, InitOptions, InitOutcome, InitReport, ListPage, MultipartId, MultipartInfo,
-    MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions,
-    Space, StorageError, StorageErrorKind,
-    object::{check_part, check_part_size, check_parts, check_range},
+    BucketProtection, ByteStream, Capabilities, DeletionResults, InitOptions, InitOutcome, InitReport,
+    ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartLayout, PartReceipt,
+    Payload, PresignRequest, PresignedUrl, PutOptions, Space, StorageError, StorageErrorKind,
+    object::{check_delete_batch, check_part, check_part_size, check_parts, check_range},
 };
 use crate::domain::{
+    checksum::Crc64,
     clock::{Clock, IdSource, Timestamp},
     object_key::ObjectKey,
 };
@@ -64,6 +65,13 @@ impl MultipartKey {
     }
 }
 
+/// The place of a part.
+struct MultipartPlace<'a> {
+    key: &'a ObjectKey,
+    id: &'a MultipartId,
+    number: u32,
+}
+
 struct Part {
     receipt: PartReceipt,
     kept: Payload,
@@ -71,7 +79,7 @@ struct Part {
 
 struct Multipart {
     key: ObjectKey,
-    part_size_bytes: u64,
+    layout: PartLayout,
     start_time: Timestamp,
     parts: BTreeMap<u32, Part>,
 }
@@ -112,6 +120,27 @@ impl State {
         Ok(info)
     }
 
+    fn put_part(
+        &mut self,
+        keep: KeptContent,
+        MultipartPlace { key, id, number }: &MultipartPlace<'_>,
+        body: Payload,
+        size_bytes: u64,
+        operation: &'static str,
+    ) -> Result<PartReceipt, StorageError> {
+        self.parts_put += 1;
+        let etag = self.parts_put.to_string();
+        let kept = self.select_kept(keep, body, *number == 1);
+        let multipart = self
+            .multiparts
+            .get_mut(&MultipartKey::new(key, id))
+            .ok_or_else(|| not_found_error(key, operation))?;
+        check_part(*number, size_bytes, multipart.layout.size_of(*number), operation)?;
+        let receipt = PartReceipt { number: *number, size_bytes, etag };
+        multipart.parts.insert(*number, Part { receipt: receipt.clone(), kept });
+        Ok(receipt)
+    }
+
     fn find_object(&self, key: &ObjectKey, operation: &'static str) -> Result<&Object, StorageError> {
         self.objects.get(key.as_str()).ok_or_else(|| not_found_error(key, operation))
     }
@@ -145,12 +174,13 @@ impl ObjectStorage for Memory {
         &self,
         key: &ObjectKey,
         part_size_bytes: u64,
-        _: &PutOptions,
+        options: &PutOptions,
     ) -> Result<MultipartId, StorageError> {
         check_part_size(part_size_bytes, "start multipart upload")?;
         let id = MultipartId::new(self.ids.uuid().to_string());
         let start_time = self.clock.now();
-        let multipart = Multipart { key: key.clone(), part_size_bytes, start_time, parts: BTreeMap::new() };
+        let layout = options.layout(part_size_bytes);
+        let multipart = Multipart { key: key.clone(), layout, start_time, parts: BTreeMap::new() };
         self.state().multiparts.insert(MultipartKey::new(key, &id), multipart);
         Ok(id)
     }
@@ -162,19 +192,30 @@ impl ObjectStorage for Memory {
         number: u32,
         body: Payload,
     ) -> Result<PartReceipt, StorageError> {
-        let operation = "put part";
+        let size_bytes = body.len_bytes();
+        self.state().put_part(self.keep, &MultipartPlace { key, id, number }, body, size_bytes, "put part")
+    }
+
+    async fn copy_part(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        number: u32,
+        from: &ObjectInfo,
+    ) -> Result<PartReceipt, StorageError> {
+        let operation = "copy part";
         let mut state = self.state();
-        state.parts_put += 1;
-        let (etag, size_bytes) = (state.parts_put.to_string(), body.len_bytes());
-        let kept = state.select_kept(self.keep, body, number == 1);
-        let multipart = state
-            .multiparts
-            .get_mut(&MultipartKey::new(key, id))
-            .ok_or_else(|| not_found_error(key, operation))?;
-        check_part(number, size_bytes, multipart.part_size_bytes, operation)?;
-        let receipt = PartReceipt { number, size_bytes, etag };
-        multipart.parts.insert(number, Part { receipt: receipt.clone(), kept });
-        Ok(receipt)
+        let source = state.find_object(&from.key, operation).ok().map(|object| object.body.clone());
+        let source = source.filter(|source| source.len_bytes() == from.size_bytes).ok_or_else(|| {
+            StorageError::new(StorageErrorKind::Damaged, operation)
+                .with_key(&from.key)
+                .with_source("the source does not exist or has another size")
+        })?;
+        let body: Payload = match self.keep {
+            KeptContent::All => source.pieces(0..from.size_bytes).collect(),
+            KeptContent::Head => Payload::default(),
+        };
+        state.put_part(self.keep, &MultipartPlace { key, id, number }, body, from.size_bytes, operation)
     }
 
     async fn complete_multipart(
@@ -182,6 +223,7 @@ impl ObjectStorage for Memory {
         key: &ObjectKey,
         id: &MultipartId,
         parts: &[PartReceipt],
+        _: Option<Crc64>,
     ) -> Result<ObjectInfo, StorageError> {
         let operation = "complete multipart upload";
         let size_bytes = check_parts(parts, operation)?;
@@ -202,18 +244,19 @@ impl ObjectStorage for Memory {
                 Some(stored) if stored.receipt == *part => body.extend_from_slice(stored.kept.chunks()),
                 _ => {
                     let reason = format!("part {} does not match its receipt", part.number);
-                    return Err(StorageError::invalid_input(operation, reason).with_key(key));
+                    return Err(StorageError::parts_differ(operation, reason).with_key(key));
                 }
             }
         }
         if let [first, _, ..] = parts
-            && first.size_bytes != multipart.part_size_bytes
+            && first.size_bytes != multipart.layout.part_size_bytes()
         {
             let reason = format!(
                 "the first part has {} bytes; the part size is {}",
-                first.size_bytes, multipart.part_size_bytes
+                first.size_bytes,
+                multipart.layout.part_size_bytes()
             );
-            return Err(StorageError::invalid_input(operation, reason).with_key(key));
+            return Err(StorageError::parts_differ(operation, reason).with_key(key));
         }
         let info = state.insert(key, Body::new(body.into(), size_bytes), self.clock.now(), operation)?;
         state.multiparts.remove(&MultipartKey::new(key, id));
@@ -239,6 +282,16 @@ impl ObjectStorage for Memory {
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         self.state().objects.remove(key.as_str());
         Ok(())
+    }
+
+    async fn delete_batch(&self, keys: &[ObjectKey]) -> Result<DeletionResults, StorageError> {
+        check_delete_batch(keys)?;
+        let mut state = self.state();
+        let delete = |key: &ObjectKey| {
+            state.objects.remove(key.as_str());
+            Ok(())
+        };
+        Ok(keys.iter().map(delete).collect())
     }
 
     async fn list(
@@ -311,6 +364,10 @@ impl ObjectStorage for Memory {
 
     async fn check(&self) -> Result<(), StorageError> {
         Ok(())
+    }
+
+    async fn list_protections(&self) -> Result<Vec<BucketProtection>, StorageError> {
+        Ok(Vec::new())
     }
 }
 

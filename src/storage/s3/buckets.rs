@@ -12,7 +12,7 @@ use super::{
     super::{InitOptions, InitOutcome, InitReport, InitStep, Payload, StorageError},
     client::{Client, CollectedResponse, Request},
     errors::Failure,
-    lifecycle, xml,
+    lifecycle, versions, xml,
 };
 use crate::domain::{ids::TenantId, object_key::ObjectKey};
 
@@ -165,11 +165,17 @@ impl Client {
             };
             steps.push(InitStep { subject: format!("bucket {bucket}"), outcome });
         }
-        let Some(days) = options.abort_incomplete_after_days else { return Ok(InitReport { steps }) };
         for bucket in self.list_buckets().await.map_err(at)? {
-            let outcome = lifecycle::ensure_abort_rule(self, &bucket, days).await.map_err(at)?;
-            let subject = format!("lifecycle rule of bucket {bucket}: abort uploads older than {days} days");
-            steps.push(InitStep { subject, outcome });
+            if let Some(days) = options.abort_incomplete_after_days {
+                let outcome = lifecycle::ensure_abort_rule(self, &bucket, days).await.map_err(at)?;
+                let subject =
+                    format!("lifecycle rule of bucket {bucket}: abort uploads older than {days} days");
+                steps.push(InitStep { subject, outcome });
+            }
+            if let Some(protection) = versions::find_protection(self, bucket).await.map_err(at)? {
+                let subject = format!("deletions in bucket {}", protection.bucket);
+                steps.push(InitStep { subject, outcome: InitOutcome::Noted(protection.to_string()) });
+            }
         }
         Ok(InitReport { steps })
     }

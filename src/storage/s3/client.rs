@@ -98,6 +98,14 @@ pub(super) struct Client {
     signs_payload: bool,
     /// Whether a write has succeeded, so that the readiness check need not write.
     pub(super) has_written: AtomicBool,
+    /// Whether the store has rejected a batch deletion as unknown, so that objects are deleted one by one.
+    pub(super) lacks_batch_deletion: AtomicBool,
+    /// Whether the store verifies the checksum of a whole object, according to its last response.
+    pub(super) takes_whole_checksum: AtomicBool,
+    /// Whether it was logged that the store does not verify it.
+    pub(super) has_logged_checksum: AtomicBool,
+    /// Whether it was logged that versions of deleted objects stay.
+    pub(super) has_logged_versions: AtomicBool,
     /// Tenant buckets that are known to exist. A cache.
     pub(super) known_buckets: Mutex<HashSet<String>>,
 }
@@ -135,6 +143,10 @@ impl Client {
             endpoint,
             signs_payload,
             has_written: AtomicBool::new(false),
+            lacks_batch_deletion: AtomicBool::new(false),
+            takes_whole_checksum: AtomicBool::new(false),
+            has_logged_checksum: AtomicBool::new(false),
+            has_logged_versions: AtomicBool::new(false),
             known_buckets: Mutex::default(),
         })
     }

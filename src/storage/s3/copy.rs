@@ -4,7 +4,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 use http::Method;
 
 use super::{
-    super::{MultipartId, ObjectInfo, PartReceipt, PutOptions, StorageError, StorageErrorKind},
+    super::{
+        MultipartId, ObjectInfo, PART_SIZE_BYTES_MAX, PartReceipt, PutOptions, StorageError,
+        StorageErrorKind, object::check_part,
+    },
     client::{Client, Request},
     errors::Failure,
     headers, multipart,
@@ -82,7 +85,7 @@ async fn copy_in_parts(
         });
         let receipts: Vec<PartReceipt> =
             stream::iter(parts).buffered(COPY_PARTS_IN_FLIGHT_MAX).try_collect().await?;
-        multipart::complete(client, to, &id, &receipts).await
+        multipart::complete(client, to, &id, &receipts, None).await
     };
     match copied.await {
         Ok(info) => Ok(info),
@@ -95,6 +98,31 @@ async fn copy_in_parts(
     }
 }
 
+/// Copies a whole object into a part of an upload, whose size is at most [`PART_SIZE_BYTES_MAX`]. Stores that are
+/// asked for a range refuse small objects, so none is sent.
+pub(super) async fn copy_whole_part(
+    client: &Client,
+    key: &ObjectKey,
+    id: &MultipartId,
+    number: u32,
+    from: &ObjectInfo,
+) -> Result<PartReceipt, StorageError> {
+    let operation = "copy part";
+    check_part(number, from.size_bytes, PART_SIZE_BYTES_MAX, operation)
+        .map_err(|error| error.with_key(key))?;
+    match send_copy_part(client, &from.key, key, id, number, None).await {
+        Ok(etag) => Ok(PartReceipt { number, size_bytes: from.size_bytes, etag }),
+        Err(failure) if matches!(failure.code(), "NoSuchKey" | "InvalidRange") => {
+            Err(StorageError::new(StorageErrorKind::Damaged, operation)
+                .with_key(&from.key)
+                .with_source(Box::new(failure)))
+        }
+        Err(failure) => {
+            Err(multipart::map_missing_bucket(client, failure).into_multipart_error(operation, key))
+        }
+    }
+}
+
 async fn copy_part(
     client: &Client,
     from: &ObjectKey,
@@ -103,16 +131,30 @@ async fn copy_part(
     number: u32,
     range: std::ops::Range<u64>,
 ) -> Result<PartReceipt, StorageError> {
-    let request = Request::new(Method::PUT, client.bucket_of(to), to.as_str())
+    let size_bytes = range.end - range.start;
+    let etag = send_copy_part(client, from, to, id, number, Some(range)).await;
+    let etag = etag.map_err(|failure| failure.into_error(OPERATION, to))?;
+    Ok(PartReceipt { number, size_bytes, etag })
+}
+
+/// Copies an object, or a range of it, into a part. Returns the etag of the part.
+async fn send_copy_part(
+    client: &Client,
+    from: &ObjectKey,
+    to: &ObjectKey,
+    id: &MultipartId,
+    number: u32,
+    range: Option<std::ops::Range<u64>>,
+) -> Result<String, Failure> {
+    let mut request = Request::new(Method::PUT, client.bucket_of(to), to.as_str())
         .query("partNumber", number.to_string())
         .query("uploadId", id.as_str())
-        .header("x-amz-copy-source", &copy_source(client, from))
-        .header("x-amz-copy-source-range", &format!("bytes={}-{}", range.start, range.end - 1));
-    let copied = async {
-        let response = client.send(request).await?;
-        xml::parse::<xml::EtagResult>(&response.body, "malformed result of UploadPartCopy")
-    };
-    let copied: Result<xml::EtagResult, Failure> = copied.await;
-    let made = copied.map_err(|failure| failure.into_error(OPERATION, to))?;
-    Ok(PartReceipt { number, size_bytes: range.end - range.start, etag: made.etag })
+        .header("x-amz-copy-source", &copy_source(client, from));
+    if let Some(range) = range {
+        request =
+            request.header("x-amz-copy-source-range", &format!("bytes={}-{}", range.start, range.end - 1));
+    }
+    let response = client.send(request).await?;
+    let made: xml::EtagResult = xml::parse(&response.body, "malformed result of UploadPartCopy")?;
+    Ok(made.etag)
 }

@@ -108,6 +108,19 @@ impl Failure {
         }
     }
 
+    /// Converts a failed request to a multipart upload. Only the store's own code means that the upload does not
+    /// exist: the caller then begins again. Any other 404, such as that of a proxy, says nothing about the upload.
+    pub(super) fn into_multipart_error(self, operation: &'static str, key: &ObjectKey) -> StorageError {
+        match self.kind() {
+            StorageErrorKind::NotFound if self.code() != "NoSuchUpload" => {
+                StorageError::new(StorageErrorKind::Unavailable, operation)
+                    .with_source(Box::new(self))
+                    .with_key(key)
+            }
+            _ => self.into_error(operation, key),
+        }
+    }
+
     pub(super) fn into_error(self, operation: &'static str, key: &ObjectKey) -> StorageError {
         self.into_store_error(operation).with_key(key)
     }
@@ -118,13 +131,15 @@ impl Failure {
 }
 
 fn kind_from_code(code: &str, message: &str) -> Option<StorageErrorKind> {
-    use StorageErrorKind::{AlreadyExists, InvalidInput, NoSpace, NotFound, Transient, Unavailable};
+    use StorageErrorKind::{
+        AlreadyExists, InvalidInput, NoSpace, NotFound, PartsDiffer, Transient, Unavailable,
+    };
     Some(match code {
         "NoSuchKey" | "NoSuchUpload" => NotFound,
-        "InvalidPart" | "InvalidPartOrder" | "EntityTooSmall" | "EntityTooLarge" | "InvalidRange"
-        | "InvalidArgument" | "InvalidRequest" | "MalformedXML" | "KeyTooLongError" | "MetadataTooLarge" => {
-            InvalidInput
-        }
+        // Only these mean that the stored parts are not the ones of the request. The caller then gives them up, so
+        // no other rejection may be mapped to this kind.
+        "InvalidPart" | "InvalidPartOrder" | "EntityTooSmall" => PartsDiffer,
+        "EntityTooLarge" | "InvalidRange" | "InvalidURI" | "KeyTooLongError" | "MetadataTooLarge" => InvalidInput,
         "PreconditionFailed" => AlreadyExists,
         "QuotaExceeded" | "InsufficientStorage" | "InsufficientCapacity" | "StorageFull"
         | "XMinioStorageFull" => NoSpace,
@@ -158,7 +173,9 @@ fn kind_from_status(status: StatusCode) -> StorageErrorKind {
     match status.as_u16() {
         404 => StorageErrorKind::NotFound,
         409 | 412 => StorageErrorKind::AlreadyExists,
-        400 | 411 | 416 => StorageErrorKind::InvalidInput,
+        // The only status that says what is invalid: a range beyond the end. A 400 without a known code may have any
+        // cause, such as a proxy or a setting of the bucket.
+        416 => StorageErrorKind::InvalidInput,
         300..=399 | 401 | 403 => StorageErrorKind::Unavailable,
         507 => StorageErrorKind::NoSpace,
         // An error without a known code that followed a success status.

@@ -6,8 +6,12 @@
 //!   signature, or as a CRC-64 that the store verifies.
 //! - A download is one ranged GET. Its bytes are counted, so an interrupted connection is an error.
 //! - If a response leaves the outcome of a completion open, the adapter looks at the object: see `multipart`.
+//! - The checksum of a whole object is sent and compared where the store supports it: see `checksum`.
+//! - In a bucket that keeps versions, a deletion deletes all versions of the object: see `versions`.
 
+mod batch_deletion;
 mod buckets;
+mod checksum;
 mod client;
 mod copy;
 mod digest;
@@ -23,6 +27,7 @@ mod signature;
 mod source_bucket;
 #[cfg(test)]
 mod tests;
+mod versions;
 mod xml;
 
 use std::ops::Range;
@@ -36,11 +41,11 @@ pub use self::{
     source_bucket::SourceBucket,
 };
 use super::{
-    ByteStream, Capabilities, InitOptions, InitReport, ListPage, MultipartId, MultipartInfo, MultipartPage,
-    ObjectInfo, ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,
-    StorageError,
+    BucketProtection, ByteStream, Capabilities, DeletionResults, InitOptions, InitReport, ListPage,
+    MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload,
+    PresignRequest, PresignedUrl, PutOptions, Space, StorageError,
 };
-use crate::domain::object_key::ObjectKey;
+use crate::domain::{checksum::Crc64, object_key::ObjectKey};
 
 #[derive(Debug)]
 pub(super) struct S3 {
@@ -106,8 +111,19 @@ impl ObjectStorage for S3 {
         key: &ObjectKey,
         id: &MultipartId,
         parts: &[PartReceipt],
+        crc64nvme: Option<Crc64>,
     ) -> Result<ObjectInfo, StorageError> {
-        multipart::complete(&self.client, key, id, parts).await
+        multipart::complete(&self.client, key, id, parts, crc64nvme).await
+    }
+
+    async fn copy_part(
+        &self,
+        key: &ObjectKey,
+        id: &MultipartId,
+        number: u32,
+        from: &ObjectInfo,
+    ) -> Result<PartReceipt, StorageError> {
+        copy::copy_whole_part(&self.client, key, id, number, from).await
     }
 
     async fn abort_multipart(&self, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
@@ -133,6 +149,10 @@ impl ObjectStorage for S3 {
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         objects::delete(&self.client, key).await
+    }
+
+    async fn delete_batch(&self, keys: &[ObjectKey]) -> Result<DeletionResults, StorageError> {
+        batch_deletion::delete_batch(&self.client, keys).await
     }
 
     async fn list(
@@ -172,5 +192,9 @@ impl ObjectStorage for S3 {
 
     async fn check(&self) -> Result<(), StorageError> {
         self.client.check().await
+    }
+
+    async fn list_protections(&self) -> Result<Vec<BucketProtection>, StorageError> {
+        versions::list_protections(&self.client).await
     }
 }

@@ -13,13 +13,16 @@ use super::{
         StorageError, StorageErrorKind,
         object::{check_part, check_part_size, check_parts},
     },
+    checksum,
     client::{Client, Request},
     errors::Failure,
     headers,
     objects::{self, attach_body},
     xml,
 };
-use crate::domain::object_key::ObjectKey;
+use crate::domain::{checksum::Crc64, object_key::ObjectKey};
+
+const COMPLETE: &str = "complete multipart upload";
 
 /// The minimum size of every part except the last.
 const PART_SIZE_BYTES_MIN: u64 = 5 * 1024 * 1024;
@@ -44,18 +47,21 @@ pub(super) async fn start(
     let mut start = request(client, Method::POST, key)
         .query("uploads", "")
         .headers(headers::object_headers(&client.options, options));
-    if client.sends_checksum() && !options.has_presigned_parts {
-        start = start
-            .header("x-amz-checksum-algorithm", "CRC64NVME")
-            .header("x-amz-checksum-type", "FULL_OBJECT");
+    let requests_checksum = client.sends_checksum() && !options.has_presigned_parts;
+    if requests_checksum {
+        start = checksum::request_whole(start);
     }
     let started = async {
-        xml::parse::<xml::InitiatedUpload>(
-            &client.write(start).await?.body,
-            "malformed result of CreateMultipartUpload",
-        )
+        let response = client.write(start).await?;
+        let started: xml::InitiatedUpload =
+            xml::parse(&response.body, "malformed result of CreateMultipartUpload")?;
+        Ok((response.headers, started))
     };
-    let started = started.await.map_err(|failure| failure.into_error(operation, key))?;
+    let started: Result<_, Failure> = started.await;
+    let (headers, started) = started.map_err(|failure| failure.into_error(operation, key))?;
+    if requests_checksum {
+        checksum::record_support(client, &headers);
+    }
     Ok(MultipartId::new(started.upload_id))
 }
 
@@ -74,8 +80,8 @@ pub(super) async fn put_part(
         .query("partNumber", number.to_string())
         .query("uploadId", id.as_str());
     let response = client.send(attach_body(client, put, body)).await;
-    let response =
-        response.map_err(|failure| map_missing_bucket(client, failure).into_error(operation, key))?;
+    let response = response
+        .map_err(|failure| map_missing_bucket(client, failure).into_multipart_error(operation, key))?;
     client.record_write();
     match response.headers.get(ETAG).and_then(|etag| etag.to_str().ok()) {
         Some(etag) => Ok(PartReceipt { number, size_bytes, etag: etag.to_owned() }),
@@ -84,7 +90,7 @@ pub(super) async fn put_part(
 }
 
 /// Maps a missing tenant bucket to a missing upload.
-fn map_missing_bucket(client: &Client, failure: Failure) -> Failure {
+pub(super) fn map_missing_bucket(client: &Client, failure: Failure) -> Failure {
     match objects::is_missing_tenant_bucket(client, &failure) {
         true => Failure::upload_missing(),
         false => failure,
@@ -96,16 +102,27 @@ pub(super) async fn complete(
     key: &ObjectKey,
     id: &MultipartId,
     parts: &[PartReceipt],
+    crc64nvme: Option<Crc64>,
 ) -> Result<ObjectInfo, StorageError> {
-    let operation = "complete multipart upload";
-    let size_bytes = check_parts(parts, operation).map_err(|error| error.with_key(key))?;
-    let failure = match send_complete(client, key, id, parts).await {
-        Ok(()) => return verify_completed(client, key, size_bytes).await,
+    let size_bytes = check_parts(parts, COMPLETE).map_err(|error| error.with_key(key))?;
+    let whole = WholeObject { size_bytes, crc64nvme };
+    let sent = crc64nvme.filter(|_| checksum::is_supported(client));
+    let mut completed = send_complete(client, key, id, parts, sent).await;
+    if sent.is_some() && completed.as_ref().is_err_and(checksum::is_refused) {
+        // The upload may have been started without a checksum. The reported checksum is compared in any case.
+        tracing::debug!(%key, "the store refused the checksum of a whole object");
+        completed = send_complete(client, key, id, parts, None).await;
+    }
+    let failure = match completed {
+        Ok(()) => return whole.verify(client, key).await,
         Err(failure) => map_missing_bucket(client, failure),
     };
     let is_ours = match failure.kind() {
         // The object was not created: the parts are invalid, or the store rejected the request.
-        StorageErrorKind::InvalidInput | StorageErrorKind::Unavailable | StorageErrorKind::NoSpace => false,
+        StorageErrorKind::PartsDiffer
+        | StorageErrorKind::InvalidInput
+        | StorageErrorKind::Unavailable
+        | StorageErrorKind::NoSpace => false,
         // The key is in use, possibly by an earlier attempt of this upload. In that case the upload no longer
         // exists.
         StorageErrorKind::AlreadyExists => match list_parts(client, key, id).await {
@@ -117,15 +134,22 @@ pub(super) async fn complete(
         _ => true,
     };
     if is_ours {
-        match objects::head(client, key, operation).await {
-            Ok(info) if info.size_bytes == size_bytes => return Ok(info),
+        match checksum::head(client, key, COMPLETE).await {
+            Ok((info, reported)) if info.size_bytes == size_bytes => {
+                return whole.compare(info, reported, key);
+            }
             Ok(_) => {}
             Err(error) if error.kind == StorageErrorKind::NotFound => {}
             // The outcome is still unknown. The next attempt checks again.
             Err(error) => return Err(error),
         }
     }
-    Err(failure.into_error(operation, key))
+    if sent.is_some() && failure.code() == "BadDigest" {
+        return Err(StorageError::new(StorageErrorKind::Damaged, COMPLETE)
+            .with_key(key)
+            .with_source(Box::new(failure)));
+    }
+    Err(failure.into_multipart_error(COMPLETE, key))
 }
 
 async fn send_complete(
@@ -133,6 +157,7 @@ async fn send_complete(
     key: &ObjectKey,
     id: &MultipartId,
     parts: &[PartReceipt],
+    crc64nvme: Option<Crc64>,
 ) -> Result<(), Failure> {
     let mut body =
         String::from("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
@@ -153,23 +178,45 @@ async fn send_complete(
     if client.options.conditional_writes {
         complete = complete.header("if-none-match", "*");
     }
+    if let Some(crc64nvme) = crc64nvme {
+        complete = checksum::send_whole(complete, crc64nvme);
+    }
     let response = client.send(complete).await?;
     xml::parse::<xml::EtagResult>(&response.body, "malformed result of CompleteMultipartUpload").map(|_| ())
 }
 
-/// Checks the object after a successful completion.
-async fn verify_completed(
-    client: &Client,
-    key: &ObjectKey,
+/// The object that a completion creates.
+struct WholeObject {
     size_bytes: u64,
-) -> Result<ObjectInfo, StorageError> {
-    let operation = "complete multipart upload";
-    let info = objects::head(client, key, operation).await?;
-    if info.size_bytes == size_bytes {
-        return Ok(info);
+    crc64nvme: Option<Crc64>,
+}
+
+impl WholeObject {
+    /// Checks the object after a successful completion.
+    async fn verify(&self, client: &Client, key: &ObjectKey) -> Result<ObjectInfo, StorageError> {
+        let (info, reported) = checksum::head(client, key, COMPLETE).await?;
+        if info.size_bytes == self.size_bytes {
+            return self.compare(info, reported, key);
+        }
+        let reason = format!("the object has {} bytes; its parts have {}", info.size_bytes, self.size_bytes);
+        Err(StorageError::new(StorageErrorKind::Damaged, COMPLETE).with_key(key).with_source(reason))
     }
-    let reason = format!("the object has {} bytes; its parts have {size_bytes}", info.size_bytes);
-    Err(StorageError::new(StorageErrorKind::Damaged, operation).with_key(key).with_source(reason))
+
+    /// Compares the checksum that the store reports, if it reports one.
+    fn compare(
+        &self,
+        info: ObjectInfo,
+        reported: Option<Crc64>,
+        key: &ObjectKey,
+    ) -> Result<ObjectInfo, StorageError> {
+        match (self.crc64nvme, reported) {
+            (Some(expected), Some(reported)) if expected != reported => {
+                let reason = format!("the store reports the checksum {reported}; the parts have {expected}");
+                Err(StorageError::new(StorageErrorKind::Damaged, COMPLETE).with_key(key).with_source(reason))
+            }
+            _ => Ok(info),
+        }
+    }
 }
 
 pub(super) async fn abort(client: &Client, key: &ObjectKey, id: &MultipartId) -> Result<(), StorageError> {
@@ -190,7 +237,7 @@ pub(super) async fn list_parts(
     key: &ObjectKey,
     id: &MultipartId,
 ) -> Result<Vec<PartReceipt>, StorageError> {
-    let at = |failure: Failure| map_missing_bucket(client, failure).into_error("list parts", key);
+    let at = |failure: Failure| map_missing_bucket(client, failure).into_multipart_error("list parts", key);
     let mut receipts: Vec<PartReceipt> = Vec::new();
     let mut marker = 0;
     loop {

@@ -19,7 +19,7 @@ use super::{
     client::{Client, Request},
     digest,
     errors::Failure,
-    headers,
+    headers, versions,
 };
 use crate::domain::{clock::Timestamp, object_key::ObjectKey};
 
@@ -58,8 +58,18 @@ pub(super) async fn head(
     key: &ObjectKey,
     operation: &'static str,
 ) -> Result<ObjectInfo, StorageError> {
+    head_with(client, key, operation, |request| request).await.map(|(info, _)| info)
+}
+
+/// Sends a HEAD request that `change` adds to. Returns the headers of the response too.
+pub(super) async fn head_with(
+    client: &Client,
+    key: &ObjectKey,
+    operation: &'static str,
+    change: impl FnOnce(Request) -> Request + Send,
+) -> Result<(ObjectInfo, HeaderMap), StorageError> {
     let bucket = client.bucket_of(key);
-    let response = match client.send(Request::new(Method::HEAD, &bucket, key.as_str())).await {
+    let response = match client.send(change(Request::new(Method::HEAD, &bucket, key.as_str()))).await {
         Ok(response) => response,
         Err(failure) => {
             return Err(client.resolve_not_found(failure, &bucket).await.into_error(operation, key));
@@ -68,7 +78,9 @@ pub(super) async fn head(
     let size_bytes =
         response.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     match (size_bytes, parse_time(&response.headers, LAST_MODIFIED)) {
-        (Some(size_bytes), Some(modify_time)) => Ok(ObjectInfo { key: key.clone(), size_bytes, modify_time }),
+        (Some(size_bytes), Some(modify_time)) => {
+            Ok((ObjectInfo { key: key.clone(), size_bytes, modify_time }, response.headers))
+        }
         _ => Err(Failure::InvalidResponse("missing or malformed Content-Length or Last-Modified")
             .into_error(operation, key)),
     }
@@ -81,6 +93,9 @@ fn parse_time(headers: &HeaderMap, name: HeaderName) -> Option<Timestamp> {
 
 pub(super) async fn delete(client: &Client, key: &ObjectKey) -> Result<(), StorageError> {
     match client.send(Request::new(Method::DELETE, client.bucket_of(key), key.as_str())).await {
+        Ok(response) if versions::is_only_hidden(&response.headers) => {
+            versions::delete_all(client, key).await
+        }
         Ok(_) => Ok(()),
         Err(failure) if failure.code() == "NoSuchKey" || is_missing_tenant_bucket(client, &failure) => Ok(()),
         Err(failure) => Err(failure.into_error("delete object", key)),

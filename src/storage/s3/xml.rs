@@ -89,6 +89,36 @@ pub(super) struct EtagResult {
     pub(super) etag: String,
 }
 
+/// The result of a batch deletion.
+#[derive(Deserialize)]
+pub(super) struct DeleteResult {
+    /// One entry for each key.
+    #[serde(rename = "$value", default)]
+    pub(super) entries: Vec<DeletionEntry>,
+}
+
+/// The result of one key of a batch deletion.
+#[derive(Deserialize)]
+pub(super) enum DeletionEntry {
+    #[serde(rename_all = "PascalCase")]
+    Deleted {
+        key: String,
+        /// Whether the deletion only hid the object behind a marker.
+        #[serde(default)]
+        delete_marker: bool,
+    },
+    #[serde(rename_all = "PascalCase")]
+    Error {
+        key: String,
+        code: String,
+        #[serde(default)]
+        message: String,
+    },
+    /// White space between the elements.
+    #[serde(rename = "$text")]
+    Text(#[allow(dead_code, reason = "the parser needs a place for the text")] String),
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct BucketList {
@@ -107,6 +137,47 @@ pub(super) struct Buckets {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Bucket {
     pub(super) name: String,
+}
+
+/// The versions of the objects with a prefix. Versions and markers alternate, so all elements are one list.
+#[derive(Deserialize)]
+pub(super) struct Versions {
+    #[serde(rename = "$value", default)]
+    pub(super) elements: Vec<VersionsElement>,
+}
+
+/// An element of [`Versions`].
+#[derive(Deserialize)]
+pub(super) enum VersionsElement {
+    IsTruncated(bool),
+    NextKeyMarker(String),
+    NextVersionIdMarker(String),
+    Version(Version),
+    DeleteMarker(Version),
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Version {
+    pub(super) key: String,
+    pub(super) version_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Versioning {
+    /// Empty if the bucket never had versions.
+    #[serde(default)]
+    pub(super) status: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ObjectLock {
+    #[serde(default)]
+    pub(super) object_lock_enabled: String,
 }
 
 /// Escapes text for use between XML tags.

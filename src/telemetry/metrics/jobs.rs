@@ -16,7 +16,9 @@ pub enum AttemptOutcome {
     Done,
     /// The attempt failed, and the job will be retried.
     Failed,
-    /// The last attempt failed, and the job waits for an operator.
+    /// A dependency failed, and the job will be retried. The attempt does not count.
+    Waiting,
+    /// The last attempt failed, and the job is parked.
     Parked,
     /// The worker lost its lease, so the attempt changed nothing in the queue.
     Fenced,
@@ -33,6 +35,7 @@ impl AttemptOutcome {
         match self {
             Self::Done => "done",
             Self::Failed => "failed",
+            Self::Waiting => "waiting",
             Self::Parked => "parked",
             Self::Fenced => "fenced",
             Self::Released => "released",
@@ -105,8 +108,9 @@ mod tests {
     #[test]
     fn names_of_outcomes_are_pinned() {
         use AttemptOutcome as O;
-        let outcomes = [O::Done, O::Failed, O::Parked, O::Fenced, O::Released, O::Lost, O::Unknown];
-        let names = ["done", "failed", "parked", "fenced", "released", "lost", "unknown"];
+        let outcomes =
+            [O::Done, O::Failed, O::Waiting, O::Parked, O::Fenced, O::Released, O::Lost, O::Unknown];
+        let names = ["done", "failed", "waiting", "parked", "fenced", "released", "lost", "unknown"];
         assert_eq!(outcomes.map(AttemptOutcome::name), names);
     }
 }

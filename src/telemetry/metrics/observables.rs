@@ -41,11 +41,21 @@ pub struct PeersState {
     pub refused: u64,
 }
 
+/// The circuit breaker of a provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BreakerLevel {
+    /// The name of the provider, from the configuration.
+    pub provider: String,
+    /// 0: closed, 1: half open, 2: open.
+    pub level: u64,
+}
+
 type ReadFn<T> = Box<dyn Fn() -> T + Send + Sync>;
 
 #[derive(Default)]
 struct Readers {
     byte_budget: Option<ReadFn<u64>>,
+    breakers: Option<ReadFn<Vec<BreakerLevel>>>,
     pools: Vec<(&'static str, ReadFn<PoolState>)>,
     shares: Vec<(&'static str, ReadFn<SharesState>)>,
     peers: Vec<(&'static str, ReadFn<PeersState>)>,
@@ -100,9 +110,26 @@ impl Observables {
                 readers.read(|readers| readers.for_each_pool(observe));
             })
             .build();
+        observables.observe_breakers(meter);
         observables.observe_shares(meter);
         observables.observe_peers(meter);
         observables
+    }
+
+    fn observe_breakers(&self, meter: &Meter) {
+        let readers = self.clone();
+        meter
+            .u64_observable_gauge("strongroom.storage.breaker_state")
+            .with_description(
+                "Circuit breakers of background work, by provider: 0 closed, 1 half open, 2 open",
+            )
+            .with_callback(move |observer| {
+                let levels = readers.read(|readers| readers.breakers.as_ref().map(|read| read()));
+                for BreakerLevel { provider, level } in levels.unwrap_or_default() {
+                    observer.observe(level, &[KeyValue::new("provider", provider)]);
+                }
+            })
+            .build();
     }
 
     fn observe_shares(&self, meter: &Meter) {
@@ -184,6 +211,10 @@ impl Observables {
 
     pub(super) fn add_peers(&self, port: &'static str, read: ReadFn<PeersState>) {
         self.write(|readers| readers.peers.push((port, read)));
+    }
+
+    pub(super) fn set_breakers(&self, read: ReadFn<Vec<BreakerLevel>>) {
+        self.write(|readers| readers.breakers = Some(read));
     }
 
     pub(super) fn set_byte_budget(&self, read: ReadFn<u64>) {

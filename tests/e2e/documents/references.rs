@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, fs, path::Path};
 use super::{Document, assert_none, documents, repository};
 
 /// Prefixes of the names in backticks that are repository paths.
-const DIRECTORIES: [&str; 8] =
-    ["src/", "tests/", "docs/", "scripts/", "proto/", "migrations/", "benches/", ".ci/"];
+const DIRECTORIES: [&str; 9] =
+    ["src/", "tests/", "docs/", "scripts/", "proto/", "migrations/", "benches/", "deploy/", ".ci/"];
 
 /// Prefixes of environment variables, which look like error reasons.
 const VARIABLE_PREFIXES: [&str; 2] = ["STRONGROOM_", "AWS_"];

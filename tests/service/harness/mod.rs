@@ -42,7 +42,7 @@ use strongroom::{
     domain::clock::{IdSource, SystemIds},
     grpc::{GrpcServer, auth::Authenticator},
     storage::{
-        self, AdapterOptions, InitOptions, ObjectStorage, StorageOptions, Stores,
+        self, AdapterOptions, InitOptions, ObjectStorage, StorageOptions, StoreLimits, Stores,
         flaky::{Flaky, Plan},
     },
     telemetry::{Health, Metrics},
@@ -121,7 +121,7 @@ impl Service {
         configure(&mut config);
         let configured =
             self.stores.iter().filter(|store| config.storage.providers.contains_key(store.provider()));
-        let stores = Stores::new(configured.cloned(), &config.storage.provider).unwrap();
+        let stores = Stores::new(configured.cloned(), &config.storage.provider, UNLIMITED).unwrap();
         start_server(config, self.database.clone(), self.clock.clone(), Arc::clone(&self.keys), stores).await
     }
 
@@ -279,7 +279,7 @@ async fn start_service(server: Option<Url>, arrange: impl FnOnce(&mut Setup)) ->
     for store in &opened {
         store.initialize(&InitOptions { abort_incomplete_after_days: None }).await.unwrap();
     }
-    let stores = Stores::new(opened, &config.storage.provider).unwrap();
+    let stores = Stores::new(opened, &config.storage.provider, UNLIMITED).unwrap();
     start_server(config, database, clock, keys, stores).await
 }
 
@@ -302,7 +302,7 @@ async fn start_server(
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
     let parts = Parts {
         db: db.clone(),
-        stores: Stores::new(faulty, store.provider()).unwrap(),
+        stores: Stores::new(faulty, store.provider(), store_limits(&config)).unwrap(),
         import_buckets: open_import_buckets(&config.imports, &config.storage, &ids).unwrap(),
         clock: clock.clone(),
         ids,
@@ -357,6 +357,8 @@ fn test_config(keys: &tempfile::NamedTempFile) -> Config {
     // These limits must not be reached on a busy machine; a test of a limit sets its own value.
     (config.database.acquire_timeout_seconds, config.database.statement_timeout_seconds) = (60, 60);
     (config.deadlines.unary_seconds, config.deadlines.list_seconds) = (120, 120);
+    // Tests inject many failures of the store in a row; a test of the circuit breaker sets its own value.
+    config.worker.breaker_failures_max = 1_000;
     // Tests are refused often and fast.
     config.rate_limits.caller_refusals_per_second = 0;
     config.rate_limits.tenant_refusals_per_second = 0;
@@ -388,13 +390,21 @@ pub(crate) fn database_options(config: &Config, database: &TestDatabase) -> Data
     }
 }
 
+/// The limits of stores that tests use beside the service, whose own stores have the configured limits.
+pub(crate) const UNLIMITED: StoreLimits = StoreLimits { operations_max: 65_536, downloads_max: 65_536 };
+
+fn store_limits(config: &Config) -> StoreLimits {
+    StoreLimits {
+        operations_max: config.storage.concurrency_max,
+        downloads_max: config.storage.downloads_max,
+    }
+}
+
 /// Stores in memory, without retries.
 fn storage_options(config: &Config) -> StorageOptions {
     StorageOptions {
         provider: config.storage.provider.clone(),
         adapter: AdapterOptions::Memory,
-        concurrency_max: config.storage.concurrency_max,
-        downloads_max: config.storage.downloads_max,
         retry_attempts_max: 1,
         retry_backoff_base: Duration::from_millis(1),
         retry_backoff_max: Duration::from_millis(1),

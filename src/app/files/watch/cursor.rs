@@ -45,8 +45,8 @@ impl Cursor {
     ///
     /// # Errors
     /// Returns `CursorTooOld` if some were dropped, or if the database has another incarnation.
-    pub(super) fn check(&self, snapshot: &StreamSnapshot, retention: chrono::Duration) -> Result<(), Error> {
-        let is_complete = snapshot.retains_all_after(self.time, &self.incarnation, retention);
+    pub(super) fn check(&self, snapshot: &StreamSnapshot) -> Result<(), Error> {
+        let is_complete = snapshot.retains_all_after(self.time, &self.incarnation);
         if is_complete { Ok(()) } else { Err(Error::CursorTooOld) }
     }
 
@@ -94,20 +94,18 @@ mod tests {
 
     #[test]
     fn cursor_is_valid_while_later_events_are_stored() {
-        let retention = chrono::Duration::hours(100);
         assert!(
-            cursor(500).check(&snapshot(600, 0), retention).is_err(),
-            "an event after a cursor may be older than it"
+            cursor(560).check(&snapshot(600, 560)).is_err(),
+            "an event after a cursor may be up to an hour older than it"
         );
-        assert!(cursor(501).check(&snapshot(600, 0), retention).is_ok());
-        assert!(cursor(560).check(&snapshot(600, 560), retention).is_err(), "its partition was dropped");
-        assert!(cursor(561).check(&snapshot(600, 560), retention).is_ok());
+        assert!(cursor(561).check(&snapshot(600, 560)).is_ok());
+        assert!(cursor(1).check(&snapshot(600, 0)).is_ok(), "old, but nothing was dropped");
     }
 
     #[test]
     fn rejects_cursor_of_another_incarnation() {
         let other = StreamSnapshot { incarnation: "2".to_owned(), ..snapshot(600, 0) };
-        assert!(cursor(600).check(&other, chrono::Duration::hours(100)).is_err());
+        assert!(cursor(600).check(&other).is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Watches changes of files.
+//! Watches changes of files, and of webhooks if the watcher asks for them.
 //!
 //! A watcher has a position in the tenant's event stream, and reads on when the tenant's poller reports new
 //! events. It reads with the permissions of its caller: row-level security returns events of files that the
@@ -13,7 +13,10 @@ use std::collections::{HashMap, VecDeque};
 
 use tokio::time::{Instant, sleep_until};
 
-pub use crate::db::{event_stream::EventFilter, events::EventKind};
+pub use crate::db::{
+    event_stream::EventFilter,
+    events::{EventKind, EventSubject},
+};
 pub(in crate::app) use event_poller::EventPoller;
 
 use self::{
@@ -50,8 +53,7 @@ pub struct WatchRequest {
 pub struct FileEvent {
     pub position: EventPosition,
     pub kind: EventKind,
-    pub file_id: FileId,
-    pub version: i32,
+    pub subject: EventSubject,
     /// The id of the person or service that made the change.
     pub actor_id: String,
     pub time: Timestamp,
@@ -114,7 +116,7 @@ pub async fn watch_files(
     let newest = event_stream::get_newest(&mut tx).await;
     let (snapshot, _) = tx.finish(newest).await?;
     let cursor = match cursor {
-        Some(cursor) => cursor.check(&snapshot, event_retention(app)).map(|()| cursor)?,
+        Some(cursor) => cursor.check(&snapshot).map(|()| cursor)?,
         None => Cursor::at(&snapshot),
     };
     Ok(Watch {
@@ -128,11 +130,6 @@ pub async fn watch_files(
         valid_until,
         _permit: permit,
     })
-}
-
-/// Returns how long events are stored.
-pub(in crate::app) fn event_retention(app: &App) -> chrono::Duration {
-    chrono::Duration::days(i64::try_from(app.limits.retention.event_days).unwrap_or(i64::from(u32::MAX)))
 }
 
 impl Watch {
@@ -204,7 +201,7 @@ impl Watch {
         let batch = self.read_batch_in_tx(&mut tx).await;
         let (EventBatch { events, snapshot }, files) = tx.finish(batch).await?;
         // Events after the cursor may have been dropped while this watch processed its backlog.
-        self.cursor.check(&snapshot, event_retention(app))?;
+        self.cursor.check(&snapshot)?;
         let is_last = events.len() < EVENTS_PER_BATCH;
         for event in events {
             self.cursor.advance(event.position, event.create_time);
@@ -224,7 +221,7 @@ impl Watch {
     ) -> Result<(EventBatch, HashMap<FileId, File>), Error> {
         let limit = i64::try_from(EVENTS_PER_BATCH).unwrap_or(i64::MAX);
         let batch = event_stream::read(tx, self.cursor.position, &self.request.selection, limit).await?;
-        let mut ids: Vec<FileId> = batch.events.iter().map(|event| event.file).collect();
+        let mut ids: Vec<FileId> = batch.events.iter().filter_map(|event| event.subject.file()).collect();
         ids.sort_unstable();
         ids.dedup();
         let found = if ids.is_empty() { Vec::new() } else { files::get_all_basic(tx, &ids).await? };
@@ -235,7 +232,7 @@ impl Watch {
     /// Adds the file to an event. Returns `None` if the file does not match the filter of the request. An
     /// event without a visible file passes every filter, because the file's category and owner are not known.
     fn to_file_event(&self, event: StoredEvent, files: &HashMap<FileId, File>) -> Option<FileEvent> {
-        let file = files.get(&event.file).cloned();
+        let file = event.subject.file().and_then(|id| files.get(&id)).cloned();
         if let Some(file) = &file {
             let matches =
                 |filter: &Option<String>, value: &str| filter.as_deref().is_none_or(|filter| filter == value);
@@ -245,7 +242,7 @@ impl Watch {
                 return None;
             }
         }
-        let StoredEvent { position, kind, file: file_id, version, actor_id, create_time: time } = event;
-        Some(FileEvent { position, kind, file_id, version, actor_id, time, file })
+        let StoredEvent { position, kind, subject, actor_id, create_time: time } = event;
+        Some(FileEvent { position, kind, subject, actor_id, time, file })
     }
 }

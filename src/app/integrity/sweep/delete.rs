@@ -2,8 +2,9 @@
 
 use super::{Sweep, SweepReport};
 use crate::{
-    app::Error,
+    app::{Error, storage::delete_objects::delete_objects},
     db::sweep_candidates::{self, Ownership, SweepCandidate},
+    domain::object_key::ObjectKey,
     storage::{MultipartId, StorageError},
 };
 
@@ -26,11 +27,11 @@ impl Sweep<'_> {
             tx.commit().await?;
             let Some(last) = due.last() else { return Ok(()) };
             after = Some(last.clone());
-            for candidate in &due {
-                match self.delete_candidate(candidate, report).await? {
+            for deleted in self.delete_page(due, report).await? {
+                match deleted {
                     Ok(()) => failures = 0,
-                    Err(error) => {
-                        report.add_problem(format!("{}: {error}", candidate.key));
+                    Err(problem) => {
+                        report.add_problem(problem);
                         failures += 1;
                     }
                 }
@@ -52,6 +53,60 @@ impl Sweep<'_> {
         let mut tx = self.tx().await?;
         report.cleared += sweep_candidates::delete_owned(&mut tx, self.provider()).await? as u64;
         Ok(tx.commit().await?)
+    }
+
+    /// Deletes a page of candidates: the objects in one batch, then the unfinished uploads one by one. Returns the
+    /// problem of each candidate whose deletion failed.
+    async fn delete_page(
+        &self,
+        due: Vec<SweepCandidate>,
+        report: &mut SweepReport,
+    ) -> Result<Vec<Result<(), String>>, Error> {
+        let (objects, uploads): (Vec<_>, Vec<_>) =
+            due.into_iter().partition(|candidate| candidate.multipart_id.is_none());
+        let mut results = self.delete_object_batch(&objects, report).await?;
+        for upload in &uploads {
+            let deleted = self.delete_candidate(upload, report).await?;
+            results.push(deleted.map_err(|error| format!("{}: {error}", upload.key)));
+        }
+        Ok(results)
+    }
+
+    /// Deletes the objects that still have no row, in one batch. Rows are looked up right before it.
+    async fn delete_object_batch(
+        &self,
+        candidates: &[SweepCandidate],
+        report: &mut SweepReport,
+    ) -> Result<Vec<Result<(), String>>, Error> {
+        let mut tx = self.tx().await?;
+        let ownerships = sweep_candidates::check_ownership(&mut tx, self.provider(), candidates).await?;
+        tx.commit().await?;
+        let mut unowned = Vec::new();
+        for (candidate, ownership) in candidates.iter().zip(ownerships) {
+            match ownership {
+                Ownership::StillUnowned => unowned.push(candidate),
+                Ownership::Owned => {
+                    report.cleared += 1;
+                    self.drop_candidate(candidate).await?;
+                }
+                // The tenant was deleted, or another sweeper processed the candidate.
+                _ => {}
+            }
+        }
+        if self.options.is_dry_run {
+            unowned.iter().for_each(|candidate| report.deleted.add(candidate.size_bytes));
+            return Ok(Vec::new());
+        }
+        let keys: Vec<ObjectKey> = unowned.iter().map(|candidate| candidate.key.clone()).collect();
+        let mut results = Vec::with_capacity(keys.len());
+        for (candidate, deleted) in unowned.iter().zip(delete_objects(self.store.as_ref(), &keys).await) {
+            if deleted.is_ok() {
+                self.drop_candidate(candidate).await?;
+                report.deleted.add(candidate.size_bytes);
+            }
+            results.push(deleted.map_err(|error| format!("{}: {error}", candidate.key)));
+        }
+        Ok(results)
     }
 
     async fn delete_candidate(
@@ -83,10 +138,10 @@ impl Sweep<'_> {
         Ok(Ok(()))
     }
 
-    /// Deletes the bytes of a candidate. The caller deletes its row afterwards, so that the row still
+    /// Deletes the bytes of an unfinished upload. The caller deletes its row afterwards, so that the row still
     /// identifies the object if the server crashes in between.
     ///
-    /// For an unfinished upload, also deletes the object with the same key unless a row owns it. A store that
+    /// Also deletes the object with the same key unless a row owns it. A store that
     /// was killed while it started the upload may list the upload forever, although aborting it reports that
     /// it does not exist (Garage 2.5 writes the two in two steps). Deleting the key removes it from the
     /// listing.

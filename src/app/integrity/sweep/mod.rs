@@ -85,37 +85,51 @@ pub async fn sweep_stores(app: &App, options: SweepOptions) -> Result<Vec<SweepR
     Ok(reports)
 }
 
-/// Sweeps each store whose interval has passed, as background work. Counts the deleted objects as done and the
-/// problems as failed. Never has more: the sweep has a schedule of its own.
+/// Sweeps each store whose interval has passed, as [`sweep_due_store`] does.
 ///
 /// # Errors
 /// Returns `DatabaseUnavailable` if the database is unreachable.
 pub async fn sweep_due_stores(app: &App) -> Result<RoundReport, Error> {
-    let config = &app.limits.sweeping;
     let mut total = RoundReport::default();
-    if !config.enabled {
+    for store in app.background_stores.iter() {
+        total += sweep_due_store(app, store.provider()).await?;
+    }
+    Ok(total)
+}
+
+/// Sweeps a store if its interval has passed, as background work. Counts the deleted objects as done and the
+/// problems as failed. Never has more: the sweep has a schedule of its own. Does nothing while the circuit
+/// breaker of the store is open.
+///
+/// # Errors
+/// Returns `DatabaseUnavailable` if the database is unreachable, and `ProviderUnknown` if the provider is not
+/// configured.
+pub async fn sweep_due_store(app: &App, provider: &str) -> Result<RoundReport, Error> {
+    let config = &app.limits.sweeping;
+    let store = app.background_stores.get(provider)?;
+    let mut total = RoundReport::default();
+    if !config.enabled || app.background_stores.rejects_calls(provider) {
         return Ok(total);
     }
-    for store in app.stores.iter() {
-        let mut lock = app.db.system_tx().await?;
-        if !sweeps::lock(&mut lock, store.provider()).await? {
-            continue;
-        }
-        let intervals = (config.interval_seconds, config.full_walk_interval_seconds);
-        let due = sweeps::get_due(&mut lock, store.provider(), intervals.0, intervals.1).await?;
-        if due.is_due {
-            let options =
-                SweepOptions { is_full_walk: due.is_full_walk_due, ..SweepOptions::from_config(app) };
-            let mut report = SweepReport::new(store.provider(), options);
-            Sweep { app, store, lock: &mut lock, objects_by_day: ObjectsByDay::default(), options }
-                .run(&mut report)
-                .await?;
-            report.log();
-            let done = usize::try_from(report.deleted.count).unwrap_or(usize::MAX);
-            total += RoundReport { done, failed: report.problems.len(), has_more: false };
-        }
-        release_lock(lock, store).await;
+    // A sweep occupies a connection. While others run, this store stays due.
+    let Ok(_permit) = app.sweep_permits.try_acquire() else { return Ok(total) };
+    let mut lock = app.db.system_tx().await?;
+    if !sweeps::lock(&mut lock, provider).await? {
+        return Ok(total);
     }
+    let intervals = (config.interval_seconds, config.full_walk_interval_seconds);
+    let due = sweeps::get_due(&mut lock, provider, intervals.0, intervals.1).await?;
+    if due.is_due {
+        let options = SweepOptions { is_full_walk: due.is_full_walk_due, ..SweepOptions::from_config(app) };
+        let mut report = SweepReport::new(provider, options);
+        Sweep { app, store, lock: &mut lock, objects_by_day: ObjectsByDay::default(), options }
+            .run(&mut report)
+            .await?;
+        report.log();
+        let done = usize::try_from(report.deleted.count).unwrap_or(usize::MAX);
+        total = RoundReport { done, failed: report.problems.len(), has_more: false };
+    }
+    release_lock(lock, store).await;
     Ok(total)
 }
 

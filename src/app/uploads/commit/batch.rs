@@ -22,7 +22,8 @@ use crate::{
     app::{Denial, Error, Limits, Resource, group::BatchHandler, uploads::UploadError},
     db::{
         Database, DbError, DbErrorKind, TenantTx, TransactionId, Viewer, WrittenRow,
-        commit::{self, FinishedDestination, FinishedUpload, UploadCommitOutcome},
+        commit::{self, UploadCommitOutcome},
+        finished_upload::{FinishedDestination, FinishedUpload},
         idempotency_keys::StoredResponse,
         jobs, quotas,
     },

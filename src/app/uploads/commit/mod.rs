@@ -8,6 +8,8 @@
 pub(in crate::app) mod batch;
 mod response;
 
+use std::sync::Arc;
+
 use self::response::content_warnings;
 pub use self::response::{CommittedUpload, Warning, WarningCode};
 pub(super) use self::response::{check_replay, commit_request_id, replay_committed_upload, replay_upload};
@@ -24,13 +26,14 @@ use crate::{
         DbError, TenantTx, Viewer,
         audit_entries::{AuditAction, AuditEntry},
         blobs::Blob,
-        commit::FinishedDestination,
+        finished_upload::FinishedDestination,
         idempotency_keys::RequestKey,
         upload_parts,
         uploads::{self, UploadLease},
     },
     domain::{
         caller::Caller,
+        checksum::Crc64,
         clock::Timestamp,
         digest::{Digest, ObjectHashes},
         file::{ContentState, ScanStatus, VersionContent},
@@ -39,7 +42,7 @@ use crate::{
         upload_destination::Destination,
         upload_spec::ResolvedSpec,
     },
-    storage::{PartReceipt, Payload, StorageErrorKind},
+    storage::{ObjectStorageExt, PartReceipt, Payload, StorageErrorKind},
 };
 
 /// An upload that waits for its commit.
@@ -89,13 +92,12 @@ pub(in crate::app) struct CommitReceipt {
 /// Stores the received bytes and makes them visible as a file, together with other uploads of its tenant:
 /// `app/group.rs` collects the batch, and `batch` commits it.
 pub(super) async fn store_and_commit(
-    app: &App,
+    app: &Arc<App>,
     caller: &Caller,
     spec: ResolvedSpec,
     received: ReceivedStream,
 ) -> Result<CommittedUpload, Error> {
-    let StoredContent { content, hashes, target, open, store_time } =
-        store_content(app, caller, received).await?;
+    let StoredContent { content, hashes, target, open, store_time } = store_content(app, received).await?;
     let lease = open.as_ref().map(|open| open.lease());
     let blob = target.to_blob(content.size_bytes, Some(hashes));
     let finished = new_pending_commit(app, caller, spec, &content, blob, lease, store_time);
@@ -221,7 +223,7 @@ struct StoredContent {
 }
 
 /// Stores the received bytes. If this fails, no object of a small file is left behind.
-async fn store_content(app: &App, caller: &Caller, received: ReceivedStream) -> Result<StoredContent, Error> {
+async fn store_content(app: &Arc<App>, received: ReceivedStream) -> Result<StoredContent, Error> {
     let ReceivedStream { content, sha256, bytes } = received;
     let store_time = app.clock.now();
     let (target, open, crc64nvme) = match bytes {
@@ -238,7 +240,7 @@ async fn store_content(app: &App, caller: &Caller, received: ReceivedStream) -> 
             (*target, None, crc64nvme)
         }
         ReceivedBytes::Parts { open, receipts, crc64nvme } => {
-            complete_multipart(app, caller, &open, &receipts).await?;
+            complete_multipart(app, &open, &receipts, crc64nvme).await?;
             (open.target().clone(), Some(open), crc64nvme)
         }
         ReceivedBytes::Compared => return Err(Error::internal("compared upload has no bytes to store")),
@@ -251,26 +253,41 @@ async fn store_content(app: &App, caller: &Caller, received: ReceivedStream) -> 
 /// unknown.
 ///
 /// A part that differs from the recorded one was rewritten by a fenced writer. Its original bytes are lost, so
-/// this deletes the rows of all parts, and the client must send them again.
+/// this deletes the rows of all parts, and the client must send them again. It must do so as well if the store lost the
+/// parts, or if it reports another checksum of the whole. Any other rejection changes nothing.
 async fn complete_multipart(
-    app: &App,
-    caller: &Caller,
+    app: &Arc<App>,
     open: &OpenUpload,
     receipts: &[PartReceipt],
+    crc64nvme: Crc64,
 ) -> Result<(), Error> {
-    let Target { store, key, options, .. } = open.target();
+    let multipart = open.multipart();
+    let Target { store, key, options, .. } = &multipart.target;
     if receipts.is_empty() {
         // Stores cannot complete a multipart upload without parts. No other writer uses this key.
-        return match store.put(key, Payload::default(), options).await {
-            Err(error) if error.kind != StorageErrorKind::AlreadyExists => Err(error.into()),
-            _ => Ok(store.abort_multipart(key, open.multipart()).await?),
-        };
+        if let Err(error) = store.put(key, Payload::default(), options).await {
+            let found = match error.kind {
+                StorageErrorKind::AlreadyExists => store.find_object(key).await?,
+                _ => None,
+            };
+            if found.is_none_or(|found| found.size_bytes != 0) {
+                return Err(map_multipart_error(error));
+            }
+        }
+        return Ok(store.abort_multipart(key, &multipart.id).await?);
     }
-    match store.complete_multipart(key, open.multipart(), receipts).await {
+    match store.complete_multipart(key, &multipart.id, receipts, Some(crc64nvme)).await {
         Ok(_) => Ok(()),
-        Err(error) if open.is_resumable() && error.kind == StorageErrorKind::InvalidInput => {
+        Err(error) if error.kind == StorageErrorKind::Damaged => {
+            tracing::error!(upload = %open.lease().id, %error, "the store assembled other bytes than it received");
+            match open.is_resumable() {
+                true => Err(multipart.begin_again(app).await?),
+                false => Err(UploadError::PartsLost.into()),
+            }
+        }
+        Err(error) if open.is_resumable() && error.kind == StorageErrorKind::PartsDiffer => {
             tracing::warn!(upload = %open.lease().id, %error, "found parts in the store that differ from the recorded ones");
-            let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
+            let mut tx = app.db.tenant_tx(multipart.tenant, &Viewer::system()).await?;
             let deleted = delete_parts(&mut tx, open.lease()).await;
             match tx.finish(deleted).await? {
                 // Another writer has taken over the upload, and the parts belong to it.
@@ -278,7 +295,7 @@ async fn complete_multipart(
                 _ => Err(UploadError::Paused { persisted_size_bytes: 0 }.into()),
             }
         }
-        Err(error) => Err(map_multipart_error(error)),
+        Err(error) => Err(multipart.convert_error(app, error).await),
     }
 }
 

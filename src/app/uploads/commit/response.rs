@@ -14,8 +14,9 @@ use crate::{
     },
     db::{
         Viewer,
-        commit::{FinishedDestination, StoredUploadResponse},
+        commit::StoredUploadResponse,
         committed_file::{CommitTimes, CommittedContent, FileRecord},
+        finished_upload::FinishedDestination,
         idempotency_keys::{Method, StoredResponse},
     },
     domain::{

@@ -7,7 +7,13 @@
 
 use std::sync::Arc;
 
-use super::new_direct_target;
+use super::{
+    completion::{
+        check_completion, check_part_numbers, check_parts, check_same_completion, check_same_parts,
+        completion_record,
+    },
+    new_direct_target, part_count,
+};
 use crate::{
     admission::CallerKey,
     app::{
@@ -24,9 +30,9 @@ use crate::{
             open::{
                 abandon::{AbandonedUpload, abandon_if_refused, abandon_upload},
                 lease_seconds,
+                multipart::OpenMultipart,
             },
             receive::{
-                compare::CommittedContent,
                 content::ContentSummary,
                 message::{CompletedPart, Completion},
             },
@@ -35,21 +41,21 @@ use crate::{
     db::{
         TenantTx, Viewer, blobs, quotas,
         resumable_uploads::{self, StoredUpload, UploadedBytes},
+        upload_completions::{self, UploadCompletion},
         uploads,
     },
     domain::{
         caller::Caller,
-        digest::Digest,
         file::ContentState,
         ids::{JobId, UploadId},
         media_type::{MediaKind, resolve_type},
         policy::FileSizeLimits,
         upload::UploadState,
-        upload_spec::{CheckedSpec, ResolvedSpec},
+        upload_spec::ResolvedSpec,
         violations::Violations,
     },
     media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
-    storage::{MultipartId, ObjectStorageExt, PartReceipt, StorageErrorKind},
+    storage::{MultipartId, ObjectStorageExt, PartLayout, PartReceipt, StorageErrorKind},
 };
 
 /// Completes an open direct upload of this caller, or returns the same response again if it was committed
@@ -68,9 +74,9 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
     let owned = abandon_if_refused(app, caller, id, tx.finish(owned).await).await;
     let (stored, limits) = match owned? {
         TakenUpload::Open(stored, limits) => (*stored, limits),
-        TakenUpload::Committed(sha256) => {
+        TakenUpload::Committed { stored, first } => {
             let committed = replay_committed_upload(app, caller, id).await?;
-            check_same_completion(&completion, committed.file.size_bytes, sha256)?;
+            check_same_completion(&completion, &stored, &first)?;
             return Ok(committed);
         }
     };
@@ -78,8 +84,9 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
         stored.spec.checked.size_bytes.ok_or_else(|| Error::internal("direct upload without a size"))?;
     let sha256 = check_completion(&completion, &stored.spec.checked, size_bytes)?;
     let target = Target::from_stored(app, caller, &stored)?;
+    let record = completion_record(&completion.parts, sha256);
     let checked = async {
-        assemble_object(app, caller, &stored, &target, size_bytes, &completion.parts).await?;
+        assemble_object(app, caller, &stored, &target, size_bytes, &completion.parts, record).await?;
         check_content(&stored.spec, &target, size_bytes, &limits).await
     };
     let (committed, is_abandoned, file) = match checked.await {
@@ -102,7 +109,8 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
         }
         // The client may send missing parts or replace parts.
         Err(error) => {
-            let is_abandoned = has_excess_parts(&error, &stored.bytes);
+            let is_abandoned = has_excess_parts(&error, &stored.bytes)
+                || matches!(error, Error::Upload(UploadError::PartsLost));
             (Err(error), is_abandoned, None)
         }
     };
@@ -168,24 +176,12 @@ async fn clean_up_after_commit(
 enum TakenUpload {
     /// It is open, and this process holds it.
     Open(Box<StoredUpload>, FileSizeLimits),
-    /// It was committed. The digest is the verified or else the declared one, if there is one.
-    Committed(Option<Digest>),
-}
-
-/// Checks that a committed upload is completed again with the same size and digest.
-fn check_same_completion(
-    completion: &Completion,
-    size_bytes: u64,
-    sha256: Option<Digest>,
-) -> Result<(), Error> {
-    let mut violations = Violations::new();
-    let sent_bytes = completion.size_bytes.and_then(|sent| {
-        violations.ok_or_add("size_bytes", u64::try_from(sent).map_err(|_| "must not be negative"))
-    });
-    let sent = completion.sha256.as_deref();
-    let sent = sent.and_then(|raw| violations.ok_or_add("sha256", Digest::from_slice(raw)));
-    violations.into_result()?;
-    Ok(CommittedContent { size_bytes, sha256 }.check(sent_bytes.unwrap_or(size_bytes), sent)?)
+    /// It was committed.
+    Committed {
+        stored: Box<StoredUpload>,
+        /// What the client named then. The digest is the verified one, if there is one.
+        first: UploadCompletion,
+    },
 }
 
 /// Takes over the upload, unless it was committed. A single-part upload gets a new key, because a
@@ -202,7 +198,11 @@ async fn take_over_in_tx(
     let mut stored = stored.ok_or(Error::NotFound(Resource::Upload))?;
     if stored.upload.state == UploadState::Committed {
         let verified = blobs::get_sha256(tx, stored.blob_id).await?;
-        return Ok(TakenUpload::Committed(verified.or(stored.spec.checked.sha256)));
+        // The previous version recorded no completions.
+        let named = upload_completions::get(tx, id).await?.unwrap_or_default();
+        let sha256 = verified.or(named.sha256).or(stored.spec.checked.sha256);
+        let first = UploadCompletion { sha256, ..named };
+        return Ok(TakenUpload::Committed { stored: Box::new(stored), first });
     }
     check_target_again(tx, caller, &stored.spec.checked).await?;
     check_retention_again(caller, &stored.spec.checked, app.clock.now())?;
@@ -215,33 +215,6 @@ async fn take_over_in_tx(
     }
     let limits = quotas::get(tx).await?.file_size_max_bytes;
     Ok(TakenUpload::Open(Box::new(stored), limits))
-}
-
-/// Checks the completion against the spec. Returns the digest, if the client declared one in either.
-fn check_completion(
-    completion: &Completion,
-    spec: &CheckedSpec,
-    size_bytes: u64,
-) -> Result<Option<Digest>, Error> {
-    let mut violations = Violations::new();
-    if let Some(sent) = completion.size_bytes.filter(|sent| u64::try_from(*sent) != Ok(size_bytes)) {
-        violations.add(
-            "size_bytes",
-            format!("is {sent}, but {size_bytes} was declared; send the declared size or omit it"),
-        );
-    }
-    let sha256 = completion.sha256.as_deref();
-    let sha256 = sha256.and_then(|raw| violations.ok_or_add("sha256", Digest::from_slice(raw)));
-    if let (Some(sha256), Some(declared)) = (sha256, spec.sha256)
-        && sha256 != declared
-    {
-        violations.add(
-            "sha256",
-            format!("is {sha256}, but {declared} was declared; send the declared digest or omit it"),
-        );
-    }
-    violations.into_result()?;
-    Ok(sha256.or(spec.sha256))
 }
 
 /// Renews the lease if more complete parts are in the store than at an earlier completion. An attempt that finds
@@ -264,17 +237,46 @@ async fn renew_lease_for_parts(
     Ok(tx.finish(renewed).await?)
 }
 
-/// Assembles the object that no URL can write to.
-async fn assemble_object(
+/// Records what the client named, before the object is assembled.
+async fn record_completion(
     app: &App,
+    caller: &Caller,
+    stored: &StoredUpload,
+    record: &UploadCompletion,
+) -> Result<(), Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
+    let recorded = upload_completions::record(&mut tx, stored.lease, record).await;
+    if tx.finish(recorded).await? { Ok(()) } else { Err(UploadError::Fenced.into()) }
+}
+
+/// Compares the parts with those from which an earlier attempt assembled the object, and records the completion.
+async fn record_completion_again(
+    app: &App,
+    caller: &Caller,
+    stored: &StoredUpload,
+    parts: &[CompletedPart],
+    record: UploadCompletion,
+) -> Result<(), Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
+    let first = upload_completions::get(&mut tx, stored.lease.id).await;
+    let first = tx.finish(first).await?.unwrap_or_default();
+    check_same_parts(parts, &first)?;
+    let etags = if first.etags.is_empty() { record.etags } else { first.etags };
+    record_completion(app, caller, stored, &UploadCompletion { etags, ..record }).await
+}
+
+/// Assembles the object that no URL can write to, and records the completion.
+async fn assemble_object(
+    app: &Arc<App>,
     caller: &Caller,
     stored: &StoredUpload,
     target: &Target,
     size_bytes: u64,
     parts: &[CompletedPart],
+    record: UploadCompletion,
 ) -> Result<(), Error> {
     let Target { store, key, options, .. } = target;
-    check_part_numbers(parts, size_bytes.div_ceil(stored.upload.part_size_bytes).max(1))?;
+    check_part_numbers(parts, part_count(&stored.upload, size_bytes))?;
     let assembled_bytes = match &stored.bytes {
         UploadedBytes::Staged(staging_key) => {
             let Some(staged) = store.find_object(staging_key).await? else {
@@ -282,25 +284,43 @@ async fn assemble_object(
                 return Err(Violations::one("upload_id", problem).into());
             };
             check_object_size(size_bytes, staged.size_bytes)?;
+            record_completion(app, caller, stored, &record).await?;
             store.copy(staging_key, key, options).await?.size_bytes
         }
         UploadedBytes::Multipart(id) => {
-            let multipart = MultipartId::new(id.as_str());
-            match store.list_parts(key, &multipart).await {
+            let multipart = OpenMultipart {
+                tenant: caller.tenant_id(),
+                lease: stored.lease,
+                target: target.clone(),
+                id: MultipartId::new(id.as_str()),
+                layout: PartLayout::equal(stored.upload.part_size_bytes),
+                // The client has URLs of this multipart upload only.
+                is_resumable: false,
+            };
+            match store.list_parts(key, &multipart.id).await {
                 Ok(receipts) => {
                     renew_lease_for_parts(app, caller, stored, size_bytes, &receipts).await?;
                     check_parts(stored, size_bytes, &receipts, parts)?;
-                    let completed = store.complete_multipart(key, &multipart, &receipts).await;
-                    completed.map_err(|error| match error.kind {
-                        StorageErrorKind::InvalidInput => parts_changed_error(),
-                        _ => map_multipart_error(error),
-                    })?;
+                    record_completion(app, caller, stored, &record).await?;
+                    match store.complete_multipart(key, &multipart.id, &receipts, None).await {
+                        Ok(_) => {}
+                        Err(error) if error.kind == StorageErrorKind::PartsDiffer => {
+                            return Err(parts_changed_error());
+                        }
+                        Err(error) => return Err(multipart.convert_error(app, error).await),
+                    }
                 }
-                // An earlier attempt completed the multipart upload, but its commit failed.
-                Err(error) if error.kind == StorageErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
+                // Either an earlier attempt completed the multipart upload, but its commit failed, or the store
+                // aborted it. The object shows which.
+                Err(error) if error.kind == StorageErrorKind::NotFound => {
+                    record_completion_again(app, caller, stored, parts, record).await?;
+                }
+                Err(error) => return Err(map_multipart_error(error)),
             }
-            store.head(key).await.map_err(map_multipart_error)?.size_bytes
+            match store.head(key).await {
+                Ok(info) => info.size_bytes,
+                Err(error) => return Err(multipart.convert_error(app, error).await),
+            }
         }
     };
     check_object_size(size_bytes, assembled_bytes)
@@ -314,59 +334,6 @@ fn parts_changed_error() -> Error {
 
 fn check_object_size(declared: u64, received: u64) -> Result<(), Error> {
     if declared == received { Ok(()) } else { Err(UploadError::SizeMismatch { declared, received }.into()) }
-}
-
-/// Checks that all parts are in the store, with the right sizes and with the etags that the client sent.
-fn check_parts(
-    stored: &StoredUpload,
-    size_bytes: u64,
-    receipts: &[PartReceipt],
-    parts: &[CompletedPart],
-) -> Result<(), Error> {
-    let part_size_bytes = stored.upload.part_size_bytes;
-    let mut violations = Violations::new();
-    for (number, index) in (1..).zip(0..size_bytes.div_ceil(part_size_bytes)) {
-        let field = format!("parts[{index}]");
-        let Some(receipt) = receipts.iter().find(|receipt| receipt.number == number) else {
-            violations.add(field, format!("part {number} is not in the store; PUT it, then complete again"));
-            continue;
-        };
-        let declared = part_size_bytes.min(size_bytes - index * part_size_bytes);
-        if receipt.size_bytes != declared {
-            return Err(
-                UploadError::PartSizeMismatch { number, declared, received: receipt.size_bytes }.into()
-            );
-        }
-        let named = parts.iter().find(|part| u32::try_from(part.number) == Ok(number));
-        match named {
-            Some(part) if part.etag.trim_matches('"') == receipt.etag.trim_matches('"') => {}
-            Some(_) => violations
-                .add(field, format!("part {number} has a different etag in the store; PUT it again")),
-            None => violations.add(field, format!("part {number} is missing; add it with its etag")),
-        }
-    }
-    let count = size_bytes.div_ceil(part_size_bytes);
-    for receipt in receipts.iter().filter(|receipt| u64::from(receipt.number) > count) {
-        violations.add(
-            "parts",
-            format!("part {} is in the store, but the upload has only {count} parts", receipt.number),
-        );
-    }
-    Ok(violations.into_result()?)
-}
-
-/// Checks that the client names existing part numbers, each once.
-fn check_part_numbers(parts: &[CompletedPart], count: u64) -> Result<(), Violations> {
-    let mut violations = Violations::new();
-    for (index, CompletedPart { number, .. }) in parts.iter().enumerate() {
-        let field = format!("parts[{index}].number");
-        if !u64::try_from(*number).is_ok_and(|number| (1..=count).contains(&number)) {
-            violations.add(field, format!("is {number}; parts are numbered from 1 to {count}"));
-        } else if parts[..index].iter().any(|before| before.number == *number) {
-            violations.add(field, format!("part {number} is listed twice"));
-        }
-    }
-    violations.into_result()
 }
 
 /// Detects the content type from the first bytes and checks that the category allows it.

@@ -1,6 +1,8 @@
 //! The URLs of a direct upload. They are signed on request and never stored: anyone who has a URL can write.
 
+use super::part_count;
 use crate::{
+    admission::Holder,
     app::{
         App, Error, Resource,
         uploads::{UploadError, admit::check_target_again, open::abandon::abandon_if_refused},
@@ -49,12 +51,12 @@ pub async fn presign_upload_urls(
     let stored = find_open_upload(&mut tx, caller, id).await;
     let stored = abandon_if_refused(app, caller, id, tx.finish(stored).await).await;
     let Some(stored) = stored? else { return Ok(None) };
-    let store = app.stores.get(&stored.provider)?;
+    let store = app.stores.get_for(&stored.provider, Holder::of_caller(caller))?;
     let expires_in = app.limits.uploads.direct_url_lifetime();
     let size_bytes = stored.upload.size_bytes.unwrap_or_default();
     let part_size_bytes = stored.upload.part_size_bytes;
     let expire_time = app.clock.now() + expires_in;
-    let count = size_bytes.div_ceil(part_size_bytes).max(1);
+    let count = part_count(&stored.upload, size_bytes);
     let mut parts = Vec::new();
     for (number, index) in (1..).zip(0..count) {
         let offset = index * part_size_bytes;

@@ -10,6 +10,7 @@
 use futures::StreamExt as _;
 
 use crate::{
+    admission::Holder,
     app::{
         App, Error,
         integrity::damage::{Suspicion, confirm_damage},
@@ -33,7 +34,7 @@ use crate::{
         policy::Policy,
     },
     media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
-    storage::ObjectStorage,
+    storage::{ObjectStorage, StorageError, StorageErrorKind},
 };
 
 /// The data that determines whether and how a verified version becomes current.
@@ -69,7 +70,7 @@ pub async fn verify_upload(
     let Some(stored) = stored.filter(|stored| stored.content_state == ContentState::Processing) else {
         return Ok(());
     };
-    let store = app.stores.get(&stored.blob.provider)?;
+    let store = app.background_stores.get_for(&stored.blob.provider, Holder::of_tenant(tenant))?;
     let verified = match confirm_damage(store.as_ref(), &stored.blob, Suspicion::Length).await? {
         Some(reason) => Err(reason),
         None => {
@@ -174,7 +175,8 @@ async fn read_object(store: &dyn ObjectStorage, blob: &Blob) -> Result<ObjectSum
     }
     // The object has the right length, so a read that ends early does not mean that its bytes are damaged.
     if read_bytes != blob.size_bytes {
-        return Err(Error::internal("read of direct upload ended early"));
+        let early = StorageError::new(StorageErrorKind::Transient, "get object").with_key(&blob.key);
+        return Err(early.with_source("the store ended the stream early").into());
     }
     Ok(ObjectSummary {
         hashes: ObjectHashes { sha256: sha256.finish(), crc64nvme: crc64nvme.finish() },

@@ -2,10 +2,11 @@
 //! ends, both are either turned into a file or released, exactly once. A resumable upload is released when it
 //! is cancelled or its lease expires; a single-stream upload is released when its stream ends.
 //!
-//! `record` inserts the row of an upload that is created before its bytes, and `abandon` ends an upload that
-//! does not become a file. A small file is never opened.
+//! `record` inserts the row of an upload that is created before its bytes, `abandon` ends an upload that does not
+//! become a file, and `multipart` handles a multipart upload that the store lost. A small file is never opened.
 
 pub(super) mod abandon;
+pub(super) mod multipart;
 pub(super) mod record;
 
 use std::sync::Arc;
@@ -13,8 +14,14 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use self::abandon::{AbandonedUpload, abandon_upload};
-use super::{admit::Target, error::count_refusal};
+use self::{
+    abandon::{AbandonedUpload, abandon_upload},
+    multipart::OpenMultipart,
+};
+use super::{
+    admit::{Target, stream_layout},
+    error::count_refusal,
+};
 use crate::{
     app::{App, Error, uploads::UploadError},
     db::{
@@ -23,23 +30,16 @@ use crate::{
         resumable_uploads::{StoredUpload, UploadedBytes},
         uploads::{self, NewUpload, ResumableFields, UploadLease},
     },
-    domain::{
-        caller::Caller,
-        ids::{TenantId, UploadId},
-    },
-    storage::MultipartId,
+    domain::{caller::Caller, ids::UploadId},
+    storage::{MultipartId, PartLayout},
 };
 
 /// An open upload. Dropping it abandons the upload in a task that outlives the request, unless it is
 /// resumable or disarmed.
 pub(super) struct OpenUpload {
     app: Arc<App>,
-    tenant: TenantId,
-    target: Target,
-    multipart: MultipartId,
-    lease: UploadLease,
+    multipart: OpenMultipart,
     reserved_bytes: u64,
-    part_size_bytes: usize,
     renew_time: Instant,
     state: OpenState,
 }
@@ -77,9 +77,10 @@ impl OpenUpload {
     async fn open_in_task(
         app: &Arc<App>,
         caller: &Caller,
-        target: Target,
+        mut target: Target,
         bytes: u64,
     ) -> Result<Self, Error> {
+        target.options.equal_parts = stream_layout(app).equal_parts();
         let mut open = Self::start(app, caller, target, bytes).await?;
         let upload = open.to_row(caller, None);
         let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
@@ -97,17 +98,20 @@ impl OpenUpload {
         target: Target,
         bytes: u64,
     ) -> Result<Self, Error> {
-        let part_size_bytes = app.limits.uploads.part_size_bytes;
-        let multipart =
-            target.store.start_multipart(&target.key, part_size_bytes as u64, &target.options).await?;
+        let part_size_bytes = app.limits.uploads.part_size_bytes as u64;
+        let id = target.store.start_multipart(&target.key, part_size_bytes, &target.options).await?;
+        let multipart = OpenMultipart {
+            tenant: caller.tenant_id(),
+            lease: UploadLease::first(UploadId::from_uuid(app.ids.uuid())),
+            layout: target.options.layout(part_size_bytes),
+            target,
+            id,
+            is_resumable: false,
+        };
         Ok(Self {
             app: Arc::clone(app),
-            tenant: caller.tenant_id(),
-            target,
             multipart,
-            lease: UploadLease::first(UploadId::from_uuid(app.ids.uuid())),
             reserved_bytes: bytes,
-            part_size_bytes,
             renew_time: Instant::now(),
             state: OpenState::Unrecorded,
         })
@@ -115,14 +119,15 @@ impl OpenUpload {
 
     /// Returns the row to insert for this upload.
     pub(super) fn to_row(&self, caller: &Caller, resumable: Option<ResumableFields>) -> NewUpload {
+        let OpenMultipart { lease, target, id, .. } = &self.multipart;
         NewUpload {
-            id: self.lease.id,
-            blob_id: self.target.blob_id,
-            provider: self.target.store.provider().to_owned(),
-            key: self.target.key.clone(),
-            multipart_id: Some(self.multipart.as_str().to_owned()),
+            id: lease.id,
+            blob_id: target.blob_id,
+            provider: target.store.provider().to_owned(),
+            key: target.key.clone(),
+            multipart_id: Some(id.as_str().to_owned()),
             reserved_bytes: to_i64(self.reserved_bytes),
-            destination: self.target.destination,
+            destination: target.destination,
             lease_seconds: lease_seconds(&self.app),
             created_by: caller.actor.id.clone(),
             is_direct: false,
@@ -140,21 +145,25 @@ impl OpenUpload {
         let UploadedBytes::Multipart(multipart_id) = &stored.bytes else {
             return Err(Error::internal("staged upload cannot be resumed by a stream"));
         };
+        let multipart = OpenMultipart {
+            tenant: caller.tenant_id(),
+            lease: stored.lease,
+            target: Target::from_stored(app, caller, stored)?,
+            id: MultipartId::new(multipart_id.as_str()),
+            layout: PartLayout::equal(stored.upload.part_size_bytes),
+            is_resumable: true,
+        };
         Ok(Box::new(Self {
             app: Arc::clone(app),
-            tenant: caller.tenant_id(),
-            target: Target::from_stored(app, caller, stored)?,
-            multipart: MultipartId::new(multipart_id.as_str()),
-            lease: stored.lease,
+            multipart,
             reserved_bytes: stored.reserved_bytes,
-            part_size_bytes: usize::try_from(stored.upload.part_size_bytes).map_err(Error::internal)?,
             renew_time: Instant::now(),
             state: OpenState::Resumable,
         }))
     }
 
-    pub(super) fn part_size_bytes(&self) -> usize {
-        self.part_size_bytes
+    pub(super) fn layout(&self) -> PartLayout {
+        self.multipart.layout
     }
 
     /// Whether the upload outlives its stream.
@@ -163,15 +172,15 @@ impl OpenUpload {
     }
 
     pub(super) fn target(&self) -> &Target {
-        &self.target
+        &self.multipart.target
     }
 
-    pub(super) fn multipart(&self) -> &MultipartId {
+    pub(super) fn multipart(&self) -> &OpenMultipart {
         &self.multipart
     }
 
     pub(super) fn lease(&self) -> UploadLease {
-        self.lease
+        self.multipart.lease
     }
 
     /// Ensures that at least `bytes` are reserved before they are accepted.
@@ -186,8 +195,8 @@ impl OpenUpload {
         }
         let needed = bytes - self.reserved_bytes;
         let step = needed.max(self.app.limits.uploads.reservation_step_bytes);
-        let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
-        let added = grow_reservation(&mut tx, self.lease, step, needed).await;
+        let mut tx = self.app.db.tenant_tx(self.multipart.tenant, &Viewer::system()).await?;
+        let added = grow_reservation(&mut tx, self.lease(), step, needed).await;
         let added = tx.finish(added).await;
         self.reserved_bytes += added.inspect_err(|error| count_refusal(&self.app.metrics, error))?;
         self.renew_lease().await
@@ -198,8 +207,8 @@ impl OpenUpload {
         if self.is_resumable() || self.renew_time.elapsed() < self.app.limits.uploads.lease_duration() / 3 {
             return Ok(());
         }
-        let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
-        let renewed = uploads::renew_lease(&mut tx, self.lease, lease_seconds(&self.app)).await;
+        let mut tx = self.app.db.tenant_tx(self.multipart.tenant, &Viewer::system()).await?;
+        let renewed = uploads::renew_lease(&mut tx, self.lease(), lease_seconds(&self.app)).await;
         if !tx.finish(renewed).await? {
             return Err(UploadError::Fenced.into());
         }
@@ -228,8 +237,8 @@ impl Drop for OpenUpload {
             OpenState::Recorded => true,
             OpenState::Unrecorded => false,
         };
-        let (app, tenant, lease) = (Arc::clone(&self.app), self.tenant, self.lease);
-        let (target, multipart) = (self.target.clone(), self.multipart.clone());
+        let app = Arc::clone(&self.app);
+        let OpenMultipart { tenant, lease, target, id: multipart, .. } = self.multipart.clone();
         let tasks = app.tasks.clone();
         tasks.spawn(async move {
             let Target { store, key, .. } = target;

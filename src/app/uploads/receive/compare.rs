@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use futures::Stream;
-
 use super::{
     Receiver, Sink,
     content::ContentInspector,
-    message::{PaceMonitor, PartMessage, UploadMessage},
+    message::{PartMessage, UploadMessage},
+    pace::{PaceLimits, PaceMonitor, UploadStream},
     parse_finish,
     persisted::{PersistedParts, ResentParts},
     receive_stream,
@@ -32,7 +31,7 @@ pub(in crate::app::uploads) async fn receive_to_compare<S>(
     messages: S,
 ) -> Result<Digest, Error>
 where
-    S: Stream<Item = UploadMessage> + Send + Unpin,
+    S: UploadStream,
 {
     let content = ContentInspector::new(spec, FileSizeLimits::NONE, None, &app.hashing.share_of(caller));
     let received =
@@ -97,10 +96,10 @@ impl CommittedParts {
         mut messages: S,
     ) -> Result<(), Error>
     where
-        S: Stream<Item = UploadMessage> + Send + Unpin,
+        S: UploadStream,
     {
         let mut receiver = self.into_receiver(app, caller)?;
-        let mut pace = PaceMonitor::new(app);
+        let mut pace = PaceMonitor::new(PaceLimits::of_upload(&app.limits.uploads));
         loop {
             match pace.next_message(&mut messages, receiver.streamed_bytes).await? {
                 Some(UploadMessage::Chunk { offset, data, crc32c }) => {

@@ -1,35 +1,40 @@
 //! Receives the bytes of one upload: checks them, buffers at most one part, and writes full parts while more
 //! bytes arrive.
 //!
-//! `message` defines the messages and limits their pace. All buffers share one byte budget of the process
-//! (`budget`). `content` computes size, digest and type of the bytes, `part` buffers and writes one part, and
+//! `message` defines the messages, and `pace` limits how slowly they may arrive. All buffers share one byte budget of
+//! the process (`budget`). `content` computes size, digest and type of the bytes, `part` buffers and writes one part,
+//! `assembly` assembles a part that is larger than a buffer, `write` decides which of the two a buffer becomes, and
 //! `persisted` describes the parts that were stored before.
 //!
 //! The next stage is `commit`.
 
+mod assembly;
 pub(super) mod budget;
 pub(super) mod compare;
 pub(super) mod content;
 pub(super) mod message;
+pub(super) mod pace;
 mod part;
 pub(super) mod persisted;
+mod write;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::Stream;
 use tokio::task::JoinSet;
-use tracing::Instrument as _;
 
 use self::{
+    assembly::Assembly,
     budget::BudgetError,
     content::{ContentInspector, ContentSummary},
-    message::{PaceMonitor, PartMessage, UploadMessage},
-    part::{Part, PartCheckpoint, PartWrite, WrittenPart},
+    message::{PartMessage, UploadMessage},
+    pace::{PaceLimits, PaceMonitor, UploadStream},
+    part::{Part, WrittenPart},
     persisted::{PersistedParts, ResentParts},
 };
 use super::{
-    admit::{AdmissionBasis, AdmittedUpload, Target},
+    admit::{AdmissionBasis, AdmittedUpload, Target, stream_layout},
+    error::check_fits_parts,
     open::OpenUpload,
 };
 use crate::{
@@ -45,7 +50,7 @@ use crate::{
         policy::FileSizeLimits,
         violations::Violations,
     },
-    storage::{PART_NUMBER_MAX, PartReceipt},
+    storage::{PartLayout, PartReceipt},
 };
 
 /// The destination of received bytes.
@@ -102,7 +107,7 @@ pub(super) async fn receive_upload<S>(
     messages: S,
 ) -> Result<ReceivedStream, Error>
 where
-    S: Stream<Item = UploadMessage> + Send + Unpin,
+    S: UploadStream,
 {
     let sink = Sink::open(app, caller, admitted).await?;
     let (limits, rules) = match admitted.basis {
@@ -124,10 +129,10 @@ pub(super) async fn receive_stream<S>(
     mut messages: S,
 ) -> Result<ReceivedStream, Error>
 where
-    S: Stream<Item = UploadMessage> + Send + Unpin,
+    S: UploadStream,
 {
     let mut receiver = Receiver::new(app, caller, content, sink, persisted);
-    let mut pace = PaceMonitor::new(app);
+    let mut pace = PaceMonitor::new(PaceLimits::of_upload(&app.limits.uploads));
     loop {
         match pace.next_message(&mut messages, receiver.streamed_bytes).await? {
             Some(UploadMessage::Chunk { offset, data, crc32c }) => {
@@ -176,9 +181,13 @@ struct Receiver<'a> {
     content: ContentInspector,
     sink: Sink,
     part: Part,
+    layout: PartLayout,
+    /// The size of a buffer: of a part, or of a fragment of a larger part.
     part_size_bytes: usize,
     chunk_size_max_bytes: usize,
     next_number: u32,
+    /// The part that is being assembled. All writes are then fragments of it.
+    assembly: Option<Assembly>,
     writes: JoinSet<Result<WrittenPart, Error>>,
     written: Vec<WrittenPart>,
     /// The parts that were in the store before this stream.
@@ -200,19 +209,23 @@ impl<'a> Receiver<'a> {
         sink: Sink,
         persisted: PersistedParts,
     ) -> Self {
-        let part_size_bytes = match &sink {
-            Sink::Store { open: Some(open), .. } => open.part_size_bytes(),
-            _ => app.limits.uploads.part_size_bytes,
+        let layout = match &sink {
+            Sink::Store { open: Some(open), .. } => open.layout(),
+            _ => stream_layout(app),
         };
+        // A part is in memory, so its size fits.
+        let part_size_bytes = usize::try_from(layout.part_size_bytes()).unwrap_or(usize::MAX);
         Self {
             app,
             caller,
             content,
             sink,
+            layout,
             part_size_bytes,
             chunk_size_max_bytes: app.limits.uploads.chunk_size_max_bytes,
             part: Part::new(app.budget.new_permit(Holder::of_caller(caller), part_size_bytes)),
             next_number: persisted.next_number(),
+            assembly: None,
             writes: JoinSet::new(),
             written: Vec::new(),
             persisted,
@@ -287,10 +300,12 @@ impl<'a> Receiver<'a> {
         }
         while !data.is_empty() {
             if self.part.len_bytes() == part_size_bytes {
-                self.write_part().await?;
+                self.write_full_part().await?;
             }
             let chunk = data.split_to(data.len().min(part_size_bytes - self.part.len_bytes()));
             self.content.update(&chunk).await?;
+            // Parts beyond the limit must not be recorded: a later writer would resume after them.
+            check_fits_parts(self.content.received_bytes(), self.layout)?;
             if let Sink::Store { open: Some(open), .. } = &mut self.sink {
                 open.reserve_at_least(self.content.received_bytes()).await?;
             }
@@ -312,60 +327,6 @@ impl<'a> Receiver<'a> {
         matches!(&self.sink, Sink::Store { open: Some(open), .. } if open.is_resumable())
     }
 
-    /// Writes the current part in the background. Waits if too many parts are being written.
-    async fn write_part(&mut self) -> Result<(), Error> {
-        while self.writes.len() >= self.app.limits.uploads.parts_in_flight_max {
-            self.join_next_write().await?;
-        }
-        let checkpoint = match self.is_resumable() {
-            // A rejected part must not be recorded: a later writer would resume after it and commit it.
-            true if self.next_number > PART_NUMBER_MAX => return Err(self.too_many_parts_error()),
-            true => {
-                self.content.ensure_type_resolved()?;
-                Some(PartCheckpoint {
-                    sha256_state: self.content.digest_state().await?,
-                    sniffed_mime_type: self.content.sniffed_type(),
-                })
-            }
-            false => None,
-        };
-        let (app, caller) = (self.app, self.caller);
-        let received = self.content.received_bytes();
-        let Sink::Store { target, open } = &mut self.sink else { return Ok(()) };
-        let open = match open {
-            Some(open) => open,
-            None => open.insert(OpenUpload::open(app, caller, (**target).clone(), received).await?),
-        };
-        let is_recorded = checkpoint.is_some();
-        let write = PartWrite::new(app, caller.tenant_id(), open, self.next_number, checkpoint);
-        self.next_number += 1;
-        let next = Part::new(app.budget.new_permit(Holder::of_caller(caller), self.part_size_bytes));
-        let (body, permit) = std::mem::replace(&mut self.part, next).into_body();
-        let write = write.write_and_record(body, permit).in_current_span();
-        if is_recorded {
-            // Written in a task that outlives the stream, so that a client that disconnects now can resume
-            // after this part.
-            let write = app.tasks.spawn(write);
-            self.writes.spawn(async move { write.await.map_err(Error::internal)? });
-        } else {
-            self.writes.spawn(write);
-        }
-        Ok(())
-    }
-
-    /// Returns the error for a file that needs more parts than a store allows.
-    fn too_many_parts_error(&self) -> Error {
-        let limit = u64::from(PART_NUMBER_MAX) * self.part_size_bytes as u64;
-        Error::file_too_large(None, self.content.received_bytes(), i64::try_from(limit).unwrap_or(i64::MAX))
-    }
-
-    async fn join_next_write(&mut self) -> Result<(), Error> {
-        if let Some(joined) = self.writes.join_next().await {
-            self.written.push(joined.map_err(Error::internal)??);
-        }
-        Ok(())
-    }
-
     /// Returns the error for a stream that ended without a finish message. For a resumable upload it contains
     /// the persisted size, once all pending parts are written.
     async fn into_pause_error(self) -> Error {
@@ -380,9 +341,7 @@ impl<'a> Receiver<'a> {
 
     /// Waits for all pending parts and returns the number of stored bytes.
     async fn wait_for_stored_bytes(mut self) -> Result<u64, Error> {
-        while !self.writes.is_empty() {
-            self.join_next_write().await?;
-        }
+        self.join_all_writes().await?;
         let written: u64 = self.written.iter().map(|part| part.receipt.size_bytes).sum();
         Ok(self.persisted.size_bytes() + written)
     }
@@ -394,9 +353,7 @@ impl<'a> Receiver<'a> {
         if matches!(&self.sink, Sink::Store { open: Some(_), .. }) && self.part.len_bytes() > 0 {
             self.write_part().await?;
         }
-        while !self.writes.is_empty() {
-            self.join_next_write().await?;
-        }
+        self.finish_assembly().await?;
         let (content, sha256) = self.content.finish().await?;
         let bytes = match self.sink {
             Sink::Compare => ReceivedBytes::Compared,

@@ -6,25 +6,18 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{
-    super::error::map_multipart_error,
-    budget::{BudgetError, BytePermit},
-};
+use super::budget::{BudgetError, BytePermit};
 use crate::{
     app::{
         App, Error,
-        uploads::{
-            UploadError,
-            open::{OpenUpload, lease_seconds},
-        },
+        uploads::open::{lease_seconds, multipart::OpenMultipart},
     },
     db::{
         Viewer,
         upload_parts::{self, StoredPart},
-        uploads::{self, UploadLease},
     },
-    domain::{checksum::Crc64, ids::TenantId, object_key::ObjectKey},
-    storage::{MultipartId, ObjectStorage, PartReceipt, Payload, StorageErrorKind},
+    domain::checksum::Crc64,
+    storage::{PartReceipt, Payload},
 };
 
 /// Chunks below this size are copied into the part's buffer. Otherwise each would keep a whole network buffer
@@ -99,34 +92,20 @@ pub(super) struct PartCheckpoint {
 /// A part to write. It owns everything it needs, because its stream may have ended.
 pub(super) struct PartWrite {
     app: Arc<App>,
-    tenant: TenantId,
-    lease: UploadLease,
-    store: Arc<dyn ObjectStorage>,
-    key: ObjectKey,
-    multipart: MultipartId,
+    upload: OpenMultipart,
     number: u32,
     checkpoint: Option<PartCheckpoint>,
 }
 
 impl PartWrite {
-    /// Creates the write of part `number` of an upload. A part with a checkpoint is recorded.
+    /// Creates the write of part `number` of a multipart upload. A part with a checkpoint is recorded.
     pub(super) fn new(
         app: &Arc<App>,
-        tenant: TenantId,
-        open: &OpenUpload,
+        upload: OpenMultipart,
         number: u32,
         checkpoint: Option<PartCheckpoint>,
     ) -> Self {
-        Self {
-            app: Arc::clone(app),
-            tenant,
-            lease: open.lease(),
-            store: Arc::clone(&open.target().store),
-            key: open.target().key.clone(),
-            multipart: open.multipart().clone(),
-            number,
-            checkpoint,
-        }
+        Self { app: Arc::clone(app), upload, number, checkpoint }
     }
 
     /// Writes the part, releases its permit, and records it.
@@ -135,14 +114,13 @@ impl PartWrite {
         body: Payload,
         permit: BytePermit,
     ) -> Result<WrittenPart, Error> {
-        let receipt = self.store.put_part(&self.key, &self.multipart, self.number, body.clone()).await;
+        let OpenMultipart { target, id, .. } = &self.upload;
+        let receipt = target.store.put_part(&target.key, id, self.number, body.clone()).await;
         let crc64nvme = body.crc64nvme();
         drop((body, permit));
         let receipt = match receipt {
-            Err(error) if error.kind == StorageErrorKind::NotFound && self.checkpoint.is_some() => {
-                return Err(self.missing_multipart_error().await?);
-            }
-            receipt => receipt.map_err(map_multipart_error)?,
+            Ok(receipt) => receipt,
+            Err(error) => return Err(self.upload.convert_error(&self.app, error).await),
         };
         let written = WrittenPart { receipt, crc64nvme };
         if let Some(checkpoint) = &self.checkpoint {
@@ -151,29 +129,19 @@ impl PartWrite {
         Ok(written)
     }
 
-    /// Returns the error for a multipart upload that does not exist: either it was completed and the commit
-    /// that follows failed, or another writer took over.
-    async fn missing_multipart_error(&self) -> Result<Error, Error> {
-        let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
-        let is_held = uploads::is_lease_held(&mut tx, self.lease).await;
-        if !tx.finish(is_held).await? {
-            return Ok(UploadError::Fenced.into());
-        }
-        let whole = self.store.head(&self.key).await.map_err(map_multipart_error)?;
-        Ok(UploadError::HasAllBytes { size_bytes: whole.size_bytes }.into())
-    }
-
     async fn record_part(&self, checkpoint: &PartCheckpoint, written: &WrittenPart) -> Result<(), Error> {
+        let OpenMultipart { tenant, lease, id, .. } = &self.upload;
         let PartReceipt { number, size_bytes, etag } = written.receipt.clone();
         let sha256_state = checkpoint.sha256_state.clone();
         let part = StoredPart { number, size_bytes, etag, crc64nvme: written.crc64nvme, sha256_state };
-        let mut tx = self.app.db.tenant_tx(self.tenant, &Viewer::system()).await?;
+        let mut tx = self.app.db.tenant_tx(*tenant, &Viewer::system()).await?;
         let sniffed = checkpoint.sniffed_mime_type.as_deref();
         let lease_seconds = lease_seconds(&self.app);
-        let recorded = upload_parts::record(&mut tx, self.lease, &part, sniffed, lease_seconds).await;
+        let recorded =
+            upload_parts::record(&mut tx, *lease, id.as_str(), &part, sniffed, lease_seconds).await;
         match tx.finish(recorded).await? {
             true => Ok(()),
-            false => Err(UploadError::Fenced.into()),
+            false => Err(self.upload.resolve_unrecorded(&self.app).await?),
         }
     }
 }

@@ -6,6 +6,7 @@ use tracing::Instrument as _;
 
 use super::get::get_visible_upload;
 use crate::{
+    admission::Holder,
     app::{
         App, Error, Resource, audit,
         idempotency::{self, RequestClaim},
@@ -44,11 +45,11 @@ pub async fn cancel_upload(
     let Some(stored) = tx.finish(released).await? else { return Ok(()) };
     // The upload is cancelled. Its bytes are deleted in a task that outlives the request; if that fails, they
     // are deleted when the lease expires.
-    let (app, tenant) = (Arc::clone(app), caller.tenant_id());
+    let (app, tenant, holder) = (Arc::clone(app), caller.tenant_id(), Holder::of_caller(caller));
     let tasks = app.tasks.clone();
     let deletion = async move {
         let abandoned = AbandonedUpload::from_stored(tenant, &stored);
-        let deleted = match app.stores.get(&stored.provider) {
+        let deleted = match app.stores.get_for(&stored.provider, holder) {
             Ok(store) => delete_leftovers(&app, store.as_ref(), &abandoned).await,
             Err(unknown) => Err(unknown.into()),
         };

@@ -12,7 +12,7 @@ use crate::{
         uploads::{
             admit::{check_admission, check_target_again, new_target, read_admission_data, resolve_spec},
             direct,
-            error::count_refusal,
+            error::{check_fits_parts, count_refusal},
             open::{
                 OpenUpload,
                 record::{idempotency_payload, insert_resumable_upload, resumable_columns},
@@ -25,9 +25,9 @@ use crate::{
         clock::Timestamp,
         ids::RequestId,
         upload::Upload,
-        upload_spec::{CheckedSpec, ResolvedSpec, UploadSpec},
+        upload_spec::{ResolvedSpec, UploadSpec},
     },
-    storage::PART_NUMBER_MAX,
+    storage::PartLayout,
 };
 
 /// Creates an upload.
@@ -71,7 +71,10 @@ async fn admit_and_reserve(
         direct::create::check_store_supports_urls(app)?;
     }
     let spec = resolve_spec(app, caller, spec).await?;
-    check_part_count(app, &spec.checked)?;
+    if !is_direct {
+        let layout = PartLayout::equal(app.limits.uploads.part_size_bytes as u64);
+        check_fits_parts(spec.checked.size_bytes.unwrap_or_default(), layout)?;
+    }
     // Runs in a separate task: if the client disconnects while the row is being committed, cleanup must not
     // run before the row exists.
     let (app, caller) = (Arc::clone(app), caller.clone());
@@ -96,7 +99,7 @@ async fn reserve_upload(
         app,
         &mut tx,
         caller,
-        open.to_row(caller, Some(resumable_columns(&spec, open.part_size_bytes() as u64)?)),
+        open.to_row(caller, Some(resumable_columns(&spec, open.layout().part_size_bytes())?)),
         &spec,
     )
     .await;
@@ -106,15 +109,4 @@ async fn reserve_upload(
         open.disarm();
     }
     Ok(upload)
-}
-
-/// Checks that the file does not need more than the maximum number of parts.
-fn check_part_count(app: &App, spec: &CheckedSpec) -> Result<(), Error> {
-    let size_max_bytes = u64::from(PART_NUMBER_MAX) * app.limits.uploads.part_size_bytes as u64;
-    match spec.size_bytes {
-        Some(size) if size > size_max_bytes => {
-            Err(Error::file_too_large(None, size, i64::try_from(size_max_bytes).unwrap_or(i64::MAX)))
-        }
-        Some(_) | None => Ok(()),
-    }
 }

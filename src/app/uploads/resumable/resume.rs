@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use futures::Stream;
-
 use crate::{
     app::{
         App, Error, Resource,
@@ -19,7 +17,7 @@ use crate::{
                 Sink,
                 compare::{CommittedContent, CommittedParts},
                 content::ContentInspector,
-                message::UploadMessage,
+                pace::UploadStream,
                 persisted::PersistedParts,
                 receive_stream,
             },
@@ -48,7 +46,7 @@ pub async fn resume_upload<S>(
     messages: S,
 ) -> Result<CommittedUpload, Error>
 where
-    S: Stream<Item = UploadMessage> + Send + Unpin,
+    S: UploadStream,
 {
     let uploaded = receive_and_commit(app, caller, id, messages).await;
     let uploaded = explain_shortage(app, caller, uploaded).await;
@@ -63,7 +61,7 @@ async fn receive_and_commit<S>(
     messages: S,
 ) -> Result<CommittedUpload, Error>
 where
-    S: Stream<Item = UploadMessage> + Send + Unpin,
+    S: UploadStream,
 {
     let OwnedUpload { stored, persisted, limits } = match take_over(app, caller, id).await? {
         TakenUpload::Open(owned) => *owned,

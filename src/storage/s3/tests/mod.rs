@@ -1,9 +1,11 @@
 //! Tests with scripted responses that no real store returns on demand: lost, late, truncated or contradictory
 //! ones.
 
+mod batch_deletion;
 mod complete;
 mod requests;
 mod script;
+mod versions;
 
 use std::time::Duration;
 
@@ -64,7 +66,9 @@ fn error(status: u16, code: &str) -> Reply {
 
 #[tokio::test]
 async fn classifies_every_rejection() {
-    use StorageErrorKind::{AlreadyExists, InvalidInput, NoSpace, NotFound, Transient, Unavailable};
+    use StorageErrorKind::{
+        AlreadyExists, InvalidInput, NoSpace, NotFound, Other, PartsDiffer, Transient, Unavailable,
+    };
     for (status, code, kind) in [
         (404, "NoSuchKey", NotFound),
         (404, "NoSuchBucket", Unavailable),
@@ -78,6 +82,13 @@ async fn classifies_every_rejection() {
         (400, "BadDigest", Transient),
         (400, "XAmzContentSHA256Mismatch", Transient),
         (400, "EntityTooLarge", InvalidInput),
+        (400, "InvalidPart", PartsDiffer),
+        (400, "InvalidPartOrder", PartsDiffer),
+        (400, "EntityTooSmall", PartsDiffer),
+        (400, "InvalidRequest", Other),
+        (400, "Whatever", Other),
+        (400, "", Other),
+        (416, "", InvalidInput),
         (429, "", Transient),
         (500, "InternalError", Transient),
         (502, "", Transient),

@@ -1,0 +1,2 @@
+DROP INDEX jobs_waiting;
+ALTER TABLE jobs DROP COLUMN dependency_failures;

@@ -1,0 +1,57 @@
+//! Measures the job queue and the ages of ticks for the metrics of this process, and reports its circuit
+//! breakers.
+
+use std::{collections::HashMap, time::Duration};
+
+use super::tick::TickPart;
+use crate::{
+    app::{App, storage::breakers::report_breakers},
+    db::{DbError, jobs::get_depth, schedules},
+    telemetry::metrics::TickLabels,
+};
+
+/// Records the depth of the queue and the ages of ticks, and reports the breakers. Errors are logged; the next
+/// measurement follows soon.
+pub(super) async fn record_background_metrics(app: &App, parts: &[TickPart]) {
+    if let Err(error) = measure_queue(app).await {
+        tracing::warn!(%error, "failed to measure the queue");
+    }
+    if let Err(error) = measure_ticks(app, parts).await {
+        tracing::warn!(%error, "failed to measure the ages of ticks");
+    }
+    if let Err(error) = report_breakers(app).await {
+        tracing::warn!(%error, "failed to report the circuit breakers");
+    }
+}
+
+async fn measure_queue(app: &App) -> Result<(), DbError> {
+    let mut tx = app.db().system_tx().await?;
+    let depth = get_depth(&mut tx).await?;
+    tx.commit().await?;
+    let count = |count: i64| u64::try_from(count).unwrap_or_default();
+    let counts = [
+        ("ready", count(depth.ready)),
+        ("running", count(depth.running)),
+        ("parked", count(depth.parked)),
+        ("waiting", count(depth.waiting)),
+    ];
+    let oldest = Duration::try_from_secs_f64(depth.oldest_due_seconds).unwrap_or_default();
+    app.metrics().set_queued_jobs(&counts, oldest);
+    Ok(())
+}
+
+async fn measure_ticks(app: &App, parts: &[TickPart]) -> Result<(), DbError> {
+    let mut labels: HashMap<String, TickLabels> =
+        parts.iter().map(|part| (part.schedule_name(), part.labels())).collect();
+    let names: Vec<&str> = labels.keys().map(String::as_str).collect();
+    let mut tx = app.db().system_tx().await?;
+    let ages = schedules::list_ages(&mut tx, &names).await?;
+    tx.commit().await?;
+    for measured in ages {
+        if let Some(labels) = labels.remove(&measured.name) {
+            let age = Duration::try_from_secs_f64(measured.age_seconds).unwrap_or_default();
+            app.metrics().set_tick_age(labels, age);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! Uploads with more bytes than parts of equal size allow.
+
+use strongroom::{
+    proto::v1::UploadSpec,
+    storage::{
+        StorageErrorKind,
+        flaky::{Fault, Operation, Plan},
+    },
+};
+
+use crate::harness::{PART, Service, file_id, pattern, reason, service_test_with, spec};
+
+/// Runs a test with two parts of equal size, so that the third part has two fragments, the fourth has three, and so on.
+fn growing_test<F, Fut>(test: F)
+where
+    F: FnOnce(Service) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    service_test_with(|config| config.uploads.equal_parts_max = 2, test);
+}
+
+#[test]
+fn later_parts_are_assembled_from_fragments() {
+    growing_test(|s| async move {
+        let alice = s.alice();
+        // With the number of assembled parts. The last bytes are a part of their own if they fit a buffer.
+        let sizes = [
+            (2 * PART, 0),
+            (2 * PART + 1, 0),
+            (3 * PART, 0),
+            (3 * PART + 1, 1),
+            (4 * PART, 1),
+            (4 * PART + 1, 1),
+            (5 * PART + 1, 2),
+            (7 * PART, 2),
+            (7 * PART + 5, 2),
+            (13 * PART + 9, 4),
+        ];
+        for (size, assembled) in sizes {
+            let data = pattern(size);
+            for is_size_known in [true, false] {
+                s.faults.set_plan(Plan::new());
+                let spec =
+                    UploadSpec { size_bytes: is_size_known.then_some(size as i64), ..spec("large.bin") };
+                let id = file_id(&alice.upload(spec, &data).await.unwrap());
+                assert!(alice.read(&id).await.unwrap() == data, "{size} bytes, {is_size_known}");
+                assert_eq!(s.faults.call_count(Operation::CopyPart), assembled, "{size} bytes");
+            }
+        }
+        s.wait_until("the fragments are deleted", || async {
+            s.store.list("", None, 100).await.unwrap().objects.len() == 2 * sizes.len()
+                && s.store.list_multiparts("", None, 1).await.unwrap().multiparts.is_empty()
+        })
+        .await;
+    });
+}
+
+#[test]
+fn failed_assembly_leaves_nothing() {
+    growing_test(|s| async move {
+        for (operation, nth) in [
+            (Operation::StartMultipart, 2),
+            (Operation::PutPart, 3),
+            (Operation::CompleteMultipart, 1),
+            (Operation::CopyPart, 1),
+            (Operation::CopyPart, 2),
+        ] {
+            for fault in
+                [Fault::Before(StorageErrorKind::Transient), Fault::After(StorageErrorKind::Transient)]
+            {
+                s.faults.set_plan(Plan::new().with_fault(operation, nth, fault));
+                let status = s.alice().upload(spec("large.bin"), &pattern(9 * PART)).await.unwrap_err();
+                assert_eq!(reason(&status), "STORAGE_UNAVAILABLE", "{operation:?} {nth}");
+                // A start whose response is lost leaves an upload that only the sweeper finds.
+                if (operation, fault)
+                    == (Operation::StartMultipart, Fault::After(StorageErrorKind::Transient))
+                {
+                    let open = s.store.list_multiparts("", None, 10).await.unwrap().multiparts;
+                    for upload in open {
+                        s.store.abort_multipart(&upload.key, &upload.id).await.unwrap();
+                    }
+                }
+                s.assert_nothing_is_left().await;
+            }
+        }
+    });
+}
+
+#[test]
+fn resumable_upload_keeps_equal_parts() {
+    growing_test(|s| async move {
+        let (alice, data) = (s.alice(), pattern(6 * PART + 7));
+        let upload = alice.create_upload(spec("large.bin")).await.unwrap();
+        let response = alice.resume_upload(&upload.id, &data, 0, true).await.unwrap();
+        assert!(alice.read(&file_id(&response)).await.unwrap() == data);
+        assert_eq!(s.faults.call_count(Operation::CopyPart), 0);
+    });
+}
