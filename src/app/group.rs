@@ -161,10 +161,10 @@ mod tests {
 
     use super::*;
 
-    /// Returns its items once the gate opens, and records the batch sizes.
+    /// Returns its items once the gate opens, and records the batches.
     struct Echo {
         gate: Arc<Semaphore>,
-        sizes: Arc<Mutex<Vec<usize>>>,
+        batches: Arc<Mutex<Vec<Vec<usize>>>>,
         started: Arc<AtomicUsize>,
     }
 
@@ -176,7 +176,7 @@ mod tests {
         async fn run_batch(&self, _: TenantId, items: Vec<usize>) -> Vec<usize> {
             self.started.fetch_add(1, Ordering::SeqCst);
             self.gate.acquire().await.unwrap().forget();
-            self.sizes.lock().unwrap().push(items.len());
+            self.batches.lock().unwrap().push(items.clone());
             items
         }
     }
@@ -192,9 +192,9 @@ mod tests {
     #[tokio::test]
     async fn groups_submissions_while_a_batch_runs() {
         let gate = Arc::new(Semaphore::new(0));
-        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let batches = Arc::new(Mutex::new(Vec::new()));
         let started = Arc::new(AtomicUsize::new(0));
-        let echo = Echo { gate: gate.clone(), sizes: sizes.clone(), started: started.clone() };
+        let echo = Echo { gate: gate.clone(), batches: batches.clone(), started: started.clone() };
         let group = Arc::new(Group::new(echo, 1, 16, TaskTracker::new()));
 
         let mut outcomes = Vec::new();
@@ -212,13 +212,14 @@ mod tests {
         for (item, outcome) in outcomes.into_iter().enumerate() {
             assert_eq!(outcome.await.unwrap(), item);
         }
-        assert_eq!(*sizes.lock().unwrap(), [1, 9]);
+        let sizes: Vec<usize> = batches.lock().unwrap().iter().map(Vec::len).collect();
+        assert_eq!(sizes, [1, 9]);
     }
 
     #[tokio::test]
     async fn no_submission_waits_for_a_stopping_worker() {
         let gate = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        let echo = Echo { gate, sizes: Arc::default(), started: Arc::default() };
+        let echo = Echo { gate, batches: Arc::default(), started: Arc::default() };
         let group = Arc::new(Group::new(echo, 1, 4, TaskTracker::new()));
         let rounds = (0..2000).map(|item| {
             let group = group.clone();
@@ -226,5 +227,18 @@ mod tests {
         });
         futures::future::join_all(rounds).await;
         assert!(group.0.queues().is_empty());
+    }
+
+    #[tokio::test]
+    async fn callers_of_a_tenant_take_turns() {
+        let batches = Arc::new(Mutex::new(Vec::new()));
+        let gate = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        let echo = Echo { gate, batches: batches.clone(), started: Arc::default() };
+        let group = Group::new(echo, 1, 2, TaskTracker::new());
+        let submissions = [("flood", 1), ("flood", 2), ("flood", 3), ("alice", 10)];
+        // All are in the queue before the worker runs.
+        let outcomes = submissions.map(|(name, item)| group.submit(tenant(), CallerKey::of_user(name), item));
+        futures::future::join_all(outcomes).await;
+        assert_eq!(*batches.lock().unwrap(), [[1, 10], [2, 3]]);
     }
 }

@@ -103,6 +103,7 @@ async fn dev_serves_all_callers_and_keeps_data_across_restart() {
     assert_eq!((code, &quota["used_bytes"]), (Some(0), &Value::from(7)));
     check_operator_commands(&data_dir).await;
     check_maintenance_commands(&data_dir).await;
+    check_texts(&data_dir, &id).await;
     stop_dev(dev).await;
 }
 
@@ -184,6 +185,24 @@ async fn check_maintenance_commands(data_dir: &Path) {
         assert_eq!(output.status.code(), Some(0), "{command:?}: {errors}");
         serde_json::from_slice::<Value>(&output.stdout).unwrap();
     }
+}
+
+/// Runs commands whose output is read by people.
+async fn check_texts(data_dir: &Path, id: &str) {
+    let command = |arguments: &[&str]| {
+        let mut command = strongroom_command();
+        command.args(arguments).args(["--as", "acme_member", "--dev"]).arg(data_dir);
+        command
+    };
+    let versions = command(&["versions", "ls", id]).output().await.unwrap();
+    let versions = String::from_utf8(versions.stdout).unwrap();
+    assert!(versions.starts_with("VERSION ") && versions.lines().count() == 2, "{versions}");
+
+    let mut watch = command(&["watch"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stderr.take().unwrap()).lines();
+    let note = tokio::time::timeout(Duration::from_secs(60), lines.next_line()).await.unwrap().unwrap();
+    assert!(note.as_ref().is_some_and(|note| note.starts_with("waiting for changes")), "{note:?}");
+    watch.kill().await.unwrap();
 }
 
 /// Returns a variable that `scripts/with-garage` sets.

@@ -7,8 +7,8 @@ use prost_types::{ListValue, Struct, Value, value::Kind};
 use strongroom::proto::{
     admin::v1::ListTenantsRequest,
     v1::{
-        BatchGetFilesRequest, EntityRef, File, FileView, ListFileVersionsRequest, ListFilesRequest,
-        ListUploadsRequest, ListWebhookDeliveriesRequest, ListWebhooksRequest, UploadSpec,
+        BatchGetFilesRequest, EntityRef, File, FileFilter, FileState, FileView, ListFileVersionsRequest,
+        ListFilesRequest, ListUploadsRequest, ListWebhookDeliveriesRequest, ListWebhooksRequest, UploadSpec,
     },
 };
 use tonic::{Code, Status};
@@ -165,9 +165,41 @@ fn batch_of_large_files_lists_unread_files() {
         assert_eq!(read, expected);
         assert!(response_count >= 4, "{response_count} responses");
 
+        // A read of this metadata logs an error, which fails the test: records are read in batches of 64.
+        let last = &expected[expected.len() - 1];
+        let damage = format!("UPDATE files SET metadata = '{{\"n\": 1e400}}' WHERE id = '{last}'");
+        s.superuser.execute(&damage).await;
+        let request = BatchGetFilesRequest { file_ids: expected.clone(), view: FileView::Full.into() };
+        let full = alice.files.clone().batch_get_files(request).await.unwrap().into_inner();
+        assert!(full.files.len() < 64, "{} records", full.files.len());
+        s.superuser.execute("UPDATE files SET metadata = '{}'").await;
+
         let request = BatchGetFilesRequest { file_ids: expected, view: FileView::Basic.into() };
         let basic = alice.files.clone().batch_get_files(request).await.unwrap().into_inner();
         assert_eq!((basic.files.len(), basic.unread_file_ids.len()), (99, 0), "a small record fits");
+    });
+}
+
+#[test]
+fn metadata_is_read_only_to_be_returned() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let id = file_id(&alice.upload(spec("a"), b"").await.unwrap());
+        // A read of this metadata logs an error, which fails the test.
+        s.superuser.execute("UPDATE files SET metadata = '{\"n\": 1e400}'").await;
+        for (view, name_prefix, count) in
+            [(FileView::Basic, "", 1), (FileView::Basic, "a", 1), (FileView::Full, "b", 0)]
+        {
+            let filter = Some(FileFilter { name_prefix: name_prefix.to_owned(), ..FileFilter::default() });
+            let request = ListFilesRequest { view: view.into(), filter, ..ListFilesRequest::default() };
+            let files = alice.list(request).await.unwrap().files;
+            assert_eq!(files.len(), count, "{view:?} {name_prefix}");
+            assert!(files.iter().all(|file| file.state() == FileState::Available), "{files:?}");
+        }
+        let request = BatchGetFilesRequest { file_ids: vec![id], view: FileView::Basic.into() };
+        let batch = alice.files.clone().batch_get_files(request).await.unwrap().into_inner();
+        assert_eq!(batch.files[0].state(), FileState::Available);
+        s.superuser.execute("UPDATE files SET metadata = '{}'").await;
     });
 }
 

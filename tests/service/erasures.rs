@@ -12,7 +12,10 @@ use strongroom::{
 };
 use tonic::{Code, Status};
 
-use crate::harness::{Caller, Identity, Service, file_id, reason, service_test, spec, violated_fields};
+use crate::{
+    harness::{Caller, Identity, Service, file_id, reason, service_test, spec, violated_fields},
+    holds::attempt_deletion,
+};
 
 impl Caller {
     pub(crate) async fn request_erasure(
@@ -63,8 +66,10 @@ fn approved_erasure_lets_the_owner_purge_the_file() {
         let other = file_id(&s.bob().upload(spec("b"), b"other").await.unwrap());
         s.superuser.execute("UPDATE files SET retain_until_time = now() + interval '90 years'").await;
         let (acme, root, olga) = (s.alice().tenant_id().await, s.operator(), second_operator(&s));
-        let error = root.request_erasure(&acme, &id, "").await.unwrap_err();
-        assert_eq!(violated_fields(&error), ["reason"]);
+        for unclear in ["", "two\nlines"] {
+            let error = root.request_erasure(&acme, &id, unclear).await.unwrap_err();
+            assert_eq!(violated_fields(&error), ["reason"]);
+        }
         let erasure = root.request_erasure(&acme, &id, "GDPR article 17, case 8").await.unwrap();
         assert_eq!(reason(&s.alice().purge(&id).await.unwrap_err()), "FILE_RETAINED", "not approved yet");
 
@@ -110,6 +115,10 @@ fn erasure_overrides_no_legal_hold_and_expires() {
         s.ada().set_legal_hold(&id, "lawsuit").await.unwrap();
         assert_eq!(reason(&s.alice().purge(&id).await.unwrap_err()), "FILE_RETAINED");
         assert_eq!(reason(&root.delete_tenant(&acme, false).await.unwrap_err()), "TENANT_RETAINED");
+        // Nor does an erasure that is in use, in the database.
+        s.superuser.execute_without_triggers("erasures", "UPDATE erasures SET use_time = approve_time").await;
+        assert_eq!(attempt_deletion(&s).await, "protected_files");
+        s.superuser.execute_without_triggers("erasures", "UPDATE erasures SET use_time = NULL").await;
         s.ada().release_legal_hold(&id, "settled").await.unwrap();
 
         s.clock.advance(Duration::days(8));

@@ -32,12 +32,12 @@ use crate::{
 };
 
 /// A connection of an attacker, so that its flow-control window is not that of the others.
-async fn connect(s: &Service) -> Channel {
+pub(crate) async fn connect(s: &Service) -> Channel {
     Endpoint::from_shared(s.address.clone()).unwrap().connect().await.unwrap()
 }
 
 /// Sends some bytes of a call and then nothing. Returns the response when there is one.
-fn stall(
+pub(crate) fn stall(
     channel: &Channel,
     caller: Option<&Caller>,
     path: &str,
@@ -51,18 +51,18 @@ fn stall(
     })
 }
 
-fn in_use(s: &Service, resource: &str) -> u64 {
+pub(crate) fn in_use(s: &Service, resource: &str) -> u64 {
     s.read_metric(&format!("strongroom_shares_in_use{{resource=\"{resource}\"}}"))
 }
 
-fn assert_overloaded(error: &Status, resource: &str) {
+pub(crate) fn assert_overloaded(error: &Status, resource: &str) {
     assert_eq!((error.code(), reason(error)), (Code::ResourceExhausted, "OVERLOADED".to_owned()));
     assert_eq!(error.get_details_error_info().unwrap().metadata["resource"], resource);
     assert!(error.get_details_retry_info().is_some());
 }
 
 /// Checks that a caller can upload, list and download.
-async fn assert_served(caller: &Caller) {
+pub(crate) async fn assert_served(caller: &Caller) {
     let data = pattern(300_000);
     let id = file_id(&caller.upload(spec("report.txt"), &data).await.unwrap());
     assert!(!caller.list(Default::default()).await.unwrap().files.is_empty());
@@ -240,7 +240,9 @@ fn silent_upload_ends_at_the_time_for_its_first_message() {
         |config| config.uploads.first_message_seconds = 1,
         |s| async move {
             let channel = connect(&s).await;
-            let response = stall(&channel, Some(&s.alice()), UPLOAD, Vec::new()).await.unwrap();
+            let alice = s.alice();
+            let stalled = stall(&channel, Some(&alice), UPLOAD, Vec::new());
+            let response = tokio::time::timeout(Duration::from_secs(20), stalled).await.unwrap().unwrap();
             let status = Status::from_header_map(response.headers()).unwrap();
             assert_eq!(reason(&status), "UPLOAD_STALLED");
         },
@@ -376,7 +378,8 @@ fn connection_without_credentials_is_closed() {
             let mut stranger = TcpStream::connect(s.address.strip_prefix("http://").unwrap()).await.unwrap();
             stranger.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
             let mut received = Vec::new();
-            let closed = tokio::time::timeout(Duration::from_secs(60), stranger.read_to_end(&mut received));
+            // Much earlier than a silent connection is.
+            let closed = tokio::time::timeout(Duration::from_secs(20), stranger.read_to_end(&mut received));
             // Either the end of the stream or a reset.
             let _closed = closed.await.expect("the connection is still open");
         },
@@ -452,6 +455,7 @@ fn one_caller_can_hold_all_watches_of_its_tenant_only() {
     service_test(|s| async move {
         let mut watchers = Vec::new();
         let refused = loop {
+            assert!(watchers.len() < 100, "no watch was refused");
             match s.alice().watch_files_after("").await {
                 Ok(watcher) => watchers.push(watcher),
                 Err(error) => break error,

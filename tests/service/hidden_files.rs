@@ -44,6 +44,11 @@ fn usage_counts_visible_files_only() {
         assert_eq!(of(&figures(&alice).await), (1339, 3));
         assert_eq!(of(&figures(&ada).await), (1339, 3));
 
+        // The rest of the tenant's quota is not exact.
+        let percent_of = async |caller: &Caller| caller.usage().await.unwrap().used_percent;
+        assert!(percent_of(&bob).await.fract() == 0.0, "whole percents");
+        assert!(percent_of(&ada).await.fract() > 0.0, "exact for admins");
+
         // Versions and the trash count as they do in the counters of the tenant.
         bob.upload_version(&shared, b"1234567").await.unwrap();
         assert_eq!(of(&figures(&bob).await), (12, 1));

@@ -203,25 +203,31 @@ fn held_file_cannot_be_deleted_without_trash() {
     });
 }
 
+/// Deletes all files in the database, and returns `deleted` or the constraint that prevents it.
+pub(crate) async fn attempt_deletion(s: &Service) -> String {
+    let attempt = "
+        CREATE FUNCTION public.attempt() RETURNS text LANGUAGE plpgsql AS $$
+        DECLARE violated text;
+        BEGIN
+            DELETE FROM versions;
+            DELETE FROM files;
+            RETURN 'deleted';
+        EXCEPTION WHEN check_violation THEN
+            GET STACKED DIAGNOSTICS violated = CONSTRAINT_NAME;
+            RETURN violated;
+        END $$";
+    s.superuser.execute(attempt).await;
+    let results = s.superuser.query_texts("SELECT public.attempt()").await;
+    s.superuser.execute("DROP FUNCTION public.attempt").await;
+    results.concat()
+}
+
 #[test]
 fn database_prevents_deletion_of_held_file() {
     service_test(|s| async move {
         let id = upload_file(&s).await;
         s.ada().set_legal_hold(&id, "case 17").await.unwrap();
-        let attempt = "
-            CREATE FUNCTION public.attempt() RETURNS text LANGUAGE plpgsql AS $$
-            DECLARE violated text;
-            BEGIN
-                DELETE FROM versions;
-                DELETE FROM files;
-                RETURN 'deleted';
-            EXCEPTION WHEN check_violation THEN
-                GET STACKED DIAGNOSTICS violated = CONSTRAINT_NAME;
-                RETURN violated;
-            END $$";
-        s.superuser.execute(attempt).await;
-        assert_eq!(s.superuser.query_texts("SELECT public.attempt()").await, ["protected_files"]);
-        s.superuser.execute("DROP FUNCTION public.attempt").await;
+        assert_eq!(attempt_deletion(&s).await, "protected_files");
     });
 }
 

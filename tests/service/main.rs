@@ -90,6 +90,7 @@ mod tenancy_catalog;
 mod tenancy_rule;
 mod tenant_deletion;
 mod tenant_export;
+mod tenant_shares;
 mod tenants;
 mod transactions;
 mod update;

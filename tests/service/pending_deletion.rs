@@ -89,6 +89,7 @@ fn uploads_wait_while_too_many_bytes_are_pending() {
         s.ada().set_limit_bytes(2 * SIZE as i64).await;
         let mut stored = 0;
         let error = loop {
+            assert!(stored < 10, "no upload was refused");
             match upload_and_purge(&s).await {
                 Ok(()) => stored += 1,
                 Err(error) => break error,

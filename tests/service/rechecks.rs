@@ -7,15 +7,16 @@ use strongroom::{
     db::{TenantTx, Viewer},
     domain::ids::TenantId,
     proto::v1::{
-        CopyFileRequest, DownloadFileRequest, DownloadFileResponse, File, UpdateFileRequest,
-        UploadFileRequest, UploadFileResponse, UploadSpec, Visibility, download_file_response::Message,
+        CopyFileRequest, DownloadFileRequest, DownloadFileResponse, File, TransferOwnershipRequest,
+        UpdateFileRequest, UploadFileRequest, UploadFileResponse, UploadSpec, Visibility,
+        download_file_response::Message,
     },
     worker,
 };
 use tonic::{Code, Status};
 
 use crate::harness::{
-    Caller, PART, Service, Setup, chunk, file_id, finish, pattern, reason, service_test_in,
+    Caller, PART, Service, Setup, chunk, file_id, finish, pattern, reason, service_test, service_test_in,
     service_test_with, spec, spec_message,
 };
 
@@ -271,6 +272,29 @@ fn stored_response_of_hidden_file_is_not_returned() {
         assert_hidden(&other.create_upload(created).await.unwrap_err());
         assert_eq!(other.copy(copy).await.unwrap().id, copied.id, "the copy belongs to its creator");
         other.cancel_upload(&open.id).await.unwrap();
+    });
+}
+
+#[test]
+fn stored_response_of_transferred_file_is_not_returned() {
+    service_test(|s| async move {
+        let hidden = UploadSpec {
+            visibility: Visibility::Owner.into(),
+            size_bytes: Some(5),
+            request_id: REQUEST_ID.to_owned(),
+            ..spec("plan.txt")
+        };
+        s.alice().upload(hidden.clone(), b"bytes").await.unwrap();
+        let transfer = TransferOwnershipRequest {
+            from_user_id: "alice".to_owned(),
+            to_user_id: "bob".to_owned(),
+            ..TransferOwnershipRequest::default()
+        };
+        s.ada().files.clone().transfer_ownership(transfer).await.unwrap();
+        // Without a digest, the commit finds the response.
+        assert_hidden(&s.alice().upload(hidden.clone(), b"bytes").await.unwrap_err());
+        let with_digest = UploadSpec { sha256: Some(crate::harness::sha256(b"bytes")), ..hidden };
+        assert_hidden(&s.alice().upload(with_digest, b"bytes").await.unwrap_err());
     });
 }
 

@@ -4,14 +4,15 @@ use bytes::Bytes;
 use futures::future::join_all;
 use strongroom::{
     domain::clock::Clock as _,
-    proto::v1::{ListFilesRequest, UploadFileResponse, UploadSpec},
+    proto::v1::{CompleteUploadRequest, ListFilesRequest, UploadFileResponse, UploadSpec},
     storage::flaky::Operation,
+    worker,
 };
 use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::{
-    harness::{PART, file_id, reason, service_test, sha256, spec, spec_message},
+    harness::{PART, direct_test, file_id, reason, service_test, sha256, spec, spec_message},
     upload::pattern,
 };
 
@@ -185,5 +186,28 @@ fn retry_needs_no_free_quota() {
         ada.set_limit_bytes(data.len() as i64).await;
         let again = alice.upload(spec_sent, &data).await.unwrap();
         assert_eq!(file_id(&first), file_id(&again));
+    });
+}
+
+#[test]
+fn direct_upload_is_completed_again_only_as_the_same_file() {
+    direct_test(|s| async move {
+        let (alice, data) = (s.alice(), pattern(1_000));
+        let sized = UploadSpec { size_bytes: Some(1_000), ..spec("a") };
+        let direct = alice.create_direct_upload(sized).await.unwrap();
+        s.put_parts(&direct, &data).await;
+        let completion = CompleteUploadRequest { upload_id: direct.id.clone(), ..Default::default() };
+        let first = alice.complete_upload_with(completion.clone()).await.unwrap();
+        let other_size = CompleteUploadRequest { size_bytes: Some(999), ..completion.clone() };
+        let refused = alice.complete_upload_with(other_size).await.unwrap_err();
+        assert_eq!(reason(&refused), "SIZE_MISMATCH");
+
+        assert_eq!(worker::run_due_jobs(&s.app).await.done, 1);
+        // The digest is known after the verification.
+        let with_digest = |digest| CompleteUploadRequest { sha256: Some(digest), ..completion.clone() };
+        let refused = alice.complete_upload_with(with_digest(sha256(b"other"))).await.unwrap_err();
+        assert_eq!(reason(&refused), "CHECKSUM_MISMATCH");
+        let again = alice.complete_upload_with(with_digest(sha256(&data))).await.unwrap();
+        assert_eq!(again.file.unwrap().id, first.file.unwrap().id);
     });
 }

@@ -172,9 +172,12 @@ mod tests {
     use clap::{CommandFactory, Parser};
 
     use super::*;
-    use crate::client::{
-        Code,
-        fake_service::{FakeServer, download_messages},
+    use crate::{
+        client::{
+            Code,
+            fake_service::{FakeServer, download_messages},
+        },
+        proto::v1::upload_file_request::Message,
     };
 
     #[derive(Parser)]
@@ -254,7 +257,9 @@ mod tests {
         let missing = directory.path().join("missing.txt");
         let files = [missing.to_str().unwrap(), good.to_str().unwrap()];
         assert_eq!(strongroom(&server, &["put", files[0], files[1]]).await, Exit::Other);
-        assert!(server.uploads.recv().await.is_some(), "the readable file is uploaded");
+        let uploaded = server.uploads.recv().await.expect("the readable file is uploaded");
+        let Message::Spec(spec) = &uploaded[0] else { panic!("{uploaded:?}") };
+        assert_eq!(spec.mime_type, "text/plain", "declared by its extension");
 
         let both = ["put", files[0], files[1], "--name", "one name"];
         assert_eq!(strongroom(&server, &both).await, Exit::Usage);

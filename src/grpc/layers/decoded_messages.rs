@@ -154,6 +154,7 @@ impl BodyObserver for Arc<CallGuard> {
 mod tests {
     use std::task::Poll;
 
+    use futures::FutureExt;
     use tonic::Code;
     use tonic_types::StatusExt;
 
@@ -189,7 +190,8 @@ mod tests {
         let layer = layer();
         let mut first = Box::pin(call(&layer, request_of("globex"), |_| decode(50 * MIB)));
         assert!(futures::poll!(first.as_mut()).is_pending());
-        let refused = status(&call(&layer, request_of("globex"), |_| decode(50 * MIB)).await).unwrap();
+        let refused = call(&layer, request_of("globex"), |_| decode(50 * MIB)).now_or_never();
+        let refused = status(&refused.expect("refused at once")).unwrap();
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert_eq!(refused.get_details_error_info().unwrap().reason, "OVERLOADED");
         assert!(refused.get_details_retry_info().is_some());

@@ -188,7 +188,8 @@ async fn incomplete_message_is_ended_when_others_wait_for_its_space() {
     send(&mut other_sender, &message(LARGE)[..5]).await;
     let (late, waited) = tokio::join!(
         async {
-            let late = slow.frame().await.unwrap().unwrap_err();
+            let ended = timeout(much_later, slow.frame()).await.expect("ended while another waits");
+            let late = ended.unwrap().unwrap_err();
             drop(slow);
             late
         },

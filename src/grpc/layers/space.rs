@@ -58,6 +58,7 @@ impl Space {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{admission::CallerKey, domain::ids::TenantId};
 
     const LIMITS: SpaceLimits =
         SpaceLimits { bytes_max: 64 << 20, largest_bytes: 4 << 20, reserved_bytes: 4 << 20 };
@@ -70,7 +71,7 @@ mod tests {
     fn one_tenant_leaves_space_for_others_and_operators() {
         let space = Space::new(LIMITS);
         let take_all = |name: &str| -> Vec<Slot> {
-            std::iter::from_fn(|| space.try_take(member(name), LIMITS.largest_bytes)).collect()
+            std::iter::from_fn(|| space.try_take(member(name), LIMITS.largest_bytes)).take(100).collect()
         };
         let mallory = take_all("globex");
         assert_eq!(mallory.len(), 12);
@@ -80,6 +81,19 @@ mod tests {
         assert!(space.try_take(Some(Holder::PLATFORM), LIMITS.largest_bytes).is_some());
         drop((mallory, others));
         assert_eq!(space.taken_bytes(), 0);
+    }
+
+    #[test]
+    fn one_caller_leaves_space_to_its_colleagues() {
+        let space = Space::new(LIMITS);
+        let tenant = TenantId::from_uuid(uuid::Uuid::from_u128(1));
+        let take = |name| {
+            let holder = Holder::new(tenant, CallerKey::of_user(name));
+            space.try_take(Some(holder), LIMITS.largest_bytes)
+        };
+        let mallory: Vec<Slot> = std::iter::from_fn(|| take("mallory")).collect();
+        assert_eq!(mallory.len(), 9);
+        assert!(take("alice").is_some());
     }
 
     #[test]

@@ -144,6 +144,21 @@ fn rejects_request_while_too_many_bytes_wait() {
 }
 
 #[test]
+fn waiting_bytes_of_one_caller_leave_some_to_its_colleagues() {
+    let (budget, _reserve) = budget_without_reserve();
+    let _held = [try_permit(&budget, tenant(2), 90).unwrap(), try_permit(&budget, tenant(3), 22).unwrap()];
+    let caller = |name| {
+        let tenant = TenantId::from_uuid(Uuid::from_u128(1));
+        budget.new_permit(Holder::new(tenant, CallerKey::of_user(name)), PART)
+    };
+    let mut waiting: Vec<BytePermit> = (0..20).map(|_| caller("alice")).collect();
+    let mut growing: Vec<_> = waiting.iter_mut().map(|permit| Box::pin(permit.grow(10))).collect();
+    let grown: Vec<_> = growing.iter_mut().map(|grows| grows.as_mut().now_or_never()).collect();
+    assert_eq!(grown.iter().filter(|grown| grown.is_none()).count(), 13, "the others are refused: {grown:?}");
+    assert!(caller("bob").grow(10).now_or_never().is_none(), "the bytes of a colleague may wait");
+}
+
+#[test]
 fn uploads_of_one_caller_wait_with_their_chunks() {
     let uploads = crate::config::Config::defaults().unwrap().uploads;
     let part = uploads.part_size_bytes;

@@ -312,6 +312,11 @@ impl StreamHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{
+        caller::{Actor, Origin, Role, Tenant, TenantKind, TenantState},
+        ids::TenantId,
+        policy::Policy,
+    };
 
     fn hashing(chunks: usize) -> HashingShare {
         HashingShare { chunks: Shares::new(ShareLimits::slots(chunks)), holder: Holder::PLATFORM }
@@ -346,5 +351,31 @@ mod tests {
         assert!(matches!(hasher.state, State::Running(_)));
         hasher.finish().await.unwrap();
         assert_eq!(hashing.chunks.status().in_use, 0, "the core is free again");
+    }
+
+    #[test]
+    fn flood_of_one_caller_leaves_cores_to_others() {
+        let limiter = HashingLimiter(Shares::new(ShareLimits::slots(8)));
+        let share_of = |name: &str| {
+            let tenant = Tenant {
+                id: TenantId::from_uuid(uuid::Uuid::nil()),
+                kind: TenantKind::Organization,
+                state: TenantState::Active,
+                policy: Policy::preset("general").unwrap(),
+            };
+            limiter.share_of(&Caller {
+                tenant: Arc::new(tenant),
+                actor: Actor::user(name),
+                role: Role::Member,
+                groups: Vec::new(),
+                origin: Origin::default(),
+            })
+        };
+        let take = |name: &str| {
+            let share = share_of(name);
+            share.chunks.try_acquire(share.holder, 1).ok()
+        };
+        let flood: Vec<_> = std::iter::from_fn(|| take("flood")).collect();
+        assert!(!flood.is_empty() && take("alice").is_some());
     }
 }
