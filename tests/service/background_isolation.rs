@@ -142,7 +142,7 @@ fn failing_store_opens_its_breaker() {
         assert_eq!(delete_due_blobs_in(&s.app, HEALTHY).await.unwrap().done, 1);
 
         report_breakers(&s.app).await.unwrap();
-        let statuses = list_provider_statuses(&s.db, &s.stores).await.unwrap();
+        let statuses = list_provider_statuses(&s.db, &s.stores, s.app.owners()).await.unwrap();
         let breakers: Vec<_> = statuses
             .iter()
             .map(|status| (status.name.as_str(), status.breaker.clone().unwrap()))

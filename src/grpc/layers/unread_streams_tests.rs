@@ -168,7 +168,8 @@ async fn unread_stream_without_space_costs_its_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let client = TcpStream::connect(address).await.unwrap();
-    let peers = Peers::new(PeerLimits { connections_max: 9, per_address_max: 9, trusted: Vec::new() });
+    let peers =
+        Peers::new(PeerLimits { shares: None, connections_max: 9, per_address_max: 9, trusted: Vec::new() });
     tokio::time::pause();
     for is_trusted in [false, true] {
         let layers = Layers::new(|config| {

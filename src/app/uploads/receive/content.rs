@@ -364,6 +364,7 @@ mod tests {
                 policy: Policy::preset("general").unwrap(),
             };
             limiter.share_of(&Caller {
+                first_call: None,
                 tenant: Arc::new(tenant),
                 actor: Actor::user(name),
                 role: Role::Member,
