@@ -17,6 +17,7 @@ mod bounded_responses;
 mod broken_requests;
 mod categories;
 mod clocks;
+mod connections;
 mod contract;
 mod contract_descriptor;
 mod copy;

@@ -27,7 +27,7 @@ use tokio::{
 use tonic::{Status, body::Body};
 use tracing::Instrument as _;
 
-use super::{in_flight::RequestSlot, last_byte::split_last_byte, space::Space};
+use super::{in_flight::RequestSlot, last_byte::split_last_byte, observed_body::PolledFrame, space::Space};
 use crate::{
     admission::{Holder, Slot, peers::Peer},
     grpc::status,
@@ -147,10 +147,7 @@ impl StreamState {
     }
 
     /// Passes the next frame of the stream on. Returns `None` if the stream was dropped.
-    fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Option<Poll<Option<Result<Frame<Bytes>, Status>>>> {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Option<PolledFrame> {
         let body = self.body.as_mut()?;
         self.unread_since = None;
         let polled = match self.last_byte.take() {
