@@ -88,10 +88,10 @@ pub(super) struct RetryArgs {
     #[arg(long)]
     all: bool,
     /// With --all: retry only jobs of this kind, such as `verify_upload`.
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "id")]
     kind: Option<String>,
     /// With --all: list the jobs that would be retried, and change nothing.
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "id")]
     dry_run: bool,
     /// Print the result as JSON.
     #[arg(long)]

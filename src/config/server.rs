@@ -25,7 +25,7 @@ pub struct ServerConfig {
     pub anonymous_requests_max: usize,
     /// Maximum number of open connections.
     pub connections_max: usize,
-    /// The part of these connections that tenants cannot use.
+    /// The part of these connections that tenants cannot use. See [`Self::connections_reserved`].
     pub operator_connections_reserved: usize,
     /// Maximum number of open connections of one address.
     pub connections_per_address_max: usize,
@@ -96,6 +96,11 @@ pub struct Http2Config {
 }
 
 impl ServerConfig {
+    /// Returns the number of connections that tenants cannot use: at most half of all.
+    pub fn connections_reserved(&self) -> usize {
+        self.operator_connections_reserved.min(self.connections_max / 2)
+    }
+
     /// Returns the age at which a client is asked to reconnect, or `None` if disabled.
     pub fn connection_age_max(&self) -> Option<Duration> {
         (self.connection_age_max_seconds > 0).then(|| Duration::from_secs(self.connection_age_max_seconds))
@@ -170,13 +175,6 @@ impl ServerConfig {
         violations.check_range("server.connections_max", self.connections_max, 1..=65_536);
         let reserved = self.operator_connections_reserved;
         violations.check_range("server.operator_connections_reserved", reserved, 0..=4_096);
-        if reserved * 2 > self.connections_max {
-            let message = format!(
-                "must be at most half of `connections_max` ({}), not {reserved}",
-                self.connections_max
-            );
-            violations.add("server.operator_connections_reserved", message);
-        }
         let per_address = self.connections_per_address_max;
         violations.check_range("server.connections_per_address_max", per_address, 1..=65_536);
         violations.check_range("server.unauthenticated_seconds", self.unauthenticated_seconds, 1..=3_600);

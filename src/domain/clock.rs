@@ -83,7 +83,8 @@ impl<C: Clock> SyncedClock<C> {
     /// the time does not jump with each measurement.
     pub fn follow(&self, measured: ClockOffset) {
         let former = Duration::microseconds(self.offset_microseconds.load(Ordering::Relaxed));
-        if (measured.offset - former).abs() > measured.error_max {
+        let change = measured.offset.checked_sub(&former);
+        if change.is_none_or(|change| change.abs() > measured.error_max) {
             let microseconds = measured.offset.num_microseconds().unwrap_or_default();
             self.offset_microseconds.store(microseconds, Ordering::Relaxed);
         }

@@ -59,7 +59,7 @@ impl Limits {
             per_address_max: config.connections_per_address_max,
             trusted: config.trusted_proxies.clone(),
             shares: Some(
-                ShareLimits::slots(config.connections_max).with_reserve(config.operator_connections_reserved),
+                ShareLimits::slots(config.connections_max).with_reserve(config.connections_reserved()),
             ),
         });
         let (observed, shared) = (Arc::clone(&peers), Arc::clone(&peers));

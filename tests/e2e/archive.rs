@@ -54,6 +54,7 @@ async fn list_storage_classes(store: &reqwest::Client) -> Vec<String> {
     let list = format!("{}/{BUCKET}?list-type=2", moto_endpoint());
     let listed = store.get(list).send().await.unwrap().error_for_status().unwrap().text().await.unwrap();
     let keys = listed.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
+    let keys = keys.filter(|key| !key.ends_with("strongroom-owner.json"));
     let mut classes = Vec::new();
     for key in keys {
         let head = store.head(format!("{}/{BUCKET}/{key}", moto_endpoint())).send().await.unwrap();

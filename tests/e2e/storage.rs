@@ -69,7 +69,7 @@ async fn adopt_takes_a_store_over_from_another_database() {
     let (production, staging) = (Site::new("adopt").await, Site::new("adopt_staging").await);
     let server = production.start_server().await;
     let (code, adopted) = production.run_json(&["storage", "adopt", "--yes", "--json"]).await;
-    assert_eq!((code, &adopted["is_adopted"]), (Some(0), &Value::from(false)), "{adopted}");
+    assert_eq!((code, &adopted[0]["is_adopted"]), (Some(0), &Value::from(false)), "{adopted}");
     server.kill().await;
 
     let objects = production.path("objects");
@@ -87,9 +87,9 @@ async fn adopt_takes_a_store_over_from_another_database() {
     assert!(code == Some(1) && question.contains("epoch 1") && question.contains("--yes"), "{question}");
     let (code, adopted) = run(&["storage", "adopt", "--yes", "--json"]).await;
     let adopted: Value = serde_json::from_str(&adopted).unwrap();
-    assert_eq!((code, &adopted["is_adopted"]), (Some(0), &Value::from(true)), "{adopted}");
+    assert_eq!((code, &adopted[0]["is_adopted"]), (Some(0), &Value::from(true)), "{adopted}");
     assert_eq!(
-        (&adopted["former_owner"]["epoch"], &adopted["owner"]["epoch"]),
+        (&adopted[0]["former_owner"]["epoch"], &adopted[0]["owner"]["epoch"]),
         (&Value::from(1), &Value::from(2))
     );
 

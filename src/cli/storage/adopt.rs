@@ -1,4 +1,4 @@
-//! `strongroom storage adopt`: makes the configured database the owner of a store.
+//! `strongroom storage adopt`: makes the configured database the owner of its stores.
 
 use std::{
     fmt::Write as _,
@@ -22,28 +22,28 @@ use super::{
 use crate::{app::owner::OwnerReport, domain::store_owner::OwnerMarker};
 
 const EXIT_CODES: &str = "Exit codes:
-  0  the store belongs to the configured database
-  1  the store could not be taken over
+  0  the stores belong to the configured database
+  1  a store could not be taken over
   2  usage error
-  3  the takeover was not confirmed; nothing was changed";
+  3  the takeover of a store was not confirmed; that store was not changed";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub(in crate::cli) struct AdoptArgs {
-    /// The provider, as named in `storage.providers`. Default: `storage.provider`.
+    /// The provider, as named in `storage.providers`. Default: all of them.
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
-    /// Take the store over without asking. Its former owner can then only read.
+    /// Take the stores over without asking. A former owner can then only read.
     #[arg(long)]
     yes: bool,
-    /// Print the result as JSON. Requires --yes.
+    /// Print the result of each store as JSON. Requires --yes.
     #[arg(long, requires = "yes")]
     json: bool,
     #[command(flatten)]
     data: DevDirectory,
 }
 
-/// The result of the command.
+/// The result for one store.
 #[derive(Debug, serde::Serialize)]
 struct AdoptResult {
     provider: String,
@@ -63,18 +63,31 @@ pub(super) async fn run_adopt(args: AdoptArgs, config: Option<PathBuf>) -> Resul
     let (clock, ids) = (database_clock(&database).await?, system_ids());
     let stores = open_stores(&config.storage, &clock, &ids)?;
     let owners = open_owners(&config, &database, &stores, &clock);
-    let provider = args.provider.unwrap_or(config.storage.provider.clone());
-    let found = owners.inspect_owner(&provider).await?;
-    let result = if found.is_owner {
-        AdoptResult { provider, is_adopted: false, former_owner: found.owner.clone(), owner: found.owner }
-    } else if args.yes || is_confirmed(&describe(&found)?)? {
-        let owner = Some(owners.adopt_store(&provider).await?);
-        AdoptResult { provider, is_adopted: true, former_owner: found.owner, owner }
-    } else {
-        return Ok(ExitCode::from(INCOMPLETE));
+    let providers = match args.provider {
+        Some(provider) => vec![provider],
+        None => stores.iter().map(|store| store.provider().to_owned()).collect(),
     };
-    print_text(&if args.json { serde_json::to_string_pretty(&result)? } else { table(&result)? })?;
-    Ok(ExitCode::SUCCESS)
+    let (mut results, mut is_complete) = (Vec::new(), true);
+    for provider in providers {
+        let found = owners.inspect_owner(&provider).await?;
+        let result = if found.is_owner {
+            AdoptResult { provider, is_adopted: false, former_owner: found.owner.clone(), owner: found.owner }
+        } else if args.yes || is_confirmed(&describe(&found)?)? {
+            let owner = Some(owners.adopt_store(&provider).await?);
+            AdoptResult { provider, is_adopted: true, former_owner: found.owner, owner }
+        } else {
+            is_complete = false;
+            continue;
+        };
+        if !args.json {
+            print_text(&table(&result)?)?;
+        }
+        results.push(result);
+    }
+    if args.json {
+        print_text(&serde_json::to_string_pretty(&results)?)?;
+    }
+    Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
 }
 
 /// Describes the owner of a store, and the effect of the command.
