@@ -151,7 +151,7 @@ impl AuditEntry {
 /// Inserts entries for the transaction's tenant.
 pub async fn insert(tx: &mut TenantTx, entries: &[AuditEntry]) -> Result<(), DbError> {
     let tenant = tx.tenant();
-    let written: Vec<Written> = insertion(tenant, entries).load(tx.connection()?).await?;
+    let written: Vec<Written> = insertion(tenant, None, entries).load(tx.connection()?).await?;
     if let Some(Written { transaction, time }) = written.into_iter().next() {
         tx.note_written(TransactionId(transaction), Some(WrittenRow::AuditEntry(time)));
     }
@@ -160,7 +160,26 @@ pub async fn insert(tx: &mut TenantTx, entries: &[AuditEntry]) -> Result<(), DbE
 
 /// Inserts entries for a tenant from a system transaction, for example for a tenant that is being created.
 pub async fn insert_for(tx: &mut SystemTx, tenant: TenantId, entries: &[AuditEntry]) -> Result<(), DbError> {
-    let written: Vec<Written> = insertion(tenant, entries).load(tx.connection()?).await?;
+    insert_for_at(tx, tenant, None, entries).await
+}
+
+/// Inserts entries about an earlier time for a tenant.
+pub async fn insert_at(
+    tx: &mut SystemTx,
+    tenant: TenantId,
+    time: Timestamp,
+    entries: &[AuditEntry],
+) -> Result<(), DbError> {
+    insert_for_at(tx, tenant, Some(time), entries).await
+}
+
+async fn insert_for_at(
+    tx: &mut SystemTx,
+    tenant: TenantId,
+    time: Option<Timestamp>,
+    entries: &[AuditEntry],
+) -> Result<(), DbError> {
+    let written: Vec<Written> = insertion(tenant, time, entries).load(tx.connection()?).await?;
     if let Some(Written { transaction, time }) = written.into_iter().next() {
         tx.note_written(TransactionId(transaction), tenant, WrittenRow::AuditEntry(time));
     }
@@ -216,7 +235,8 @@ pub async fn has_upload(tx: &mut SystemTx, tenant: TenantId, file: FileId) -> Re
 /// A stored entry.
 #[derive(Debug, Clone)]
 pub struct StoredAuditEntry {
-    /// The time of its transaction. With `n`, its position in the log.
+    /// The time of its transaction, or of the creation of a tenant by a first call. With `n`, its position in the
+    /// log.
     pub create_time: Timestamp,
     pub n: i64,
     pub entry: AuditEntry,
@@ -278,7 +298,8 @@ pub async fn list_after(
     Ok(rows.into_iter().map(StoredAuditEntry::from).collect())
 }
 
-fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Operation<SqlText> {
+/// Inserts entries with this time, or with the time of the transaction.
+fn insertion(tenant: TenantId, time: Option<Timestamp>, entries: &[AuditEntry]) -> Operation<SqlText> {
     let text_column = |pick: fn(&AuditEntry) -> &str| {
         entries.iter().map(|entry| pick(entry).to_owned()).collect::<Vec<String>>()
     };
@@ -287,11 +308,11 @@ fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Operation<SqlText> {
         "insert audit entries",
         "INSERT INTO audit_entries (tenant_id, create_time, actor_kind, actor_id, action, is_allowed, file_id, version,
             call_id, address, details, actor_issuer)
-         SELECT $1, app.now(), n.actor_kind, n.actor_id, n.action, n.is_allowed, n.file_id, n.version, n.call_id,
-            n.address, n.details, n.actor_issuer
+         SELECT $1, coalesce($12, app.now()), n.actor_kind, n.actor_id, n.action, n.is_allowed, n.file_id, n.version,
+            n.call_id, n.address, n.details, n.actor_issuer
          FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
             AS n (actor_kind, actor_id, action, is_allowed, file_id, version, call_id, address, details, actor_issuer)
-         RETURNING pg_current_xact_id() AS transaction, app.now() AS time",
+         RETURNING pg_current_xact_id() AS transaction, coalesce($12, app.now()) AS time",
     )
     .bind::<SqlUuid, _>(tenant)
     .bind::<Array<SmallInt>, _>(entries.iter().map(|entry| entry.actor.kind).collect::<Vec<_>>())
@@ -308,4 +329,5 @@ fn insertion(tenant: TenantId, entries: &[AuditEntry]) -> Operation<SqlText> {
     .bind::<Array<Nullable<Text>>, _>(
         entries.iter().map(|entry| entry.actor_issuer.clone()).collect::<Vec<_>>(),
     )
+    .bind::<Nullable<Timestamptz>, _>(time)
 }

@@ -92,17 +92,31 @@ pub async fn leave(tx: &mut SystemTx, id: TenantId, may_have_objects: bool) -> R
     Ok(query("leave provisional tenant", update).execute(tx.connection()?).await? == 1)
 }
 
-/// Makes a provisional tenant exist. Returns it and its issuer, or `None` if it exists already.
-pub async fn confirm(tx: &mut SystemTx, id: TenantId) -> Result<Option<(Tenant, String)>, DbError> {
+/// A provisional tenant that exists from now on.
+#[derive(Debug, Clone)]
+pub struct ConfirmedTenant {
+    pub tenant: Tenant,
+    pub issuer: String,
+    /// When its earliest first call created it.
+    pub create_time: Timestamp,
+}
+
+/// Makes a provisional tenant exist. Returns `None` if it exists already.
+pub async fn confirm(tx: &mut SystemTx, id: TenantId) -> Result<Option<ConfirmedTenant>, DbError> {
     let provisional = tenants::table
         .find(id)
         .filter(tenants::provisional_time.is_not_null())
         .filter(tenants::state.ne(literal!(TenantState::Deleted)));
     let update = diesel::update(provisional)
         .set((tenants::provisional_time.eq(None::<Timestamp>), tenants::first_call_count.eq(0)))
-        .returning((TenantRow::as_returning(), tenants::issuer));
-    let row: Option<(TenantRow, String)> = query("confirm tenant", update).first(tx.connection()?).await?;
-    Ok(row.map(|(tenant, issuer)| (tenant.into(), issuer)))
+        .returning((TenantRow::as_returning(), tenants::issuer, tenants::create_time));
+    let row: Option<(TenantRow, String, Timestamp)> =
+        query("confirm tenant", update).first(tx.connection()?).await?;
+    Ok(row.map(|(tenant, issuer, create_time)| ConfirmedTenant {
+        tenant: tenant.into(),
+        issuer,
+        create_time,
+    }))
 }
 
 /// Removes a provisional tenant without first calls in progress, unless something is stored for it.

@@ -279,7 +279,7 @@ fn parts_are_completed_if_numbers_and_etags_match() {
         let etag = s.put_part(&direct.parts[2], &bytes[2 * PART..]).await.unwrap();
         let sent = [sent[0].clone(), sent[1].clone(), CompletedPart { number: 3, etag }];
         // The store rejects the completion, as if a part was replaced at the same moment.
-        let fault = Fault::Before(StorageErrorKind::InvalidInput);
+        let fault = Fault::Before(StorageErrorKind::PartsDiffer);
         s.faults.set_plan(Plan::new().with_fault(Operation::CompleteMultipart, 1, fault));
         assert_eq!(completion_error(&alice, &direct, &sent).await, invalid_fields(&["parts"]));
         let id = alice.complete_direct_upload(&direct.id, &sent).await.unwrap().file.unwrap().id;

@@ -10,7 +10,7 @@ use strongroom::{
     domain::clock::Clock,
     grpc::auth::access::{Access, TABLE},
     proto::{
-        admin::v1::ListTenantsRequest,
+        admin::v1::{ListTenantsRequest, export_tenant_response::Record},
         v1::{CreateUploadRequest, GetFileRequest, ListFilesRequest, UploadSpec},
     },
 };
@@ -116,6 +116,51 @@ fn successful_first_call_creates_one_tenant() {
         watch.next_event().await;
         assert_eq!(s.superuser.query_number(created).await, 3);
         assert_eq!(s.superuser.query_number("SELECT count(*) FROM tenants").await, 3);
+    });
+}
+
+#[test]
+fn creation_is_the_first_entry_of_the_audit_log() {
+    service_test(|s| async move {
+        let mut upload = LiveStream::open(&s);
+        upload.send(vec![spec_message(spec("a.txt")), chunk(0, b"a")]).await;
+        wait_until_joined(&s).await;
+        s.clock.advance(chrono::Duration::seconds(5));
+        upload.send(vec![finish(1)]).await;
+        upload.finish().await.unwrap();
+        s.clock.advance(chrono::Duration::seconds(5));
+        let records = s.operator().export_tenant(&s.alice().tenant_id().await).await.unwrap();
+        let actions: Vec<_> = records
+            .into_iter()
+            .filter_map(
+                |record| if let Record::AuditEntry(entry) = record { Some(entry.action) } else { None },
+            )
+            .collect();
+        assert_eq!(actions[..2], ["tenant_create", "file_upload"]);
+        let at_creation = "SELECT count(*) FROM audit_entries AS a
+            JOIN tenants AS t ON t.id = a.tenant_id AND t.create_time = a.create_time";
+        assert_eq!(s.superuser.query_number(at_creation).await, 1);
+    });
+}
+
+#[test]
+fn tenant_is_cached_after_its_first_call() {
+    service_test(|s| async move {
+        let (reader, operating) = (s.start_replica(|_| {}).await, s.start_replica(|_| {}).await);
+        // The first call of the tenant in one process, and the first lookup in another.
+        let acme = s.alice().tenant_id().await;
+        reader.alice().quota().await.unwrap();
+        operating.operator().suspend_tenant(&acme).await.unwrap();
+        for (process, name) in [(&s, "creator"), (&reader, "reader")] {
+            let served = process.alice().quota().await;
+            assert!(served.is_ok(), "the {name} reads the tenant again: {served:?}");
+        }
+        s.clock.advance(chrono::Duration::seconds(10));
+        for process in [&s, &reader] {
+            assert_eq!(reason(&process.alice().quota().await.unwrap_err()), "TENANT_SUSPENDED");
+        }
+        reader.stop().await;
+        operating.stop().await;
     });
 }
 

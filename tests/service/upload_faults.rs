@@ -183,6 +183,8 @@ fn failed_clean_up_is_repeated_after_lease_expiry() {
 fn upload_cannot_commit_after_lease_expiry() {
     service_test(|s| async move {
         let alice = s.alice();
+        // The tenant exists. Otherwise the worker would settle its first call too.
+        alice.quota().await.unwrap();
         let sized = UploadSpec { size_bytes: Some(4 * PART as i64), ..spec("slow") };
         let mut messages = upload_messages(sized, &pattern(4 * PART), PART);
         let rest = messages.split_off(3);

@@ -207,6 +207,11 @@ impl TenantDirectory {
         self.creation_rate(issuer).lock().await.refund(self.creations_per_minute_max);
     }
 
+    /// Returns the number of invalidations, for [`Self::cache_tenant`].
+    pub(super) fn invalidation_count(&self) -> u64 {
+        self.invalidation_count.load(Ordering::SeqCst)
+    }
+
     /// Forgets that no tenant has this name.
     pub(super) async fn forget_unknown(&self, name: &TenantName) {
         self.unknown.invalidate(name).await;
@@ -226,7 +231,7 @@ impl TenantDirectory {
     }
 
     /// Caches a tenant that was read after this number of invalidations, unless there was one since.
-    async fn cache_tenant(
+    pub(super) async fn cache_tenant(
         &self,
         name: &TenantName,
         tenant: Tenant,

@@ -20,9 +20,9 @@ use crate::{
     db::{
         SystemTx,
         audit_entries::{self, AuditAction, AuditEntry},
-        provisional_tenants::{self, Removal},
+        provisional_tenants::{self, ConfirmedTenant, Removal},
     },
-    domain::{first_call::FirstCallWork, ids::TenantId},
+    domain::{caller::Tenant, first_call::FirstCallWork, ids::TenantId},
 };
 
 /// A first call in progress. Dropping it ends the call as one that failed.
@@ -103,11 +103,17 @@ impl Drop for ProvisionalCall {
     }
 }
 
+/// Makes the tenant exist, and caches it for the calls that follow.
 async fn confirm_tenant(app: &App, tenant: TenantId, name: &TenantName) -> Result<(), Error> {
+    let (now, invalidation_count) = (app.clock.now(), app.tenants.invalidation_count());
     let mut tx = app.db.system_tx().await?;
-    confirm_in_tx(&mut tx, tenant).await?;
+    let confirmed = confirm_in_tx(&mut tx, tenant).await?;
     tx.commit().await?;
-    app.tenants.forget_unknown(name).await;
+    match confirmed {
+        Some(tenant) => drop(app.tenants.cache_tenant(name, tenant, now, invalidation_count).await),
+        // Another call has made it exist. The next call reads it.
+        None => app.tenants.forget_unknown(name).await,
+    }
     Ok(())
 }
 
@@ -118,15 +124,17 @@ pub(super) async fn adopt_tenant(app: &App, id: TenantId) -> Result<(), Error> {
     Ok(tx.commit().await?)
 }
 
-/// Makes the tenant exist, unless it does, and records that it was created.
-pub(super) async fn confirm_in_tx(tx: &mut SystemTx, id: TenantId) -> Result<(), Error> {
-    let Some((tenant, issuer)) = provisional_tenants::confirm(tx, id).await? else { return Ok(()) };
+/// Makes the tenant exist, unless it does, and records that it was created. Returns it if it did not exist.
+pub(super) async fn confirm_in_tx(tx: &mut SystemTx, id: TenantId) -> Result<Option<Tenant>, Error> {
+    let Some(confirmed) = provisional_tenants::confirm(tx, id).await? else { return Ok(None) };
+    let ConfirmedTenant { tenant, issuer, create_time } = confirmed;
     let (kind, preset) = (tenant.kind, &tenant.policy.name);
     let details = serde_json::json!({ "kind": kind, "issuer": issuer, "preset": preset });
     let entry = AuditEntry::system(AuditAction::TenantCreate, details);
-    audit_entries::insert_for(tx, id, &[entry]).await?;
+    // The creation precedes what its first calls have done.
+    audit_entries::insert_at(tx, id, create_time, &[entry]).await?;
     tracing::info!(tenant = %id, %kind, %preset, "created tenant");
-    Ok(())
+    Ok(Some(tenant))
 }
 
 async fn leave_tenant(
@@ -153,7 +161,7 @@ async fn leave_tenant(
 pub(super) async fn settle_in_tx(tx: &mut SystemTx, tenant: TenantId) -> Result<Removal, Error> {
     let removal = provisional_tenants::remove(tx, tenant).await?;
     match removal {
-        Removal::Used => confirm_in_tx(tx, tenant).await?,
+        Removal::Used => drop(confirm_in_tx(tx, tenant).await?),
         Removal::Removed => tracing::debug!(%tenant, "removed provisional tenant"),
         Removal::Busy | Removal::Pending => {}
     }
