@@ -361,7 +361,7 @@ fn nothing_is_deleted_while_deletions_are_disabled() {
             alice.complete_upload(&empty.id, 0).await.unwrap();
             s.clock.advance(Duration::hours(73));
             run_all_background_work(&s).await;
-            assert_eq!(alice.quota().await.unwrap().reserved_bytes, 0, "reservations are released");
+            assert_eq!(s.alice().quota().await.unwrap().reserved_bytes, 0, "reservations are released");
             assert_eq!(list_keys(&s).await.len(), 2, "the purged file and the empty one");
             let multiparts = s.store.list_multiparts("", None, 10).await.unwrap().multiparts;
             assert!(multiparts.len() >= 2, "{multiparts:?}");
