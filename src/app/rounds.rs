@@ -131,8 +131,11 @@ pub(super) trait DueItems: Sync {
 
 /// Processes the next page of the items.
 ///
+/// A round that finds nothing after its position starts over. The items of a round that was cancelled are
+/// therefore processed by the next one, so that a store that hangs cannot look like one without work.
+///
 /// More may be due if an item was done, or if the page was full and no item failed. If items failed and none
-/// was done, the next round waits for its tick.
+/// was done, the next round waits for its tick. So does one after a round that started over.
 ///
 /// # Errors
 /// Returns an error if the items cannot be listed, or `DatabaseUnavailable` if the database becomes
@@ -142,8 +145,13 @@ pub(super) async fn run_round<W: DueItems>(
     work: &W,
     rotation: &Rotation<W::Position>,
 ) -> Result<RoundReport, Error> {
-    let page = process_page(work, rotation).await?;
-    let has_more = page.done > 0 || (!page.is_last && page.failed == 0);
+    let is_continued = rotation.position(work.provider().unwrap_or_default()).is_some();
+    let mut page = process_page(work, rotation).await?;
+    let starts_over = is_continued && page.is_empty;
+    if starts_over {
+        page = process_page(work, rotation).await?;
+    }
+    let has_more = page.done > 0 || (!page.is_last && page.failed == 0 && !starts_over);
     Ok(RoundReport { done: page.done, failed: page.failed, has_more })
 }
 
@@ -239,6 +247,7 @@ pub(super) async fn run_pass<W: DueItems>(work: &W, done_max: usize) -> Result<R
 struct ProcessedPage {
     done: usize,
     failed: usize,
+    is_empty: bool,
     is_last: bool,
 }
 
@@ -249,7 +258,8 @@ async fn process_page<W: DueItems>(
     let key = work.provider().unwrap_or_default();
     let limit = i64::try_from(W::PAGE_ITEMS).unwrap_or(i64::MAX);
     let items = work.list_page(rotation.position(key), limit).await?;
-    let mut page = ProcessedPage { done: 0, failed: 0, is_last: items.len() < W::PAGE_ITEMS };
+    let (is_empty, is_last) = (items.is_empty(), items.len() < W::PAGE_ITEMS);
+    let mut page = ProcessedPage { done: 0, failed: 0, is_empty, is_last };
     for batch in items.chunks(W::BATCH_ITEMS) {
         // Before the batch is processed: if it ends the round, by a panic for example, the next round continues
         // after it.

@@ -3,8 +3,6 @@
 
 use diesel::{
     ExpressionMethods as _, QueryDsl as _, Queryable, QueryableByName, Selectable, SelectableHelper as _,
-    dsl::exists,
-    select,
     sql_types::{Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
@@ -69,14 +67,15 @@ pub async fn find_newest(tx: &mut SystemTx, provider: &str) -> Result<Option<Own
     Ok(row.map(OwnerBeat::from))
 }
 
-/// Returns whether this database has recorded a beat.
-pub async fn is_recorded(tx: &mut SystemTx, provider: &str, beat: &OwnerBeat) -> Result<bool, DbError> {
+/// Returns the provider for which this database recorded a beat, or `None` if it did not. The token of a beat is
+/// random, so no two providers have the same one.
+pub async fn find_provider(tx: &mut SystemTx, beat: &OwnerBeat) -> Result<Option<String>, DbError> {
     let recorded = store_beats::table
-        .filter(store_beats::provider.eq(provider))
         .filter(store_beats::epoch.eq(beat.epoch))
         .filter(store_beats::beat.eq(beat.beat))
-        .filter(store_beats::token.eq(beat.token));
-    query("find store beat", select(exists(recorded))).one(tx.connection()?).await
+        .filter(store_beats::token.eq(beat.token))
+        .select(store_beats::provider);
+    query("find store beat", recorded).first(tx.connection()?).await
 }
 
 /// Records a beat whose marker will be written. Returns false if another process recorded a beat with this

@@ -79,11 +79,11 @@ fn upload_that_is_aborted_again_and_again_expires() {
         }
         let expire_time = alice.get_upload(&upload.id).await.unwrap().expire_time;
         s.clock.advance(Duration::hours(20));
-        let stored = alice.upload_part(&upload.id, 0, &data[..PART]).await.unwrap();
+        let stored = s.alice().upload_part(&upload.id, 0, &data[..PART]).await.unwrap();
         assert_eq!(stored.persisted_size_bytes, PART as i64);
-        assert_eq!(alice.get_upload(&upload.id).await.unwrap().expire_time, expire_time, "not renewed");
+        assert_eq!(s.alice().get_upload(&upload.id).await.unwrap().expire_time, expire_time, "not renewed");
         s.clock.advance(Duration::hours(20));
-        let ended = alice.upload_part(&upload.id, PART, &data[PART..2 * PART]).await.unwrap_err();
+        let ended = s.alice().upload_part(&upload.id, PART, &data[PART..2 * PART]).await.unwrap_err();
         assert_eq!(ended.code(), Code::NotFound);
         strongroom::worker::run_round(&s.app).await;
         s.assert_nothing_is_left().await;

@@ -289,12 +289,31 @@ impl Decorator for Unmarked {
     }
 }
 
+/// A store under another provider name.
+#[derive(Debug)]
+struct Renamed(Arc<dyn ObjectStorage>);
+
+impl Renamed {
+    const PROVIDER: &str = "renamed";
+}
+
+impl Decorator for Renamed {
+    fn inner(&self) -> &dyn ObjectStorage {
+        &*self.0
+    }
+
+    fn provider(&self) -> &str {
+        Self::PROVIDER
+    }
+}
+
 /// Returns the checks of a store by the database of a service.
-fn owners_of(s: &Service, store: &Arc<Unmarked>) -> StoreOwners {
+fn owners_of<S: ObjectStorage>(s: &Service, store: &Arc<S>) -> StoreOwners {
     let store: Arc<dyn ObjectStorage> = Arc::clone(store) as _;
+    let provider = store.provider().to_owned();
     StoreOwners::new(OwnerParts {
         db: s.db.clone(),
-        stores: Stores::new([store], Unmarked::PROVIDER, UNLIMITED).unwrap(),
+        stores: Stores::new([store], &provider, UNLIMITED).unwrap(),
         clock: s.clock.clone(),
         ids: Arc::new(SystemIds),
         metrics: None,
@@ -341,6 +360,35 @@ fn store_with_unknown_objects_is_refused() {
 }
 
 #[test]
+fn providers_of_one_store_renew_its_marker_together() {
+    service_test(|s| async move {
+        s.allow_logged_errors();
+        let renamed = owners_of(&s, &Arc::new(Renamed(Arc::clone(&s.store))));
+        let check_renamed = || async { renamed.check_store(Renamed::PROVIDER).await.unwrap() };
+        assert_eq!((check_renamed().await, check(&s).await), (OwnerState::Owned, OwnerState::Owned));
+        for beat in [2, 4] {
+            s.clock.advance(BEAT);
+            assert_eq!((check_renamed().await, check(&s).await), (OwnerState::Owned, OwnerState::Owned));
+            assert_eq!(read_marker(s.store.as_ref()).await.beat.beat, beat);
+            s.clock.advance(BEAT);
+            assert_eq!((check(&s).await, check_renamed().await), (OwnerState::Owned, OwnerState::Owned));
+            assert_eq!(read_marker(s.store.as_ref()).await.beat.beat, beat + 1);
+        }
+        let beats = "SELECT count(*) FROM store_beats";
+        assert_eq!(s.superuser.query_number(beats).await, 5, "each marker has one row");
+        assert!(renamed.inspect_owner(Renamed::PROVIDER).await.unwrap().is_owner);
+
+        // An earlier state of the database does not own the store, whatever the name of the provider.
+        s.superuser.execute("DELETE FROM store_beats WHERE beat > 1").await;
+        for state in [check_renamed().await, check(&s).await] {
+            assert_eq!(mismatch(&state), Some(OwnerMismatch::Restored));
+        }
+        assert_eq!(renamed.adopt_store(Renamed::PROVIDER).await.unwrap().beat.epoch, 2);
+        assert_eq!((check(&s).await, check_renamed().await), (OwnerState::Owned, OwnerState::Owned));
+    });
+}
+
+#[test]
 fn nothing_is_deleted_while_deletions_are_disabled() {
     service_test_with(
         |config| config.storage.deletes_enabled = false,
@@ -361,7 +409,7 @@ fn nothing_is_deleted_while_deletions_are_disabled() {
             alice.complete_upload(&empty.id, 0).await.unwrap();
             s.clock.advance(Duration::hours(73));
             run_all_background_work(&s).await;
-            assert_eq!(alice.quota().await.unwrap().reserved_bytes, 0, "reservations are released");
+            assert_eq!(s.alice().quota().await.unwrap().reserved_bytes, 0, "reservations are released");
             assert_eq!(list_keys(&s).await.len(), 2, "the purged file and the empty one");
             let multiparts = s.store.list_multiparts("", None, 10).await.unwrap().multiparts;
             assert!(multiparts.len() >= 2, "{multiparts:?}");

@@ -32,7 +32,7 @@ impl StoreOwners {
         let bytes = store.read_marker(&self.0.parts.key_prefix).await?;
         let owner = bytes.as_deref().and_then(OwnerMarker::parse);
         let beat = owner.as_ref().map(|marker| &marker.beat);
-        let Recorded { database, newest, is_recorded } = self.read_recorded(provider, beat).await?;
+        let Recorded { database, newest, is_recorded, .. } = self.read_recorded(provider, beat).await?;
         let (is_owner, mismatch) = match &owner {
             Some(marker) => match marker.judge(&database, newest.as_ref(), is_recorded) {
                 Verdict::Owned => (true, None),

@@ -2,7 +2,7 @@
 //! marker is written, so the database knows every marker that it may have written, whatever happens in
 //! between.
 
-use super::StoreOwners;
+use super::{StoreOwners, recorded::Recorded};
 use crate::{
     app::Error,
     db::store_beats,
@@ -20,15 +20,14 @@ impl StoreOwners {
         &self,
         store: &dyn ObjectStorage,
         marker: &OwnerMarker,
-        database: DatabaseIdentity,
-        newest: OwnerBeat,
+        recorded: Recorded,
     ) {
         // A marker with a time far in the future is due as well: the clock of its writer was wrong.
         let age = self.0.parts.clock.now() - marker.write_time;
         if age.abs() < self.0.parts.limits.beat_interval {
             return;
         }
-        if let Err(error) = self.write_next_beat(store, marker, database, newest).await {
+        if let Err(error) = self.write_next_beat(store, marker, recorded).await {
             tracing::warn!(provider = store.provider(), %error, "failed to renew owner marker");
         }
     }
@@ -39,14 +38,14 @@ impl StoreOwners {
         &self,
         store: &dyn ObjectStorage,
         marker: &OwnerMarker,
-        database: DatabaseIdentity,
-        newest: OwnerBeat,
+        recorded: Recorded,
     ) -> Result<bool, Error> {
-        let provider = store.provider();
+        let Recorded { database, beat_provider, newest, .. } = recorded;
+        let newest = newest.unwrap_or(marker.beat);
         let beat = if newest == marker.beat {
             let token = self.0.parts.ids.uuid();
             let next = OwnerBeat { beat: newest.beat.saturating_add(1), token, ..newest };
-            if !self.record_beat(provider, &next).await? {
+            if !self.record_beat(&beat_provider, &next).await? {
                 return Ok(false);
             }
             next
@@ -55,7 +54,7 @@ impl StoreOwners {
         };
         self.write_marker(store, database, beat, MarkerWrite::Replace).await?;
         let mut tx = self.0.parts.db.system_tx().await?;
-        store_beats::delete_old(&mut tx, provider, &beat, BEATS_KEPT).await?;
+        store_beats::delete_old(&mut tx, &beat_provider, &beat, BEATS_KEPT).await?;
         tx.commit().await?;
         Ok(true)
     }

@@ -1,6 +1,6 @@
 //! Compares the marker of a store with the database.
 
-use super::{NotOwner, OwnerState, StoreOwners, claim::Claim, recorded::Recorded};
+use super::{NotOwner, OwnerState, StoreOwners, claim::Claim};
 use crate::{
     app::Error,
     domain::{
@@ -51,29 +51,29 @@ impl StoreOwners {
         marker: OwnerMarker,
         waiting: &mut Option<Waiting>,
     ) -> Result<OwnerState, Error> {
-        let Recorded { database, newest, is_recorded } =
-            self.read_recorded(store.provider(), Some(&marker.beat)).await?;
-        let verdict = marker.judge(&database, newest.as_ref(), is_recorded);
-        let newest = newest.unwrap_or(marker.beat);
+        let recorded = self.read_recorded(store.provider(), Some(&marker.beat)).await?;
+        let verdict = marker.judge(&recorded.database, recorded.newest.as_ref(), recorded.is_recorded);
         if verdict != Verdict::Unconfirmed {
             *waiting = None;
         }
         match verdict {
             Verdict::NotOwned(mismatch) => Ok(not_owned(store, mismatch, Some(marker))),
             Verdict::Owned => {
-                self.write_due_beat(store, &marker, database, newest).await;
+                self.write_due_beat(store, &marker, recorded).await;
                 Ok(OwnerState::Owned)
             }
             Verdict::Unconfirmed => {
                 let now = self.0.parts.clock.now();
                 let since = match waiting {
-                    Some(seen) if seen.beat == marker.beat && seen.database == database => seen.since,
+                    Some(seen) if seen.beat == marker.beat && seen.database == recorded.database => {
+                        seen.since
+                    }
                     _ => now,
                 };
-                *waiting = Some(Waiting { beat: marker.beat, database: database.clone(), since });
+                *waiting = Some(Waiting { beat: marker.beat, database: recorded.database.clone(), since });
                 let until = since + self.0.parts.limits.confirm_period;
                 // Until then, a marker of the original would have shown that this database is a copy.
-                if now < until || !self.write_next_beat(store, &marker, database, newest).await? {
+                if now < until || !self.write_next_beat(store, &marker, recorded).await? {
                     return Ok(OwnerState::Unconfirmed { until });
                 }
                 *waiting = None;

@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use futures::FutureExt as _;
 use uuid::Uuid;
 
 use super::*;
@@ -15,6 +16,8 @@ struct Numbers {
     /// The number at which the database becomes unreachable.
     unreachable_at: Option<u32>,
     provider: Option<&'static str>,
+    /// The number that is never done.
+    hangs_at: Option<u32>,
     /// The number after which the circuit breaker of the store is open.
     blocked_after: Option<u32>,
     processed: Mutex<Vec<u32>>,
@@ -66,6 +69,9 @@ impl DueItems for Numbers {
 
     async fn process(&self, item: &u32) -> Result<ItemOutcome, Error> {
         self.processed.lock().unwrap().push(*item);
+        if self.hangs_at == Some(*item) {
+            return std::future::pending().await;
+        }
         if self.unreachable_at == Some(*item) {
             return Err(Error::database_unavailable());
         }
@@ -108,6 +114,28 @@ async fn full_page_of_skipped_items_has_more() {
     let rotation = Rotation::default();
     assert_eq!(run_round(&numbers, &rotation).await.unwrap(), report(0, 0, true));
     assert_eq!(run_round(&numbers, &rotation).await.unwrap(), report(0, 0, false));
+}
+
+#[tokio::test]
+async fn round_that_starts_over_with_skipped_items_has_no_more() {
+    let numbers = Numbers { skipped: vec![1, 2, 3], ..Numbers::new(1..=3) };
+    let rotation = Rotation::default();
+    assert_eq!(run_round(&numbers, &rotation).await.unwrap(), report(0, 0, true));
+    assert_eq!(run_round(&numbers, &rotation).await.unwrap(), report(0, 0, false));
+    assert_eq!(numbers.take_processed(), [1, 2, 3, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn next_round_processes_items_of_a_cancelled_one() {
+    let mut numbers = Numbers { hangs_at: Some(2), ..Numbers::new(1..=2) };
+    let rotation = Rotation::default();
+    for _ in 0..2 {
+        assert!(run_round(&numbers, &rotation).now_or_never().is_none());
+    }
+    assert_eq!(numbers.take_processed(), [1, 2, 2], "a round that ends would have hidden the item");
+    numbers.hangs_at = None;
+    assert_eq!(run_round(&numbers, &rotation).await.unwrap(), report(1, 0, true));
+    assert_eq!(numbers.take_processed(), [2]);
 }
 
 #[tokio::test]
