@@ -250,6 +250,7 @@ fn chunk_headers_do_not_refuse_uploads_of_others() {
     service_test_with(
         |config| config.uploads.decode_permits = 16,
         |s| async move {
+            // These are the first calls of both tenants: colleagues have shares before their tenant exists.
             let mallory = s.mallory();
             let channel = connect(&s).await;
             let half_a_chunk = [whole_frame(&spec_message(spec("a"))), frame(CHUNK_BYTES, b"12345")].concat();
