@@ -75,6 +75,11 @@ impl Holder {
         Self { owner: Owner::Name(hash_of(name)), caller: None }
     }
 
+    /// A caller of a tenant that is known by its name only, such as one whose first call has not succeeded yet.
+    pub fn of_newcomer(name: &impl Hash, caller: CallerKey) -> Self {
+        Self { caller: Some(caller), ..Self::of_name(name) }
+    }
+
     /// The peer of a request that is not authenticated yet.
     pub fn of_address(address: IpAddr) -> Self {
         Self { owner: Owner::Address(normalize_address(address)), caller: None }

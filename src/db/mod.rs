@@ -83,7 +83,7 @@ pub use system_tx::{SystemTx, TransactionOutcome};
 pub use tenant_tx::{TenantTx, Viewer};
 
 use crate::{
-    admission::Holder,
+    admission::{Holder, ShareLimits},
     domain::{
         clock::{Clock, ClockOffset, Timestamp},
         ids::TenantId,
@@ -140,19 +140,15 @@ impl Database {
         for (url_key, url) in [("database.url", &options.url), ("database.system_url", &options.system_url)] {
             connect::check_plaintext(url_key, url, options.tls_ca_file.as_deref(), options.allow_plaintext)?;
         }
+        // The checks of streams are always running, and must not take the last connection from a colleague.
+        let for_requests = ShareLimits::slots(options.pool_size_max)
+            .with_reserve(options.pool_size_max.div_ceil(RESERVED_DIVISOR))
+            .with_reserve_used_first();
+        let across_tenants =
+            ShareLimits::slots(options.system_pool_size_max).with_reserve(SYSTEM_CONNECTIONS_RESERVED);
         Ok(Self {
-            tenant_pool: pool::Pool::open(
-                &options.url,
-                options.pool_size_max,
-                options.pool_size_max.div_ceil(RESERVED_DIVISOR),
-                options,
-            )?,
-            system_pool: pool::Pool::open(
-                &options.system_url,
-                options.system_pool_size_max,
-                SYSTEM_CONNECTIONS_RESERVED,
-                options,
-            )?,
+            tenant_pool: pool::Pool::open(&options.url, for_requests, options)?,
+            system_pool: pool::Pool::open(&options.system_url, across_tenants, options)?,
             statement_timeout: options.statement_timeout,
             event_hints: EventHints::default(),
             test_clock: None,

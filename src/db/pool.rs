@@ -83,12 +83,10 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Creates a pool of at most `size_max` connections, of which the service itself and operators have
-    /// `reserved`.
+    /// Creates a pool of as many connections as the limits have units.
     pub(super) fn open(
         url: &SecretString,
-        size_max: usize,
-        reserved: usize,
+        limits: ShareLimits,
         options: &DatabaseOptions,
     ) -> Result<Self, DbError> {
         let tls = options
@@ -116,7 +114,7 @@ impl Pool {
         let manager = AsyncDieselConnectionManager::new_with_config(url.expose_secret(), manager);
         let lost = lost_server.clone();
         let inner = Deadpool::builder(manager)
-            .max_size(size_max)
+            .max_size(limits.capacity)
             .pre_recycle(Hook::sync_fn(move |connection: &mut AsyncPgConnection, metrics| {
                 if !lost.is_usable(metrics.created) {
                     Err(HookError::message("the server shut down or accepts no writes"))
@@ -128,8 +126,7 @@ impl Pool {
             }))
             .build()
             .map_err(|error| DbError::new(DbErrorKind::Other, "build connection pool", error))?;
-        let limits = ShareLimits::slots(size_max).with_reserve(reserved).with_lending(SPARE_CONNECTIONS);
-        let shares = Shares::new(limits);
+        let shares = Shares::new(limits.with_lending(SPARE_CONNECTIONS));
         let acquire_timeout = options.acquire_timeout;
         Ok(Self { inner, shares, acquire_timeout, url: url.clone(), setup, lost_server })
     }

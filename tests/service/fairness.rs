@@ -121,11 +121,12 @@ fn stalled_downloads_end_and_release_their_requests() {
 fn small_download_counts_until_its_client_has_room() {
     service_test(|s| async move {
         let mallory = s.mallory();
-        let data = pattern(300_000);
+        // The store returns it as one piece, of which the client has room for a part.
+        let data = pattern(40_000);
         let id = file_id(&mallory.upload(spec("small.bin"), &data).await.unwrap());
         let request = whole_frame(&DownloadFileRequest { file_id: id, ..Default::default() });
         let endpoint = Endpoint::from_shared(s.address.clone()).unwrap();
-        let channel = endpoint.initial_stream_window_size(65_535).connect().await.unwrap();
+        let channel = endpoint.initial_stream_window_size(8_192).connect().await.unwrap();
         let unread = stall(&channel, Some(&mallory), DOWNLOAD, request).await.unwrap();
         s.wait_until("the last chunk is with the transport", || async {
             s.read_metric("strongroom_downloaded_bytes_total") >= data.len() as u64
@@ -250,6 +251,7 @@ fn chunk_headers_do_not_refuse_uploads_of_others() {
     service_test_with(
         |config| config.uploads.decode_permits = 16,
         |s| async move {
+            // These are the first calls of both tenants: colleagues have shares before their tenant exists.
             let mallory = s.mallory();
             let channel = connect(&s).await;
             let half_a_chunk = [whole_frame(&spec_message(spec("a"))), frame(CHUNK_BYTES, b"12345")].concat();

@@ -41,7 +41,7 @@ pub(super) struct Waiting {
 impl State {
     /// Checks whether the shares allow these units.
     pub(super) fn check(&self, limits: &ShareLimits, holder: Holder, units: usize) -> Result<(), Exhausted> {
-        let reserved = if holder.may_use_reserve() { 0 } else { limits.reserved };
+        let reserved = if holder.may_use_reserve() { 0 } else { self.unused_reserve(limits) };
         let available = self.free.saturating_sub(reserved);
         if units > available {
             return Err(Exhausted::Process);
@@ -65,6 +65,15 @@ impl State {
             return Err(Exhausted::Caller);
         }
         Ok(())
+    }
+
+    /// Returns the units that must stay free for operators and the service itself.
+    fn unused_reserve(&self, limits: &ShareLimits) -> usize {
+        let used = match limits.is_reserve_used_first {
+            true => self.owners.get(&Owner::Platform).map_or(0, |holdings| holdings.units),
+            false => 0,
+        };
+        limits.reserved.saturating_sub(used)
     }
 
     pub(super) fn try_take(

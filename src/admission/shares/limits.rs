@@ -10,6 +10,8 @@ pub struct ShareLimits {
     pub capacity: usize,
     /// The units that only operators and the service itself may use.
     pub reserved: usize,
+    /// Whether what they hold counts as a part of the reserve. Otherwise the whole reserve stays free beside it.
+    pub is_reserve_used_first: bool,
     /// The units by which a share is rounded up, so that a pool of a few units can be used at all.
     pub rounding: usize,
     /// The most units that a tenant may hold, whatever is free.
@@ -26,6 +28,7 @@ impl ShareLimits {
         Self {
             capacity,
             reserved: 0,
+            is_reserve_used_first: false,
             rounding: 1,
             tenant_max: usize::MAX,
             share_max: usize::MAX,
@@ -42,6 +45,13 @@ impl ShareLimits {
     #[must_use]
     pub fn with_reserve(self, units: usize) -> Self {
         Self { reserved: units.min(self.capacity / 2), ..self }
+    }
+
+    /// Makes operators and the service itself use the reserve first, so that they take nothing from tenants until it
+    /// is used up. For a reserve that is used all the time.
+    #[must_use]
+    pub const fn with_reserve_used_first(self) -> Self {
+        Self { is_reserve_used_first: true, ..self }
     }
 
     /// Gives a tenant a share of at most half of what is not reserved, however much is free. For what can be

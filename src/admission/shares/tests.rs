@@ -67,6 +67,20 @@ fn reserve_is_for_operators_only() {
 }
 
 #[test]
+fn used_reserve_takes_nothing_from_tenants() {
+    let limits = ShareLimits::slots(16).with_reserve(2).with_reserve_used_first().with_lending(1);
+    let shares = Shares::new(limits);
+    let reader = take_all(&shares, caller(1, "reader"));
+    assert_eq!(reader.len(), 12);
+    let [check, _other_check] = [(); 2].map(|()| shares.try_acquire(Holder::PLATFORM, 1).unwrap());
+    let _colleague = shares.try_acquire(caller(1, "owner"), 1).unwrap();
+    let _other_tenant = shares.try_acquire(caller(2, "zoe"), 1).unwrap();
+    drop(check);
+    assert_eq!(shares.try_acquire(caller(3, "late"), 1).unwrap_err(), Exhausted::Process);
+    assert!(shares.try_acquire(Holder::PLATFORM, 1).is_ok());
+}
+
+#[test]
 fn few_units_can_be_used_by_one_caller() {
     for capacity in 1..=3 {
         let shares = Shares::new(ShareLimits::slots(capacity));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::first_call::ProvisionalCall;
 use crate::{
+    admission::{CallerKey, Holder},
     app::{App, Error, Principal},
     db::tenants::TenantName,
     domain::caller::{Actor, ActorKind, Caller, Operator, Origin, Role, Tenant, TenantKind},
@@ -103,6 +104,14 @@ impl Newcomer {
     /// Returns the name of the tenant, which has no id yet.
     pub fn tenant_name(&self) -> &TenantName {
         &self.name
+    }
+
+    /// Returns the holder of what the call takes. First calls may last, and must leave room to colleagues.
+    pub fn holder(&self) -> Holder {
+        match &self.identity.kind {
+            IdentityKind::Member { actor, .. } => Holder::of_newcomer(&self.name, CallerKey::of_actor(actor)),
+            IdentityKind::Operator => Holder::of_name(&self.name),
+        }
     }
 
     /// Returns the origin of the request.

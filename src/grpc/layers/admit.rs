@@ -29,9 +29,8 @@ impl Around for Admit {
                 (Holder::of_caller(caller), self.0.rates().count_request(caller))
             }
             (Some(Principal::Operator(_)), _) => (Holder::PLATFORM, Ok(())),
-            (None, Some(first)) => {
-                let name = first.newcomer.tenant_name();
-                (Holder::of_name(name), self.0.rates().count_newcomer(name))
+            (None, Some(FirstCall { newcomer, .. })) => {
+                (newcomer.holder(), self.0.rates().count_newcomer(newcomer.tenant_name()))
             }
             // Anonymous requests belong to nobody.
             (None, None) => return next.run(request).await,
