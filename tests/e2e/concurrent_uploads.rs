@@ -34,7 +34,7 @@ const PART: usize = 5 * MIB;
 fn small_server_command(site: &Site) -> tokio::process::Command {
     let mut command = site.command(&["serve", "--with-worker"]);
     for (key, value) in [
-        ("SERVER__CONNECTIONS_MAX", 16),
+        ("SERVER__CONNECTIONS_MAX", 32),
         // One caller alone gets three eighths of a limit.
         ("SERVER__REQUESTS_MAX", 3 * UPLOADS),
         ("UPLOADS__STREAMS_MAX", 3 * UPLOADS),
