@@ -78,10 +78,11 @@ async fn run_probes(parts: MonitoredParts, stopped: impl Future<Output = ()>) {
     let MonitoredParts { database, stores, owners, health, metrics, clock } = parts;
     tokio::pin!(stopped);
     loop {
+        let mut is_reachable = false;
         match timeout(INTERVAL, database.ping()).await {
             Ok(Ok(())) => {
                 health.mark_up(Component::Database);
-                follow_clock(&clock, &database, &health, &metrics, INTERVAL).await;
+                is_reachable = true;
             }
             failed => {
                 tracing::warn!(result = ?failed, "database probe failed");
@@ -99,6 +100,10 @@ async fn run_probes(parts: MonitoredParts, stopped: impl Future<Output = ()>) {
             health.mark_up(Component::Storage);
         } else {
             health.mark_down(Component::Storage, "the object store is unreachable");
+        }
+        // Last, because readiness does not depend on it.
+        if is_reachable {
+            follow_clock(&clock, &database, &health, &metrics, INTERVAL).await;
         }
         check_owners(&owners, &health, INTERVAL).await;
         tokio::select! {

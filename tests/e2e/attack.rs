@@ -36,7 +36,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tower::Service as _;
 
 use crate::{
-    server::{Server, Site, connect},
+    server::{Server, Site, WHOLE_MACHINE, connect},
     stalled_calls::{CHECK, CHUNK_BYTES, DOWNLOAD, UPLOAD, frame, raw_request, stalled_request, whole_frame},
 };
 
@@ -262,6 +262,7 @@ async fn probe(server: &Server) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attack_fails_no_call_of_others() {
+    let _machine = WHOLE_MACHINE.lock().await;
     let site = Site::new("attack").await.with_operators();
     let server = site.start_server().await;
     let token = site.identity.token("mallory", "globex", "member");

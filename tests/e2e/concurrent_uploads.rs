@@ -17,7 +17,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::server::{Server, Site};
+use crate::server::{Server, Site, WHOLE_MACHINE};
 
 const CONNECTIONS: usize = 8;
 const UPLOADS: usize = 1_000;
@@ -111,6 +111,7 @@ async fn buffered_bytes(server: &Server) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thousand_slow_uploads_stay_within_memory_bound() {
+    let _machine = WHOLE_MACHINE.lock().await;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let site = Site::new("concurrent_uploads").await;
     let server = Server::start(small_server_command(&site)).await;

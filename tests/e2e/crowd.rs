@@ -22,7 +22,7 @@ use tower::Service as _;
 
 use crate::{
     concurrent_uploads::{SlowUpload, run_small_calls},
-    server::{Server, Site, connect},
+    server::{Server, Site, WHOLE_MACHINE, connect},
 };
 
 const LIST: &str = "/strongroom.v1.FileService/ListFiles";
@@ -44,7 +44,7 @@ const SCANNED_FILES: usize = 20_000;
 fn small_server_command(site: &Site) -> tokio::process::Command {
     let mut command = site.command(&["serve", "--with-worker"]);
     for (key, value) in [
-        ("SERVER__CONNECTIONS_MAX", 32),
+        ("SERVER__CONNECTIONS_MAX", 64),
         ("SERVER__REQUESTS_MAX", 1_200),
         ("SERVER__UNREAD_RESPONSES_MAX_BYTES", 16 << 20),
         ("SERVER__RESPONSE_IDLE_SECONDS", 1),
@@ -162,6 +162,7 @@ async fn list_large_files(channel: &Channel, token: &SecretString) -> ListFilesR
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_crowd_stays_within_memory_bound() {
+    let _machine = WHOLE_MACHINE.lock().await;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let site = Site::new("crowd").await;
     let server = Server::start(small_server_command(&site)).await;

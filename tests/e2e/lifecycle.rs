@@ -153,7 +153,7 @@ async fn has_received_bytes(edge: &str) -> bool {
     samples.any(|line| line.rsplit(' ').next().is_some_and(|value| value != "0"))
 }
 
-async fn readiness(edge: &str) -> Option<u16> {
+pub(crate) async fn readiness(edge: &str) -> Option<u16> {
     status(edge, "/readyz").await
 }
 

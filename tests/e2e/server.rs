@@ -129,6 +129,10 @@ pub(crate) async fn connect(server: &str, token: SecretString) -> Client {
     Client::connect(ClientOptions::new(server, token)).await.unwrap()
 }
 
+/// Held by tests whose load is as much as a machine with two cores can serve. Two of them at the same time would
+/// measure the scheduler of the machine.
+pub(crate) static WHOLE_MACHINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A running server process.
 pub(crate) struct Server {
     pub(crate) grpc: String,
