@@ -28,8 +28,6 @@ pub fn sniff_media_type(head: &[u8]) -> Option<String> {
     // Both libraries look for signatures; the first one also inspects media containers, the second one covers
     // more types.
     let known = match infer::get(head) {
-        // The library's name for files whose images are coded in HEVC; other HEIF files have that name.
-        Some(kind) if kind.mime_type() == "image/heif" => "image/heic".to_owned(),
         Some(kind) => canonical_name(kind.mime_type()).to_owned(),
         None => file_format::FileFormat::from_bytes(head).media_type().to_owned(),
     };

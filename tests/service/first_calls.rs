@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use futures::{SinkExt, channel::mpsc};
-use http_body_util::{BodyExt, Full};
 use strongroom::{
     app::tenants::settle::settle_first_calls,
     domain::clock::Clock,
@@ -14,14 +12,14 @@ use strongroom::{
         v1::{CreateUploadRequest, GetFileRequest, ListFilesRequest, UploadSpec},
     },
 };
-use tonic::{Code, Status, body::Body};
-use tower::Service as _;
+use tonic::{Code, Status};
 
 use crate::{
     harness::{
         Caller, PART, Service, chunk, file_id, finish, pattern, reason, service_test, service_test_with,
         sha256, spec, spec_message, upload_messages,
     },
+    issuers::send_bytes,
     resume::LiveStream,
     tenants::new_tenant,
 };
@@ -32,21 +30,7 @@ const WATCH: &str = "/strongroom.v1.EventService/WatchFiles";
 /// Sends one message with these bytes, and returns the status of the call.
 async fn send_message(s: &Service, caller: &Caller, path: &str, message: &[u8]) -> Status {
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-    let body = [&[0], length.as_slice(), message].concat();
-    let request = http::Request::post(path)
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .header("authorization", format!("Bearer {}", caller.token))
-        .body(Body::new(Full::new(Bytes::from(body))))
-        .unwrap();
-    let mut channel = s.channel.clone();
-    std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
-    let response = channel.call(request).await.unwrap();
-    if let Some(status) = Status::from_header_map(response.headers()) {
-        return status;
-    }
-    let collected = response.into_body().collect().await.unwrap();
-    Status::from_header_map(collected.trailers().unwrap()).unwrap()
+    send_bytes(s, caller, path, &[&[0], length.as_slice(), message].concat()).await
 }
 
 /// Counts the rows of tenants, also of provisional ones.

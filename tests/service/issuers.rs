@@ -65,7 +65,7 @@ async fn count_tenants(s: &Service) -> i64 {
 }
 
 /// Sends these bytes as the body of a call.
-async fn send_bytes(s: &Service, caller: &Caller, path: &str, body: &[u8]) -> Status {
+pub(crate) async fn send_bytes(s: &Service, caller: &Caller, path: &str, body: &[u8]) -> Status {
     let request = http::Request::post(path)
         .header("content-type", "application/grpc")
         .header("te", "trailers")
