@@ -176,11 +176,18 @@ impl Flaky {
         self.held.send_replace(None);
     }
 
+    /// Returns how many writes wait because of [`Self::hold_writes`].
+    pub fn waiting_writes(&self) -> usize {
+        self.held.receiver_count()
+    }
+
     async fn wait_while_held(&self, key: &ObjectKey) {
-        let is_free =
-            |held: &Option<String>| held.as_ref().is_none_or(|text| !key.as_str().contains(text.as_str()));
-        // The sender is part of `self`, so the channel is not closed.
-        drop(self.held.subscribe().wait_for(is_free).await);
+        let is_held =
+            |held: &Option<String>| held.as_ref().is_some_and(|text| key.as_str().contains(text.as_str()));
+        if is_held(&self.held.borrow()) {
+            // The sender is part of `self`, so the channel is not closed.
+            drop(self.held.subscribe().wait_for(|held| !is_held(held)).await);
+        }
     }
 
     /// Returns how often an operation was called since the plan was set.

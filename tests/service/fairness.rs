@@ -183,7 +183,8 @@ fn part_message_holds_no_space_while_it_is_stored() {
         let (sender, part) = (s.alice(), data[..PART].to_vec());
         let id = upload.id.clone();
         let stored = tokio::spawn(async move { sender.upload_part(&id, 0, &part).await });
-        s.wait_until("the part is being stored", || async { in_use(&s, "storage") == 1 }).await;
+        s.wait_until("the part is being stored", || async { s.faults.waiting_writes() == 1 }).await;
+        assert_eq!(in_use(&s, "storage"), 1);
         assert_eq!(in_use(&s, "decoded_messages"), 0, "the buffers of uploads count its bytes");
         assert!(in_use(&s, "upload_buffers") >= PART as u64);
         s.faults.release_writes();
