@@ -19,8 +19,8 @@ use futures::future::BoxFuture;
 
 use super::{
     BucketProtection, ByteStream, Capabilities, DeletionResults, InitOptions, InitReport, ListPage,
-    MarkerWrite, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload,
-    PresignRequest, PresignedUrl, PutOptions, Space, StorageError,
+    MarkerWrite, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectMetadata, ObjectStorage,
+    PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space, StorageError,
 };
 use crate::domain::{checksum::Crc64, object_key::ObjectKey};
 
@@ -142,6 +142,7 @@ declare_decorator! {
     DeleteBatch: delete_batch(keys: &[ObjectKey]) -> DeletionResults;
     ReadMarker: read_marker(prefix: &str) -> Option<Bytes>;
     WriteMarker: write_marker(prefix: &str, body: Bytes, write: MarkerWrite) -> ();
+    ReadMetadata: read_metadata(key: &ObjectKey) -> ObjectMetadata;
 }
 
 impl Operation {
@@ -169,6 +170,7 @@ impl Operation {
             Self::DeleteBatch => "delete objects",
             Self::ReadMarker => "read owner marker",
             Self::WriteMarker => "write owner marker",
+            Self::ReadMetadata => "read metadata of object",
         }
     }
 }
@@ -261,6 +263,7 @@ mod tests {
             }
             Operation::ListProtections => drop(store.list_protections().await),
             Operation::ReadMarker => drop(store.read_marker("").await),
+            Operation::ReadMetadata => drop(store.read_metadata(&key).await),
             Operation::WriteMarker => drop(store.write_marker("", Bytes::new(), MarkerWrite::Create).await),
         }
     }

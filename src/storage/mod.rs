@@ -107,7 +107,10 @@ pub use self::{
     import_source::{ImportSource, SourceKeys},
     limited::StoreLimits,
     marker::MarkerWrite,
-    object::{ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, PartReceipt, PutOptions},
+    object::{
+        ListPage, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectMetadata, PartReceipt,
+        PutOptions,
+    },
     part_layout::{
         GROWN_PART_SIZE_BYTES_MAX, OBJECT_SIZE_BYTES_MAX, PART_NUMBER_MAX, PART_SIZE_BYTES_MAX, PartLayout,
     },
@@ -237,8 +240,8 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
     /// became shorter.
     async fn get(&self, key: &ObjectKey, range: Range<u64>) -> Result<ByteStream, StorageError>;
 
-    /// Copies an object inside the store. The storage class of the copy is taken from `options`, not from the
-    /// source.
+    /// Copies an object inside the store. The storage class and the metadata of the copy are taken from
+    /// `options`, not from the source.
     ///
     /// # Errors
     /// Returns `NotFound` if the source does not exist, `AlreadyExists` if an object with the new key exists,
@@ -312,6 +315,13 @@ pub trait ObjectStorage: Send + Sync + Debug + 'static {
     /// Returns `AlreadyExists` if a marker exists and `write` is [`MarkerWrite::Create`]. A store without
     /// conditional writes replaces the marker instead.
     async fn write_marker(&self, prefix: &str, body: Bytes, write: MarkerWrite) -> Result<(), StorageError>;
+
+    /// Returns the metadata of an object. Entries that the store did not accept when the object was created are
+    /// missing.
+    ///
+    /// # Errors
+    /// Returns `NotFound` if there is no object with this key.
+    async fn read_metadata(&self, key: &ObjectKey) -> Result<ObjectMetadata, StorageError>;
 
     /// Lists the buckets whose settings can keep the bytes of deleted objects. Used by `storage status`.
     async fn list_protections(&self) -> Result<Vec<BucketProtection>, StorageError>;

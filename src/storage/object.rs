@@ -5,15 +5,19 @@ use std::{fmt, ops::Range};
 use super::{DELETE_BATCH_KEYS_MAX, PART_NUMBER_MAX, PART_SIZE_BYTES_MAX, PartLayout, StorageError};
 use crate::domain::{clock::Timestamp, ids::TenantId, object_key::ObjectKey, storage_class::StorageClass};
 
-/// Attributes of a new object. They are hints for people who inspect the store; the record in the database is
-/// authoritative, so an adapter may ignore attributes that its store does not support. They never contain a
-/// file name.
+/// User-defined metadata of an object: names of lower-case ASCII letters and hyphens, each with any text.
+pub type ObjectMetadata = Vec<(String, String)>;
+
+/// Attributes of a new object. They are for people who inspect the store, and for a restore of the database to an
+/// earlier time; the record in the database is authoritative, so an adapter may ignore attributes that its store
+/// does not support. They never contain a file name in plain text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PutOptions {
     /// The detected content type.
     pub content_type: Option<String>,
-    /// User-defined metadata, such as `tenant-id`.
-    pub metadata: Vec<(String, String)>,
+    /// User-defined metadata, such as `tenant-id`. The first entries are the most important ones: a store has a
+    /// limit.
+    pub metadata: ObjectMetadata,
     /// Whether the parts are uploaded through presigned URLs. Their clients send no checksum for the store to
     /// verify.
     pub has_presigned_parts: bool,
@@ -30,6 +34,13 @@ impl PutOptions {
         let mut metadata = vec![("tenant-id".to_owned(), tenant.to_string())];
         metadata.extend(user.map(|user| ("user-id".to_owned(), user.to_owned())));
         Self { metadata, ..Self::default() }
+    }
+
+    /// Adds metadata before the existing entries.
+    #[must_use]
+    pub fn with_metadata(self, mut metadata: ObjectMetadata) -> Self {
+        metadata.extend(self.metadata);
+        Self { metadata, ..self }
     }
 
     /// Returns the sizes of the parts of a multipart upload.

@@ -53,6 +53,7 @@ impl Decorator for OwnerChecked {
             | Operation::Space
             | Operation::ListProtections
             | Operation::ReadMarker
+            | Operation::ReadMetadata
             | Operation::WriteMarker => {}
         }
         attempt().await

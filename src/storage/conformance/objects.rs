@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 
 use super::{
-    super::{DELETE_BATCH_KEYS_MAX, Payload, StorageErrorKind},
+    super::{DELETE_BATCH_KEYS_MAX, Payload, PutOptions, StorageErrorKind},
     fixture::{Fixture, assert_kind, content, options},
 };
 use crate::domain::{object_key::ObjectKey, storage_class::StorageClass};
@@ -25,12 +25,27 @@ pub(super) async fn check_all(fixture: &Fixture) {
     }
     copy_is_equal_and_independent(fixture).await;
     copy_of_a_missing_object_is_not_found(fixture).await;
+    metadata_is_that_of_the_options(fixture).await;
     archived_objects_are_readable(fixture).await;
     missing_object_is_not_found(fixture).await;
     delete_is_idempotent(fixture).await;
     batch_deletes_each_of_its_keys(fixture).await;
     rejects_a_batch_of_too_many_keys(fixture).await;
     dropped_put_leaves_nothing_or_the_whole_object(fixture).await;
+}
+
+/// A file system without extended attributes drops metadata.
+async fn metadata_is_that_of_the_options(fixture: &Fixture) {
+    let (key, copy) = (fixture.key(), fixture.key());
+    fixture.put(&key, &content(7, 100)).await.expect("put object");
+    let read = fixture.store.read_metadata(&key).await.expect("read metadata");
+    assert!(read.is_empty() || read == options().metadata, "{read:?}");
+    let metadata = vec![("label".to_owned(), "Zoë 100%".to_owned())];
+    let changed = PutOptions { metadata: metadata.clone(), ..PutOptions::default() };
+    fixture.store.copy(&key, &copy, &changed).await.expect("copy object");
+    let read = fixture.store.read_metadata(&copy).await.expect("read metadata of a copy");
+    assert!(read.is_empty() || read == metadata, "{read:?}");
+    assert_kind(fixture.store.read_metadata(&fixture.key()).await, StorageErrorKind::NotFound);
 }
 
 async fn store_is_reachable(fixture: &Fixture) {

@@ -14,8 +14,12 @@ use std::{
 
 use uuid::Uuid;
 
-use super::super::{
-    DeletionResults, MultipartId, ObjectInfo, PartLayout, Payload, Space, StorageError, StorageErrorKind,
+use super::{
+    super::{
+        DeletionResults, MultipartId, ObjectInfo, ObjectMetadata, PartLayout, Payload, Space, StorageError,
+        StorageErrorKind,
+    },
+    metadata,
 };
 use crate::domain::{clock::Timestamp, object_key::ObjectKey};
 
@@ -116,12 +120,14 @@ impl Disk {
         key: &ObjectKey,
         id: &UnfinishedId,
         body: &Payload,
+        metadata: &[(String, String)],
         is_abandoned: &AtomicBool,
     ) -> Result<ObjectInfo, StorageError> {
         let operation = "put object";
         let path = self.unfinished_path(key, id);
         let write = || {
             let file = create_private_file(&path)?;
+            metadata::write(&file, metadata)?;
             write_all_at(&file, body, 0)?;
             file.sync_all()?;
             // The last point at which the put can be abandoned without a trace. After it, the object exists
@@ -144,6 +150,7 @@ impl Disk {
         from: &ObjectKey,
         to: &ObjectKey,
         id: &UnfinishedId,
+        metadata: &[(String, String)],
     ) -> Result<ObjectInfo, StorageError> {
         let operation = "copy object";
         let source = File::open(self.object_path(from));
@@ -151,6 +158,7 @@ impl Disk {
         let path = self.unfinished_path(to, id);
         let mut write = || {
             let mut file = create_private_file(&path)?;
+            metadata::write(&file, metadata)?;
             io::copy(&mut source, &mut file)?;
             file.sync_all()?;
             self.link(&path, to)?;
@@ -177,9 +185,12 @@ impl Disk {
         &self,
         key: &ObjectKey,
         id: &UnfinishedId,
+        metadata: &[(String, String)],
     ) -> Result<MultipartId, StorageError> {
         let start = || {
-            create_private_file(&self.unfinished_path(key, id))?;
+            let file = create_private_file(&self.unfinished_path(key, id))?;
+            // Synced with the file, before it becomes an object.
+            metadata::write(&file, metadata)?;
             sync_directory(&self.unfinished)
         };
         start().map_err(|error| map_io_error(error, "start multipart upload").with_key(key))?;
@@ -269,6 +280,14 @@ impl Disk {
     pub(super) fn head(&self, key: &ObjectKey, operation: &'static str) -> Result<ObjectInfo, StorageError> {
         let metadata = fs::symlink_metadata(self.object_path(key));
         object_info(key, &metadata.map_err(|error| map_io_error(error, operation).with_key(key))?, operation)
+    }
+
+    pub(super) fn read_metadata(&self, key: &ObjectKey) -> Result<ObjectMetadata, StorageError> {
+        let operation = "read metadata of object";
+        let at = |error: io::Error| map_io_error(error, operation).with_key(key);
+        let file = File::open(self.object_path(key)).map_err(at)?;
+        object_info(key, &file.metadata().map_err(at)?, operation)?;
+        metadata::read(&file).map_err(at)
     }
 
     pub(super) fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {

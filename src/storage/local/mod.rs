@@ -12,13 +12,15 @@
 //!   nothing.
 //! - A part's receipt contains its CRC. Valid receipts are cached while the process runs; after a restart,
 //!   the parts are read again and compared with their receipts.
-//! - Empty directories are kept. Content type and metadata are not supported and are dropped.
+//! - Empty directories are kept. Metadata is an extended attribute of the file (`metadata.rs`), and dropped by a
+//!   file system without them. The content type is dropped.
 //! - Blocking calls run on tokio's blocking threads, with as few thread hops as possible: one for a put.
 
 mod blocking;
 mod disk;
 mod list;
 mod marker;
+mod metadata;
 mod multipart;
 mod read;
 #[cfg(test)]
@@ -44,8 +46,8 @@ use self::{
 };
 use super::{
     BucketProtection, ByteStream, Capabilities, DeletionResults, InitOptions, InitOutcome, InitReport,
-    ListPage, MarkerWrite, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt,
-    Payload, PresignRequest, PresignedUrl, PutOptions, Space, StorageError,
+    ListPage, MarkerWrite, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectMetadata,
+    ObjectStorage, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space, StorageError,
     object::{check_delete_batch, check_part, check_part_size, check_parts},
 };
 use crate::domain::{checksum::Crc64, clock::IdSource, object_key::ObjectKey};
@@ -82,11 +84,17 @@ impl ObjectStorage for Local {
         Capabilities { conditional_writes: true, presigned_urls: false, storage_classes: false }
     }
 
-    async fn put(&self, key: &ObjectKey, body: Payload, _: &PutOptions) -> Result<ObjectInfo, StorageError> {
+    async fn put(
+        &self,
+        key: &ObjectKey,
+        body: Payload,
+        options: &PutOptions,
+    ) -> Result<ObjectInfo, StorageError> {
         let (disk, key, id) = (Arc::clone(&self.disk), key.clone(), UnfinishedId::put(self.ids.uuid()));
+        let metadata = options.metadata.clone();
         let is_abandoned = Arc::new(AtomicBool::new(false));
         let _guard = AbandonOnDrop(Arc::clone(&is_abandoned));
-        run_blocking("put object", move || disk.put(&key, &id, &body, &is_abandoned)).await
+        run_blocking("put object", move || disk.put(&key, &id, &body, &metadata, &is_abandoned)).await
     }
 
     async fn start_multipart(
@@ -99,7 +107,8 @@ impl ObjectStorage for Local {
         check_part_size(part_size_bytes, operation)?;
         let (disk, key) = (Arc::clone(&self.disk), key.clone());
         let id = UnfinishedId::multipart(self.ids.uuid(), options.layout(part_size_bytes));
-        run_blocking(operation, move || disk.start_multipart(&key, &id)).await
+        let metadata = options.metadata.clone();
+        run_blocking(operation, move || disk.start_multipart(&key, &id, &metadata)).await
     }
 
     async fn put_part(
@@ -196,11 +205,11 @@ impl ObjectStorage for Local {
         &self,
         from: &ObjectKey,
         to: &ObjectKey,
-        _: &PutOptions,
+        options: &PutOptions,
     ) -> Result<ObjectInfo, StorageError> {
         let (disk, from, to) = (Arc::clone(&self.disk), from.clone(), to.clone());
-        let id = UnfinishedId::put(self.ids.uuid());
-        run_blocking("copy object", move || disk.copy(&from, &to, &id)).await
+        let (id, metadata) = (UnfinishedId::put(self.ids.uuid()), options.metadata.clone());
+        run_blocking("copy object", move || disk.copy(&from, &to, &id, &metadata)).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
@@ -275,6 +284,11 @@ impl ObjectStorage for Local {
     async fn write_marker(&self, prefix: &str, body: Bytes, write: MarkerWrite) -> Result<(), StorageError> {
         let (disk, prefix, id) = (Arc::clone(&self.disk), prefix.to_owned(), self.ids.uuid());
         run_blocking("write owner marker", move || marker::write(&disk, &prefix, &body, write, id)).await
+    }
+
+    async fn read_metadata(&self, key: &ObjectKey) -> Result<ObjectMetadata, StorageError> {
+        let (disk, key) = (Arc::clone(&self.disk), key.clone());
+        run_blocking("read metadata of object", move || disk.read_metadata(&key)).await
     }
 
     async fn list_protections(&self) -> Result<Vec<BucketProtection>, StorageError> {

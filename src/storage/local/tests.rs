@@ -137,7 +137,7 @@ async fn interrupted_put_is_listed_and_can_be_aborted() {
     let store = open(root.path());
     let key = key();
     let id = UnfinishedId::put(SystemIds.uuid());
-    store.disk.start_multipart(&key, &id).unwrap();
+    store.disk.start_multipart(&key, &id, &[]).unwrap();
     let page = store.list_multiparts("", None, 10).await.unwrap();
     assert_eq!(page.multiparts[0].key, key);
     let error = store.put_part(&key, &page.multiparts[0].id, 1, body("x")).await.unwrap_err();
@@ -152,7 +152,7 @@ fn abandoned_put_leaves_no_files() {
     let store = open(root.path());
     let key = key();
     let id = UnfinishedId::put(SystemIds.uuid());
-    store.disk.put(&key, &id, &body("abandoned"), &AtomicBool::new(true)).unwrap_err();
+    store.disk.put(&key, &id, &body("abandoned"), &[], &AtomicBool::new(true)).unwrap_err();
     assert_eq!(store.disk.head(&key, "head object").unwrap_err().kind, StorageErrorKind::NotFound);
     assert_eq!(unfinished_files(root.path()), 0);
 }
@@ -211,4 +211,39 @@ async fn check_fails_if_the_directory_is_missing() {
     assert_eq!(unfinished_files(root.path()), 0);
     fs::remove_dir(root.path().join("multipart")).unwrap();
     store.check().await.unwrap_err();
+}
+
+#[tokio::test]
+async fn metadata_survives_in_the_attributes_of_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let entry = |value: &str| vec![("label".to_owned(), value.to_owned())];
+    let options = PutOptions { metadata: entry("whole"), ..PutOptions::default() };
+    let (whole, parts) = (key(), key());
+    store.put(&whole, body("whole"), &options).await.unwrap();
+    let options = PutOptions { metadata: entry("parts"), ..PutOptions::default() };
+    let id = store.start_multipart(&parts, PART_SIZE_BYTES, &options).await.unwrap();
+    let receipt = store.put_part(&parts, &id, 1, body("parts")).await.unwrap();
+    store.complete_multipart(&parts, &id, &[receipt], None).await.unwrap();
+    let store = open(directory.path());
+    let read = (store.read_metadata(&whole).await.unwrap(), store.read_metadata(&parts).await.unwrap());
+    // A file system without extended attributes drops metadata.
+    let probe = fs::File::create(directory.path().join("probe")).unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    match rustix::fs::fsetxattr(&probe, "user.probe", b"x", flags) {
+        Ok(()) => assert_eq!(read, (entry("whole"), entry("parts"))),
+        Err(_) => assert_eq!(read, (Vec::new(), Vec::new())),
+    }
+}
+
+#[tokio::test]
+async fn metadata_that_does_not_fit_is_dropped_from_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let metadata = vec![("a".to_owned(), "first".to_owned()), ("b".to_owned(), "x".repeat(5_000))];
+    let options = PutOptions { metadata: metadata.clone(), ..PutOptions::default() };
+    let key = key();
+    store.put(&key, body("x"), &options).await.unwrap();
+    let read = store.read_metadata(&key).await.unwrap();
+    assert!(read.is_empty() || read == metadata[..1], "{read:?}");
 }

@@ -18,8 +18,9 @@ pub(super) use self::body::KeptContent;
 use self::body::{Body, copy_head};
 use super::{
     BucketProtection, ByteStream, Capabilities, DeletionResults, InitOptions, InitOutcome, InitReport,
-    ListPage, MarkerWrite, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartLayout,
-    PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space, StorageError, StorageErrorKind,
+    ListPage, MarkerWrite, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectMetadata,
+    ObjectStorage, PartLayout, PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space,
+    StorageError, StorageErrorKind,
     marker::marker_name,
     object::{check_delete_batch, check_part, check_part_size, check_parts, check_range},
 };
@@ -53,6 +54,7 @@ struct State {
 struct Object {
     info: ObjectInfo,
     body: Body,
+    metadata: ObjectMetadata,
 }
 
 /// Uploads are listed in this order.
@@ -83,6 +85,7 @@ struct Part {
 struct Multipart {
     key: ObjectKey,
     layout: PartLayout,
+    metadata: ObjectMetadata,
     start_time: Timestamp,
     parts: BTreeMap<u32, Part>,
 }
@@ -112,6 +115,7 @@ impl State {
         &mut self,
         key: &ObjectKey,
         body: Body,
+        metadata: ObjectMetadata,
         modify_time: Timestamp,
         operation: &'static str,
     ) -> Result<ObjectInfo, StorageError> {
@@ -119,7 +123,7 @@ impl State {
             return Err(StorageError::new(StorageErrorKind::AlreadyExists, operation).with_key(key));
         }
         let info = ObjectInfo { key: key.clone(), size_bytes: body.len_bytes(), modify_time };
-        self.objects.insert(key.to_string(), Object { info: info.clone(), body });
+        self.objects.insert(key.to_string(), Object { info: info.clone(), body, metadata });
         Ok(info)
     }
 
@@ -166,11 +170,16 @@ impl ObjectStorage for Memory {
         Capabilities { conditional_writes: true, presigned_urls: false, storage_classes: false }
     }
 
-    async fn put(&self, key: &ObjectKey, body: Payload, _: &PutOptions) -> Result<ObjectInfo, StorageError> {
+    async fn put(
+        &self,
+        key: &ObjectKey,
+        body: Payload,
+        options: &PutOptions,
+    ) -> Result<ObjectInfo, StorageError> {
         let (size_bytes, now) = (body.len_bytes(), self.clock.now());
         let mut state = self.state();
         let kept = state.select_kept(self.keep, body, true);
-        state.insert(key, Body::new(kept, size_bytes), now, "put object")
+        state.insert(key, Body::new(kept, size_bytes), options.metadata.clone(), now, "put object")
     }
 
     async fn start_multipart(
@@ -183,7 +192,8 @@ impl ObjectStorage for Memory {
         let id = MultipartId::new(self.ids.uuid().to_string());
         let start_time = self.clock.now();
         let layout = options.layout(part_size_bytes);
-        let multipart = Multipart { key: key.clone(), layout, start_time, parts: BTreeMap::new() };
+        let metadata = options.metadata.clone();
+        let multipart = Multipart { key: key.clone(), layout, metadata, start_time, parts: BTreeMap::new() };
         self.state().multiparts.insert(MultipartKey::new(key, &id), multipart);
         Ok(id)
     }
@@ -261,7 +271,8 @@ impl ObjectStorage for Memory {
             );
             return Err(StorageError::parts_differ(operation, reason).with_key(key));
         }
-        let info = state.insert(key, Body::new(body.into(), size_bytes), self.clock.now(), operation)?;
+        let (body, metadata) = (Body::new(body.into(), size_bytes), multipart.metadata.clone());
+        let info = state.insert(key, body, metadata, self.clock.now(), operation)?;
         state.multiparts.remove(&MultipartKey::new(key, id));
         Ok(info)
     }
@@ -338,12 +349,12 @@ impl ObjectStorage for Memory {
         &self,
         from: &ObjectKey,
         to: &ObjectKey,
-        _: &PutOptions,
+        options: &PutOptions,
     ) -> Result<ObjectInfo, StorageError> {
         let operation = "copy object";
         let mut state = self.state();
         let body = state.find_object(from, operation)?.body.clone();
-        state.insert(to, body, self.clock.now(), operation)
+        state.insert(to, body, options.metadata.clone(), self.clock.now(), operation)
     }
 
     async fn list_parts(&self, key: &ObjectKey, id: &MultipartId) -> Result<Vec<PartReceipt>, StorageError> {
@@ -381,6 +392,11 @@ impl ObjectStorage for Memory {
         }
         state.markers.insert(name, body);
         Ok(())
+    }
+
+    async fn read_metadata(&self, key: &ObjectKey) -> Result<ObjectMetadata, StorageError> {
+        let state = self.state();
+        state.find_object(key, "read metadata of object").map(|object| object.metadata.clone())
     }
 
     async fn list_protections(&self) -> Result<Vec<BucketProtection>, StorageError> {

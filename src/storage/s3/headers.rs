@@ -4,14 +4,17 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 use url::form_urlencoded;
 
 use super::{
-    super::PutOptions,
+    super::{ObjectMetadata, PutOptions},
     options::{Encryption, S3Options},
 };
-use crate::domain::storage_class::StorageClass;
+use crate::domain::{percent, storage_class::StorageClass};
 
-/// Stores accept 2 KiB of metadata. Metadata is only a hint, so excess entries are dropped instead of
+/// Stores accept 2 KiB of metadata. No file depends on it, so entries that do not fit are dropped instead of
 /// rejected.
 const METADATA_SIZE_BYTES_MAX: usize = 2_000;
+
+/// The prefix of the names of metadata.
+const METADATA_PREFIX: &str = "x-amz-meta-";
 
 /// Returns all headers of a new object.
 pub(super) fn object_headers(options: &S3Options, put: &PutOptions) -> HeaderMap {
@@ -39,15 +42,26 @@ pub(super) fn object_headers(options: &S3Options, put: &PutOptions) -> HeaderMap
     let mut metadata_bytes = 0;
     for (name, value) in &put.metadata {
         let value = percent_encode(value);
-        metadata_bytes += name.len() + value.len();
-        if metadata_bytes > METADATA_SIZE_BYTES_MAX {
-            break;
+        // Some stores count the prefix as well.
+        let entry_bytes = METADATA_PREFIX.len() + name.len() + value.len();
+        if metadata_bytes + entry_bytes > METADATA_SIZE_BYTES_MAX {
+            continue;
         }
-        if let Ok(name) = HeaderName::from_bytes(format!("x-amz-meta-{name}").as_bytes()) {
+        metadata_bytes += entry_bytes;
+        if let Ok(name) = HeaderName::from_bytes(format!("{METADATA_PREFIX}{name}").as_bytes()) {
             insert(name, &value);
         }
     }
     headers
+}
+
+/// Returns the metadata in the headers of a response. Entries that are not text of ours are skipped.
+pub(super) fn parse_metadata(headers: &HeaderMap) -> ObjectMetadata {
+    let entry = |(name, value): (&HeaderName, &HeaderValue)| {
+        let name = name.as_str().strip_prefix(METADATA_PREFIX)?;
+        Some((name.to_owned(), percent::decode(value.to_str().ok()?)?))
+    };
+    headers.iter().filter_map(entry).collect()
 }
 
 /// Returns the encryption headers. A presigned write needs them as well.
@@ -92,5 +106,21 @@ mod tests {
     fn encodes_any_metadata_as_a_header_value() {
         assert_eq!(percent_encode("Zoë 100%\r\n"), "Zo%C3%AB%20100%25%0D%0A");
         assert_eq!(percent_encode("user-42/eu"), "user-42/eu");
+    }
+
+    #[test]
+    fn metadata_is_read_as_it_was_written() {
+        let written: ObjectMetadata = [("file-id", "7"), ("label", "a%b"), ("user-id", "Zoë 7")]
+            .map(|(a, b)| (a.into(), b.into()))
+            .into();
+        let mut headers = HeaderMap::new();
+        for (name, value) in &written {
+            let name = HeaderName::from_bytes(format!("{METADATA_PREFIX}{name}").as_bytes()).unwrap();
+            headers.insert(name, HeaderValue::from_str(&percent_encode(value)).unwrap());
+        }
+        headers.insert("etag", HeaderValue::from_static("x"));
+        let mut read = parse_metadata(&headers);
+        read.sort();
+        assert_eq!(read, written);
     }
 }

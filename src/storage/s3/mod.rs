@@ -44,8 +44,8 @@ pub use self::{
 };
 use super::{
     BucketProtection, ByteStream, Capabilities, DeletionResults, InitOptions, InitReport, ListPage,
-    MarkerWrite, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectStorage, PartReceipt, Payload,
-    PresignRequest, PresignedUrl, PutOptions, Space, StorageError,
+    MarkerWrite, MultipartId, MultipartInfo, MultipartPage, ObjectInfo, ObjectMetadata, ObjectStorage,
+    PartReceipt, Payload, PresignRequest, PresignedUrl, PutOptions, Space, StorageError,
 };
 use crate::domain::{checksum::Crc64, object_key::ObjectKey};
 
@@ -202,6 +202,12 @@ impl ObjectStorage for S3 {
 
     async fn write_marker(&self, prefix: &str, body: Bytes, write: MarkerWrite) -> Result<(), StorageError> {
         marker::write(&self.client, prefix, body, write).await
+    }
+
+    async fn read_metadata(&self, key: &ObjectKey) -> Result<ObjectMetadata, StorageError> {
+        let read =
+            objects::head_with(&self.client, key, "read metadata of object", |request| request).await?;
+        Ok(headers::parse_metadata(&read.1))
     }
 
     async fn list_protections(&self) -> Result<Vec<BucketProtection>, StorageError> {
