@@ -100,6 +100,9 @@ fn table(reports: &[SweepReport]) -> Result<String, Failure> {
             "  skipped   {} within the grace period, {} foreign",
             report.skipped_young, report.skipped_foreign
         )?;
+        if report.undecided.count > 0 {
+            writeln!(table, "  undecided {} of the hours that a restore lost", amount(report.undecided))?;
+        }
         for problem in &report.problems {
             writeln!(table, "  PROBLEM   {problem}")?;
         }

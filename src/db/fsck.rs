@@ -84,8 +84,8 @@ struct KeyRow {
 
 /// Returns who owns the objects with these keys, in order.
 ///
-/// An object is owned by a blob, an open upload, or a stray object row. Keys are never reused, so the
-/// provider of the row does not matter.
+/// An object is owned by a blob, an open upload, a stray object row, or a quarantine. Keys are never reused, so
+/// the provider of the row does not matter.
 pub async fn check_ownership(tx: &mut SystemTx, keys: &[&ObjectKey]) -> Result<Vec<Ownership>, DbError> {
     let tenants: Vec<TenantId> = keys.iter().map(|key| key.tenant()).collect();
     let storage_keys: Vec<ObjectKey> = keys.iter().map(|key| (*key).clone()).collect();
@@ -98,7 +98,9 @@ pub async fn check_ownership(tx: &mut SystemTx, keys: &[&ObjectKey]) -> Result<V
              OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id
                         AND u.staging_key = k.storage_key AND u.state = {open})
              OR EXISTS (SELECT FROM stray_objects AS s WHERE s.tenant_id = k.tenant_id
-                        AND s.storage_key = k.storage_key) AS is_owned
+                        AND s.storage_key = k.storage_key)
+             OR EXISTS (SELECT FROM quarantined_objects AS q WHERE q.tenant_id = k.tenant_id
+                        AND q.storage_key = k.storage_key) AS is_owned
          FROM unnest($1, $2) WITH ORDINALITY AS k (tenant_id, storage_key, n) ORDER BY k.n",
         open = UploadState::Open,
     );

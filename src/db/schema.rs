@@ -220,6 +220,18 @@ diesel::table! {
 }
 
 diesel::table! {
+    quarantined_objects (tenant_id, storage_key, provider) {
+        tenant_id -> Uuid,
+        provider -> Text,
+        storage_key -> Text,
+        size_bytes -> BigInt,
+        modify_time -> Timestamptz,
+        reason -> Text,
+        quarantine_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
     quotas (tenant_id) {
         tenant_id -> Uuid,
         limit_bytes -> BigInt,
@@ -241,6 +253,16 @@ diesel::table! {
         update_time -> Timestamptz,
         pending_deletion_bytes -> BigInt,
         pending_deletion_multiple -> BigInt,
+    }
+}
+
+diesel::table! {
+    restore_windows (id) {
+        id -> Uuid,
+        provider -> Text,
+        start_time -> Timestamptz,
+        end_time -> Timestamptz,
+        decide_time -> Nullable<Timestamptz>,
     }
 }
 
@@ -485,7 +507,9 @@ diesel::allow_tables_to_appear_in_same_query!(
     imports,
     installations,
     jobs,
+    quarantined_objects,
     quotas,
+    restore_windows,
     schedules,
     storage_breakers,
     store_beats,
@@ -516,6 +540,7 @@ super::sql::tenant_tables!(
     idempotency_keys,
     imports,
     jobs,
+    quarantined_objects,
     quotas,
     stray_objects,
     sweep_candidates,

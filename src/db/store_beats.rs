@@ -67,6 +67,16 @@ pub async fn find_newest(tx: &mut SystemTx, provider: &str) -> Result<Option<Own
     Ok(row.map(OwnerBeat::from))
 }
 
+/// Returns the time of the newest beat of a store, or `None` if this database never wrote a marker to it.
+pub async fn find_newest_time(tx: &mut SystemTx, provider: &str) -> Result<Option<Timestamp>, DbError> {
+    let newest = store_beats::table
+        .filter(store_beats::provider.eq(provider))
+        .order((store_beats::epoch.desc(), store_beats::beat.desc()))
+        .limit(1)
+        .select(store_beats::create_time);
+    query("find time of newest store beat", newest).first(tx.connection()?).await
+}
+
 /// Returns the provider for which this database recorded a beat, or `None` if it did not. The token of a beat is
 /// random, so no two providers have the same one.
 pub async fn find_provider(tx: &mut SystemTx, beat: &OwnerBeat) -> Result<Option<String>, DbError> {

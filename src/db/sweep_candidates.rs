@@ -29,7 +29,7 @@ pub struct SweepCandidate {
 /// Whether a row of the database owns an object or multipart upload in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ownership {
-    /// A blob, an upload or a stray object row owns it.
+    /// A blob, an upload, a stray object row or a quarantine owns it.
     Owned,
     /// No row owns it.
     Unowned,
@@ -44,11 +44,13 @@ pub enum Ownership {
 /// Keys are never reused, and a move creates a new key. A row with this key therefore refers to this object,
 /// even if the provider was renamed or two names refer to the same store. An upload owns the objects under
 /// its key in every state (a staging object only until the upload is committed), and so does a stray object
-/// row: the code that ends them cleans up.
+/// row: the code that ends them cleans up. A quarantined object is kept until an operator releases it.
 fn is_owned() -> &'static str {
     sql!(
         "(k.multipart_id = '' AND EXISTS (
             SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.storage_key = k.storage_key)
+         OR k.multipart_id = '' AND EXISTS (
+            SELECT FROM quarantined_objects AS q WHERE q.tenant_id = k.tenant_id AND q.storage_key = k.storage_key)
          OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id AND u.storage_key = k.storage_key)
          OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id AND u.staging_key = k.storage_key
               AND u.state <> {committed})

@@ -81,3 +81,11 @@ id!(
     /// The id of a webhook.
     WebhookId
 );
+
+impl FileId {
+    /// Returns the id of the new file whose first version has this blob. So an object can name its file before the
+    /// file exists.
+    pub const fn of_first_blob(blob: BlobId) -> Self {
+        Self(blob.0)
+    }
+}

@@ -60,8 +60,8 @@ pub struct Fsck {
 pub enum Invariant {
     /// The object of an available version exists, with the recorded size, SHA-256 and CRC-64.
     StoredBytes,
-    /// An object in the store belongs to a blob, an open upload or a stray object, or is younger than the
-    /// grace period.
+    /// An object in the store belongs to a blob, an open upload, a stray object or a quarantine, or is younger
+    /// than the grace period.
     OwnedObjects,
     /// Quotas and usage counters match the stored files.
     Quotas,

@@ -1,11 +1,19 @@
 //! Takes a store over, for `strongroom storage adopt`. The former owner finds the marker of a higher epoch,
 //! and stops to write and to delete.
+//!
+//! Objects that were stored since the last marker that this database knew are not in its rows. The adoption
+//! records this time, and sweeps leave its objects alone until an operator decides about them (`app/restore`).
 
 use super::{OwnerState, StoreOwners, recorded::Recorded};
 use crate::{
     app::Error,
-    domain::store_owner::{DatabaseIdentity, OwnerBeat, OwnerMarker, OwnerMismatch, Verdict},
-    storage::MarkerWrite,
+    db::{restore_windows, store_beats},
+    domain::{
+        clock::Timestamp,
+        restore_window::RestoreWindow,
+        store_owner::{DatabaseIdentity, OwnerBeat, OwnerMarker, OwnerMismatch, Verdict},
+    },
+    storage::{MarkerWrite, ObjectStorage},
 };
 
 /// The owner of a store, as seen by this database.
@@ -52,9 +60,14 @@ impl StoreOwners {
     pub async fn adopt_store(&self, provider: &str) -> Result<OwnerMarker, Error> {
         let store = &self.slot(provider)?.store;
         let former = store.read_marker(&self.0.parts.key_prefix).await?;
-        let former = former.as_deref().and_then(OwnerMarker::parse).map(|marker| marker.beat.epoch);
+        let former = former.as_deref().and_then(OwnerMarker::parse);
         let Recorded { database, newest, .. } = self.read_recorded(provider, None).await?;
+        // Before the beat, whose time would hide that of the last marker from the next attempt.
+        if !self.is_known_owner(provider, former.as_ref()).await? {
+            self.record_restore_window(store.as_ref(), former.as_ref()).await?;
+        }
         let own = newest.map(|newest| newest.epoch);
+        let former = former.map(|marker| marker.beat.epoch);
         let epoch = former.into_iter().chain(own).max().unwrap_or(0).saturating_add(1);
         let beat = OwnerBeat { epoch, beat: 1, token: self.0.parts.ids.uuid() };
         if !self.record_beat(provider, &beat).await? {
@@ -65,5 +78,70 @@ impl StoreOwners {
             OwnerState::Owned => Ok(marker),
             _ => Err(Error::internal("the former owner renewed its marker at the same time; try again")),
         }
+    }
+
+    /// Returns whether a marker is one of this database, which at most its server's restart hides.
+    async fn is_known_owner(&self, provider: &str, marker: Option<&OwnerMarker>) -> Result<bool, Error> {
+        let Some(marker) = marker else { return Ok(false) };
+        let Recorded { database, newest, is_recorded, .. } =
+            self.read_recorded(provider, Some(&marker.beat)).await?;
+        Ok(match marker.judge(&database, newest.as_ref(), is_recorded) {
+            Verdict::Owned | Verdict::Unconfirmed => true,
+            Verdict::NotOwned(_) => false,
+        })
+    }
+
+    /// Records the time since the last marker that this database knew. A database that never wrote one knows
+    /// nothing about the objects, so the time then has no beginning. A store without objects lost none.
+    async fn record_restore_window(
+        &self,
+        store: &dyn ObjectStorage,
+        former: Option<&OwnerMarker>,
+    ) -> Result<(), Error> {
+        if self.list_first_objects(store).await?.is_empty() {
+            return Ok(());
+        }
+        let providers = self.list_sharing_providers(store.provider(), former).await?;
+        let end_time = self.0.parts.clock.now();
+        let mut start_time = Timestamp::UNIX_EPOCH;
+        for provider in &providers {
+            start_time = start_time.max(self.find_snapshot_time(provider).await?.unwrap_or(start_time));
+        }
+        let mut tx = self.0.parts.db.system_tx().await?;
+        for provider in providers {
+            let id = self.0.parts.ids.uuid();
+            let start_time = start_time.min(end_time);
+            let window = RestoreWindow { id, provider, start_time, end_time, decide_time: None };
+            restore_windows::insert(&mut tx, &window).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Returns the names of a store: several providers with the same marker share one store, and each is swept.
+    async fn list_sharing_providers(
+        &self,
+        provider: &str,
+        marker: Option<&OwnerMarker>,
+    ) -> Result<Vec<String>, Error> {
+        let mut sharing = vec![provider.to_owned()];
+        for (other, slot) in self.0.slots.iter().filter(|(other, _)| other.as_str() != provider) {
+            let bytes = slot.store.read_marker(&self.0.parts.key_prefix).await?;
+            let found = bytes.as_deref().and_then(OwnerMarker::parse);
+            if found.is_some() && found.as_ref() == marker {
+                sharing.push(other.clone());
+            }
+        }
+        Ok(sharing)
+    }
+
+    /// Returns the time of the last marker of a store that this database knows.
+    ///
+    /// # Errors
+    /// Returns an error if the database is unavailable.
+    pub async fn find_snapshot_time(&self, provider: &str) -> Result<Option<Timestamp>, Error> {
+        let mut tx = self.0.parts.db.system_tx().await?;
+        let time = store_beats::find_newest_time(&mut tx, provider).await?;
+        tx.commit().await?;
+        Ok(time)
     }
 }

@@ -59,7 +59,10 @@ impl StoreOwners {
     }
 
     /// Returns the first objects with the prefix of this installation.
-    async fn list_first_objects(&self, store: &dyn ObjectStorage) -> Result<Vec<SweepCandidate>, Error> {
+    pub(super) async fn list_first_objects(
+        &self,
+        store: &dyn ObjectStorage,
+    ) -> Result<Vec<SweepCandidate>, Error> {
         let key_prefix = &self.0.parts.key_prefix;
         let prefix = if key_prefix.is_empty() { String::new() } else { format!("{key_prefix}/") };
         let mut after = None;

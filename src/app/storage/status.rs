@@ -10,8 +10,9 @@ use crate::{
     db::{
         Database,
         blobs::{self, ProviderUsage},
+        restore_windows,
     },
-    domain::error_text::with_causes,
+    domain::{error_text::with_causes, restore_window::RestoreWindow},
     storage::{BucketProtection, ObjectStorage, Stores, UnknownProvider},
 };
 
@@ -42,6 +43,8 @@ pub struct ProviderStatus {
     pub protections: Vec<BucketProtection>,
     /// Whether the store belongs to this database, and deletions do not wait. `None` if it was not checked.
     pub is_owner: Option<bool>,
+    /// The hours that a restore lost and about whose objects no operator has decided.
+    pub undecided: Vec<RestoreWindow>,
     /// The error that makes the provider unusable.
     pub problem: Option<String>,
 }
@@ -63,19 +66,28 @@ pub async fn list_provider_statuses(
         usages.into_iter().map(|usage| (usage.provider.clone(), usage)).collect();
     let mut statuses = Vec::new();
     for store in stores.iter() {
+        let undecided = list_undecided(db, store.provider()).await?;
         let usage = usages.remove(store.provider());
         let breaker = breakers.remove(store.provider());
         let mut status = check_provider(store.as_ref(), stores, usage).await;
         if status.is_reachable {
             add_owner(owners, &mut status).await;
         }
-        statuses.push(ProviderStatus { breaker, ..status });
+        statuses.push(ProviderStatus { breaker, undecided, ..status });
     }
     for (name, usage) in usages {
         let problem = Some(UnknownProvider(name.clone()).to_string());
         statuses.push(ProviderStatus { problem, ..unchecked_status(name, Some(usage)) });
     }
     Ok(statuses)
+}
+
+async fn list_undecided(db: &Database, provider: &str) -> Result<Vec<RestoreWindow>, Error> {
+    let mut tx = db.system_tx().await?;
+    let mut windows = restore_windows::list(&mut tx, provider).await?;
+    tx.commit().await?;
+    windows.retain(RestoreWindow::is_undecided);
+    Ok(windows)
 }
 
 /// Adds whether the store belongs to this database.
@@ -103,6 +115,7 @@ fn unchecked_status(name: String, usage: Option<ProviderUsage>) -> ProviderStatu
         breaker: None,
         protections: Vec::new(),
         is_owner: None,
+        undecided: Vec::new(),
         problem: None,
     }
 }

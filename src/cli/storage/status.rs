@@ -74,6 +74,9 @@ fn table(providers: &[ProviderStatus]) -> Result<String, Failure> {
         for protection in &provider.protections {
             writeln!(table, "{}: bucket {}: {protection}", provider.name, protection.bucket)?;
         }
+        for window in &provider.undecided {
+            writeln!(table, "{}: {window}", provider.name)?;
+        }
         if let Some(problem) = &provider.problem {
             writeln!(table, "{}: {problem}", provider.name)?;
         }

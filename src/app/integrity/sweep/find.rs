@@ -42,15 +42,19 @@ impl Sweep<'_> {
                 Err(error) => return Ok(Err(error)),
             };
             let last = page.objects.last().map(|object| object.key.clone());
-            let mut candidates = Vec::new();
+            let (mut candidates, mut discarded) = (Vec::new(), Vec::new());
             for object in page.objects {
                 report.listed_objects += 1;
-                if self.may_be_swept(&object.key, object.modify_time, report) {
-                    let size_bytes = object.size_bytes;
-                    candidates.push(SweepCandidate { key: object.key, multipart_id: None, size_bytes });
+                let (since, size_bytes) = (object.modify_time, object.size_bytes);
+                if self.may_be_swept(&object.key, since, size_bytes, report) {
+                    let is_discarded = self.windows.iter().any(|window| window.contains(since));
+                    let list = if is_discarded { &mut discarded } else { &mut candidates };
+                    list.push(SweepCandidate { key: object.key, multipart_id: None, size_bytes });
                 }
             }
-            self.record_candidates(candidates, report).await?;
+            self.record_candidates(candidates, true, report).await?;
+            // That these objects have no row is no sign of a wrong database: an operator decided about them.
+            self.record_candidates(discarded, false, report).await?;
             match last {
                 Some(last) if !page.is_last => after = Some(self.skip_old_days(last)),
                 None if !page.is_last => return Ok(Err(stalled_listing_error("list objects"))),
@@ -76,7 +80,7 @@ impl Sweep<'_> {
             let mut candidates = Vec::new();
             for multipart in &page.multiparts {
                 report.listed_multiparts += 1;
-                if self.may_be_swept(&multipart.key, multipart.start_time, report) {
+                if self.may_be_swept(&multipart.key, multipart.start_time, 0, report) {
                     let multipart_id = Some(multipart.id.as_str().to_owned());
                     candidates.push(SweepCandidate {
                         key: multipart.key.clone(),
@@ -85,7 +89,7 @@ impl Sweep<'_> {
                     });
                 }
             }
-            self.record_candidates(candidates, report).await?;
+            self.record_candidates(candidates, true, report).await?;
             match page.multiparts.into_iter().next_back() {
                 Some(last) if !page.is_last => after = Some(last),
                 None if !page.is_last => return Ok(Err(stalled_listing_error("list multipart uploads"))),
@@ -100,7 +104,13 @@ impl Sweep<'_> {
         if prefix.is_empty() { String::new() } else { format!("{prefix}/") }
     }
 
-    fn may_be_swept(&self, key: &ObjectKey, since: Timestamp, report: &mut SweepReport) -> bool {
+    fn may_be_swept(
+        &self,
+        key: &ObjectKey,
+        since: Timestamp,
+        size_bytes: u64,
+        report: &mut SweepReport,
+    ) -> bool {
         // A listing with the prefix `a` also contains `a/b`, which may be the prefix of another user of the
         // store.
         if key.prefix() != self.app.limits.key_prefix {
@@ -113,12 +123,19 @@ impl Sweep<'_> {
             report.skipped_young += 1;
             return false;
         }
+        if self.windows.iter().any(|window| window.is_undecided() && window.contains(since)) {
+            report.undecided.add(size_bytes);
+            return false;
+        }
         true
     }
 
+    /// Records the candidates without a row. They show whether the database belongs to the store if
+    /// `is_counted`.
     async fn record_candidates(
         &mut self,
         mut candidates: Vec<SweepCandidate>,
+        is_counted: bool,
         report: &mut SweepReport,
     ) -> Result<(), Error> {
         if candidates.is_empty() {
@@ -129,7 +146,7 @@ impl Sweep<'_> {
         report.skipped_foreign +=
             ownerships.iter().filter(|ownership| **ownership == Ownership::Foreign).count() as u64;
         for (candidate, ownership) in candidates.iter().zip(&ownerships) {
-            if candidate.multipart_id.is_none() && *ownership != Ownership::Foreign {
+            if is_counted && candidate.multipart_id.is_none() && *ownership != Ownership::Foreign {
                 self.objects_by_day.count(candidate.key.day(), *ownership == Ownership::Owned);
             }
         }

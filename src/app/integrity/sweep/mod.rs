@@ -14,6 +14,8 @@
 //! - Foreign objects are skipped: other prefixes, tenants that are not in this database, and names that are
 //!   no valid keys.
 //! - Nothing is deleted from a store that belongs to another database (`app/owner`).
+//! - Until an operator decides about the objects of the hours that a restore lost (`domain/restore_window.rs`),
+//!   these objects are not recorded, and nothing is deleted.
 //! - If most recent objects have no row, the database may be restored from a backup. Nothing is deleted then
 //!   until an operator confirms that the database is the right one (`database_check.rs`).
 //!
@@ -37,7 +39,8 @@ pub use report::{Amount, SweepReport};
 
 use crate::{
     app::{App, Error, RoundReport, uploads::expire},
-    db::{SystemTx, sweep_candidates, sweeps, uploads},
+    db::{SystemTx, restore_windows, sweep_candidates, sweeps, uploads},
+    domain::restore_window::RestoreWindow,
     storage::ObjectStorage,
 };
 
@@ -78,9 +81,7 @@ pub async fn sweep_stores(app: &App, options: SweepOptions) -> Result<Vec<SweepR
         report.expired_uploads = expire_uploads(app, store, options).await?;
         let mut lock = app.db.system_tx().await?;
         if sweeps::lock(&mut lock, store.provider()).await? {
-            Sweep { app, store, lock: &mut lock, objects_by_day: ObjectsByDay::default(), options }
-                .run(&mut report)
-                .await?;
+            Sweep::new(app, store, &mut lock, options).run(&mut report).await?;
             release_lock(lock, store).await;
         } else {
             report.add_problem("another replica, or another `strongroom sweep`, is sweeping this store");
@@ -131,9 +132,7 @@ pub async fn sweep_due_store(app: &App, provider: &str) -> Result<RoundReport, E
     if due.is_due {
         let options = SweepOptions { is_full_walk: due.is_full_walk_due, ..SweepOptions::from_config(app) };
         let mut report = SweepReport::new(provider, options);
-        Sweep { app, store, lock: &mut lock, objects_by_day: ObjectsByDay::default(), options }
-            .run(&mut report)
-            .await?;
+        Sweep::new(app, store, &mut lock, options).run(&mut report).await?;
         report.log();
         let done = usize::try_from(report.deleted.count).unwrap_or(usize::MAX);
         total = RoundReport { done, failed: report.problems.len(), has_more: false };
@@ -179,14 +178,34 @@ struct Sweep<'a> {
     /// The transaction that holds the lock on sweeping this store.
     lock: &'a mut SystemTx,
     objects_by_day: ObjectsByDay,
+    /// The hours that restores lost in this store.
+    windows: Vec<RestoreWindow>,
     options: SweepOptions,
+}
+
+impl<'a> Sweep<'a> {
+    fn new(
+        app: &'a App,
+        store: &'a Arc<dyn ObjectStorage>,
+        lock: &'a mut SystemTx,
+        options: SweepOptions,
+    ) -> Self {
+        Self { app, store, lock, objects_by_day: ObjectsByDay::default(), windows: Vec::new(), options }
+    }
 }
 
 impl Sweep<'_> {
     async fn run(&mut self, report: &mut SweepReport) -> Result<(), Error> {
+        let mut tx = self.tx().await?;
+        self.windows = restore_windows::list(&mut tx, self.provider()).await?;
+        tx.commit().await?;
+        for window in self.windows.iter().filter(|window| window.is_undecided()) {
+            report.add_problem(format!("nothing was deleted: {window}"));
+        }
+        let is_undecided = self.windows.iter().any(RestoreWindow::is_undecided);
         let is_complete = self.find_unowned(report).await?;
         match self.objects_by_day.find_mismatch().filter(|_| !self.options.is_database_trusted) {
-            _ if !is_complete => {}
+            _ if !is_complete || is_undecided => {}
             Some(mismatch) => report.add_problem(mismatch.to_string()),
             None => self.delete_due(report).await?,
         }

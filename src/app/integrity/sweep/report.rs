@@ -50,6 +50,9 @@ pub struct SweepReport {
     pub waiting: Amount,
     /// The number of skipped objects and uploads that are younger than the grace period.
     pub skipped_young: u64,
+    /// The objects and unfinished uploads of hours that a restore lost, about which no operator has decided.
+    /// Includes objects that have a row.
+    pub undecided: Amount,
     /// The number of skipped objects and uploads with another prefix or of a tenant that is not in this
     /// database.
     pub skipped_foreign: u64,
@@ -75,6 +78,7 @@ impl SweepReport {
             cleared: 0,
             waiting: Amount::default(),
             skipped_young: 0,
+            undecided: Amount::default(),
             skipped_foreign: 0,
             problems: Vec::new(),
         }

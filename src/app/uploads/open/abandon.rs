@@ -13,7 +13,7 @@ use crate::{
     db::{
         TenantTx, Viewer,
         audit_entries::AuditAction,
-        blobs,
+        blobs, quarantined_objects,
         quotas::{self, QuotaDelta},
         resumable_uploads::{self, StoredUpload, UploadedBytes},
         uploads::{self, UploadLease},
@@ -163,6 +163,8 @@ pub(in crate::app::uploads) async fn release_reservation(
         // Either the row was never committed, or the upload was committed and its row was deleted since.
         None => !upload.is_recorded,
     };
-    // Keep an object that a blob references, regardless of the state of the upload.
-    Ok(is_unowned && !blobs::has_key(tx, upload.key).await?)
+    // Keep an object that a blob references or that is quarantined, regardless of the state of the upload.
+    Ok(is_unowned
+        && !blobs::has_key(tx, upload.key).await?
+        && !quarantined_objects::has_key(tx, upload.key).await?)
 }

@@ -1,0 +1,2 @@
+DROP TABLE quarantined_objects;
+DROP TABLE restore_windows;

@@ -1,0 +1,116 @@
+//! Which objects of a store the database knows, and which files an object belongs to.
+
+use diesel::{
+    BoolExpressionMethods as _, ExpressionMethods as _, JoinOnDsl as _, QueryDsl as _, Queryable,
+    QueryableByName,
+    sql_types::{Array, Bool, Text, Uuid as SqlUuid},
+};
+
+use super::{
+    DbError, SystemTx,
+    schema::{files, uploads, versions},
+    sql::{OfTenant as _, query, sql, statement},
+};
+use crate::domain::{
+    ids::{BlobId, FileId, TenantId},
+    object_key::ObjectKey,
+    upload::UploadState,
+};
+
+/// Whether the database knows an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Knowledge {
+    /// A blob, a stray object row or a quarantine has its key, or it is the staging object of an open upload.
+    Known,
+    /// An upload that is not committed has its key. Normally its object does not exist yet.
+    OfUpload,
+    /// No row has its key.
+    Unknown,
+    /// Its tenant is not in this database, so it belongs to another installation.
+    Foreign,
+}
+
+#[derive(QueryableByName)]
+struct KeyRow {
+    #[diesel(sql_type = Bool)]
+    has_tenant: bool,
+    #[diesel(sql_type = Bool)]
+    is_known: bool,
+    #[diesel(sql_type = Bool)]
+    has_upload: bool,
+}
+
+/// Returns whether the database knows the objects with these keys, in order. Keys are never reused, so the
+/// provider of the row does not matter.
+pub async fn check(tx: &mut SystemTx, keys: &[ObjectKey]) -> Result<Vec<Knowledge>, DbError> {
+    let tenants: Vec<TenantId> = keys.iter().map(ObjectKey::tenant).collect();
+    // `unnest` batch.
+    let text = sql!(
+        "SELECT EXISTS (SELECT FROM tenants AS t WHERE t.id = k.tenant_id) AS has_tenant,
+                EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.storage_key = k.storage_key)
+             OR EXISTS (SELECT FROM stray_objects AS s WHERE s.tenant_id = k.tenant_id
+                        AND s.storage_key = k.storage_key)
+             OR EXISTS (SELECT FROM quarantined_objects AS q WHERE q.tenant_id = k.tenant_id
+                        AND q.storage_key = k.storage_key)
+             OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id
+                        AND u.staging_key = k.storage_key AND u.state = {open}) AS is_known,
+                EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id
+                        AND u.storage_key = k.storage_key) AS has_upload
+         FROM unnest($1, $2) WITH ORDINALITY AS k (tenant_id, storage_key, n) ORDER BY k.n",
+        open = UploadState::Open,
+    );
+    let rows: Vec<KeyRow> = statement("find unknown keys", text)
+        .bind::<Array<SqlUuid>, _>(tenants)
+        .bind::<Array<Text>, _>(keys.to_vec())
+        .load(tx.connection()?)
+        .await?;
+    if rows.len() != keys.len() {
+        return Err(DbError::corrupt("find unknown keys", "number of rows"));
+    }
+    let knowledge = |row: KeyRow| match row {
+        KeyRow { is_known: true, .. } => Knowledge::Known,
+        KeyRow { has_tenant: false, .. } => Knowledge::Foreign,
+        KeyRow { has_upload: true, .. } => Knowledge::OfUpload,
+        KeyRow { .. } => Knowledge::Unknown,
+    };
+    Ok(rows.into_iter().map(knowledge).collect())
+}
+
+/// A version of a file.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, Queryable)]
+pub struct AffectedVersion {
+    pub file: FileId,
+    pub name: String,
+    pub version: i32,
+}
+
+/// Returns the versions that reference a blob, at most `limit`.
+pub async fn list_versions(
+    tx: &mut SystemTx,
+    tenant: TenantId,
+    blob: BlobId,
+    limit: i64,
+) -> Result<Vec<AffectedVersion>, DbError> {
+    let affected = versions::table
+        .of(tenant)
+        .inner_join(
+            files::table.on(files::tenant_id.eq(versions::tenant_id).and(files::id.eq(versions::file_id))),
+        )
+        .filter(versions::blob_id.eq(blob))
+        .order((versions::file_id, versions::version))
+        .limit(limit)
+        .select((versions::file_id, files::name, versions::version));
+    query("list versions of blob", affected).load(tx.connection()?).await
+}
+
+/// Deletes the rows of abandoned uploads that have the key of an object that is a file now.
+pub async fn delete_abandoned_uploads(tx: &mut SystemTx, key: &ObjectKey) -> Result<(), DbError> {
+    let abandoned = uploads::table
+        .of(key.tenant())
+        .filter(uploads::storage_key.eq(key))
+        .filter(uploads::state.eq(UploadState::Abandoned));
+    query("delete abandoned uploads of key", diesel::delete(abandoned))
+        .execute(tx.connection()?)
+        .await
+        .map(|_| ())
+}
