@@ -21,6 +21,7 @@ mod preconditions;
 pub mod quotas;
 pub mod rates;
 pub mod refusals;
+pub mod restore;
 pub mod retention;
 mod rotation;
 mod rounds;

@@ -154,9 +154,15 @@ pub(super) async fn assemble_maintenance_app(
     config: &Config,
     metrics: Metrics,
 ) -> Result<Arc<App>, StartError> {
-    // These commands issue no page tokens, so a random key that is lost at exit is enough.
-    let key = Digest::compute(system_ids().uuid().as_bytes());
-    let sealer = Sealer::new(key.as_bytes()).map_err(|_| StartError::PageTokenKey)?;
+    // These commands issue no page tokens, so without a configured key, a random one that is lost at exit is enough.
+    // It opens no labels of objects.
+    let sealer = match config.secrets.page_token_key() {
+        Some(_) => configured_sealer(config)?,
+        None => {
+            let key = Digest::compute(system_ids().uuid().as_bytes());
+            Sealer::new(key.as_bytes()).map_err(|_| StartError::PageTokenKey)?
+        }
+    };
     let clock = SyncedClock::new(SystemClock);
     let (app, database, _) = open_app(config, metrics, sealer, clock.clone())?;
     clock.follow(database.measure_clock(clock.local()).await?);

@@ -3,6 +3,7 @@
 mod assemble;
 #[cfg(feature = "client")]
 mod client;
+mod confirmation;
 mod dev;
 mod fsck;
 mod jobs;
@@ -10,6 +11,8 @@ mod listeners;
 mod migrate;
 mod monitoring;
 mod providers;
+mod quarantine;
+mod restore_check;
 mod serve;
 mod start_error;
 mod storage;
@@ -58,6 +61,11 @@ enum Command {
     Migrate(migrate::MigrateCommand),
     /// Compare the database with the object stores and report every violated invariant.
     Fsck(fsck::FsckArgs),
+    /// After a restore: compare the database with the object stores, and decide about the objects of the lost hours.
+    RestoreCheck(restore_check::RestoreCheckArgs),
+    /// List, release or delete the objects that were quarantined after a restore.
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
     /// Initialize storage providers, show their status, and move files between them.
     #[command(subcommand)]
     Storage(storage::StorageCommand),
@@ -100,6 +108,15 @@ async fn dispatch(cli: Cli) -> ExitCode {
         Command::Migrate(command) => migrate::run_migrate(command, config).await,
         Command::Fsck(args) => {
             return fsck::run_fsck(args, config).await.unwrap_or_else(|error| report_error(&*error));
+        }
+        Command::RestoreCheck(args) => {
+            let run = restore_check::run_restore_check(args, config);
+            return run.await.unwrap_or_else(|error| report_error(&*error));
+        }
+        Command::Quarantine(command) => {
+            return quarantine::run_quarantine(command, config)
+                .await
+                .unwrap_or_else(|error| report_error(&*error));
         }
         Command::Storage(command) => {
             return storage::run_storage(command, config).await.unwrap_or_else(|error| report_error(&*error));

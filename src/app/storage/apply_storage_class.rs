@@ -10,7 +10,7 @@
 //! are archived. If the last other file is purged, no job is enqueued; the next archiving moves the blob. A
 //! blob with unverified bytes is not moved either.
 
-use super::relocation::{Relocation, RelocationOutcome, TargetClass, verify_object};
+use super::relocation::{Relocation, RelocationOutcome, TargetClass, verify_object, with_label_of};
 use crate::{
     admission::Holder,
     app::{App, Error},
@@ -132,7 +132,11 @@ async fn move_blob(
     // A store may copy large objects in parts.
     let target = relocation.reserve_target(owned, store, true).await?;
     let options = PutOptions::for_blob(owned.tenant, movable.created_by.as_deref()).with_class(*target_class);
-    let copied = copy_in_store(store, &owned.blob, &target.key, &options).await;
+    let copied = async {
+        let options = with_label_of(store, &owned.blob.key, options).await?;
+        copy_in_store(store, &owned.blob, &target.key, &options).await
+    };
+    let copied = Box::pin(copied).await;
     relocation.finish(owned, &target, TargetClass::Requested(*target_class), copied).await
 }
 

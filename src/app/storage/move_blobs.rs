@@ -13,7 +13,7 @@ use futures::{StreamExt, stream};
 
 use super::{
     copy::BlobCopy,
-    relocation::{Relocation, RelocationOutcome, TargetClass, verify_object},
+    relocation::{Relocation, RelocationOutcome, TargetClass, verify_object, with_label_of},
 };
 use crate::{
     app::Error,
@@ -221,11 +221,13 @@ impl BlobMover {
             false => StorageClass::Standard,
         };
         let options = PutOptions::for_blob(owned.tenant, movable.created_by.as_deref()).with_class(class);
-        let copy = BlobCopy { blob, from, to, key: &target.key, options: &options };
-        let mut copied = copy.copy_bytes(self.part_size_bytes).await;
-        if reads_back && copied.is_ok() {
-            copied = verify_object(to, &target.key, blob).await;
-        }
+        let copied = async {
+            let options = with_label_of(from, &blob.key, options).await?;
+            let copy = BlobCopy { blob, from, to, key: &target.key, options: &options };
+            copy.copy_bytes(self.part_size_bytes).await?;
+            if reads_back { verify_object(to, &target.key, blob).await } else { Ok(()) }
+        };
+        let copied = Box::pin(copied).await;
         relocation.finish(owned, &target, TargetClass::Preserved(class), copied).await
     }
 }

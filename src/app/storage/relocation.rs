@@ -21,9 +21,10 @@ use crate::{
         clock::{Clock, IdSource},
         ids::BlobId,
         object_key::ObjectKey,
+        object_label::label_entries,
         storage_class::StorageClass,
     },
-    storage::ObjectStorage,
+    storage::{ObjectStorage, PutOptions},
 };
 
 /// The maximum time for a copy, in hours. After that the copy is deleted and made again.
@@ -162,6 +163,16 @@ impl Relocation<'_> {
 /// Returns the size of a blob as its column stores it.
 fn recorded_size(blob: &Blob) -> i64 {
     i64::try_from(blob.size_bytes).unwrap_or(i64::MAX)
+}
+
+/// Returns the options of a copy, with the label of the original.
+pub(super) async fn with_label_of(
+    from: &dyn ObjectStorage,
+    key: &ObjectKey,
+    options: PutOptions,
+) -> Result<PutOptions, Error> {
+    let metadata = from.read_metadata(key).await?;
+    Ok(options.with_metadata(label_entries(metadata)))
 }
 
 /// Reads the whole new object and compares it with the row.

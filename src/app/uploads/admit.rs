@@ -13,6 +13,7 @@ use crate::{
         access::{check_can_write, require_visible},
         audit, idempotency,
         preconditions::{check_etag, check_version_count},
+        restore::label::seal_label,
     },
     db::{
         TenantTx, Viewer, admission_data::AdmissionData, audit_entries::AuditAction, blobs::Blob, files,
@@ -26,6 +27,7 @@ use crate::{
         file_fields::check_retain_limit,
         ids::{BlobId, FileId, RequestId},
         object_key::ObjectKey,
+        object_label::{ObjectLabel, PrivateLabel},
         policy::{FileSizeLimits, Policy, ScanRule},
         quota::Quota,
         upload_destination::{ContentRules, Destination, DestinationKind, NewVersion},
@@ -273,7 +275,7 @@ pub(super) struct Target {
     pub(super) blob_id: BlobId,
     /// The server-generated key. It contains no part of the file's name.
     pub(super) key: ObjectKey,
-    /// The options of the object. They never contain the file's name.
+    /// The options of the object. They contain the name of the file only sealed.
     pub(super) options: PutOptions,
     /// Whether the blob becomes a new file or a new version.
     pub(super) destination: DestinationKind,
@@ -288,9 +290,40 @@ pub(super) fn new_target(app: &App, caller: &Caller, spec: &ResolvedSpec) -> Res
     let key =
         ObjectKey::for_blob(&app.limits.key_prefix, caller.tenant_id(), &spec.rules.category, day, blob_id)
             .map_err(Error::internal)?;
-    let options = PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id));
+    let options = labeled_options(app, caller, spec, blob_id)?;
     let store = app.stores.primary_for(Holder::of_caller(caller));
     Ok(Target { store, blob_id, key, options, destination: spec.checked.destination.kind() })
+}
+
+/// Returns the options of the object of a blob, with a label that describes its file.
+fn labeled_options(
+    app: &App,
+    caller: &Caller,
+    ResolvedSpec { checked, rules }: &ResolvedSpec,
+    blob: BlobId,
+) -> Result<PutOptions, Error> {
+    let actor = &caller.actor.id;
+    let (file, owner_id) = match &checked.destination {
+        Destination::NewFile(record) => {
+            let owner_id = record.import_origin.as_ref().map_or(actor, |origin| &origin.owner_id);
+            (FileId::of_first_blob(blob), owner_id)
+        }
+        Destination::NewVersion(version) => (version.file, actor),
+    };
+    let label = ObjectLabel {
+        file,
+        is_first_version: !checked.destination.kind().is_version(),
+        create_time: app.clock.now(),
+        category: rules.category.clone(),
+        sha256: checked.sha256,
+        private: PrivateLabel {
+            name: rules.file_name.clone(),
+            owner_id: owner_id.clone(),
+            declared_mime_type: checked.declared_mime_type.clone(),
+        },
+    };
+    let metadata = seal_label(app, caller.tenant_id(), &label)?;
+    Ok(PutOptions::for_blob(caller.tenant_id(), Some(actor)).with_metadata(metadata))
 }
 
 impl Target {
@@ -301,7 +334,7 @@ impl Target {
             store: app.stores.get_for(&stored.provider, Holder::of_caller(caller))?,
             blob_id: stored.blob_id,
             key: stored.key.clone(),
-            options: PutOptions::for_blob(caller.tenant_id(), Some(&caller.actor.id)),
+            options: labeled_options(app, caller, &stored.spec, stored.blob_id)?,
             destination: stored.spec.checked.destination.kind(),
         })
     }

@@ -1,17 +1,14 @@
 //! `strongroom storage adopt`: makes the configured database the owner of its stores.
 
-use std::{
-    fmt::Write as _,
-    io::{BufRead as _, IsTerminal as _, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
 use super::{
     super::{
-        Failure, database_clock,
+        Failure,
+        confirmation::is_confirmed,
+        database_clock,
         dev::attach::{DevDirectory, Need},
         print_text,
         providers::open_stores,
@@ -72,7 +69,7 @@ pub(super) async fn run_adopt(args: AdoptArgs, config: Option<PathBuf>) -> Resul
         let found = owners.inspect_owner(&provider).await?;
         let result = if found.is_owner {
             AdoptResult { provider, is_adopted: false, former_owner: found.owner.clone(), owner: found.owner }
-        } else if args.yes || is_confirmed(&describe(&found)?)? {
+        } else if args.yes || is_confirmed(&describe(&found)?, "take the store over")? {
             let owner = Some(owners.adopt_store(&provider).await?);
             AdoptResult { provider, is_adopted: true, former_owner: found.owner, owner }
         } else {
@@ -124,21 +121,6 @@ fn write_owner(text: &mut String, label: &str, owner: Option<&OwnerMarker>) -> R
         None => writeln!(text, "{label:<13} no readable owner marker")?,
     }
     Ok(())
-}
-
-/// Asks a question on the terminal. Without a terminal, asks for `--yes`.
-fn is_confirmed(question: &str) -> Result<bool, Failure> {
-    let mut out = std::io::stderr().lock();
-    if !std::io::stdin().is_terminal() {
-        write!(out, "{question}")?;
-        writeln!(out)?;
-        return Err("standard input is no terminal; add --yes to take the store over".into());
-    }
-    write!(out, "{question}")?;
-    out.flush()?;
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line)?;
-    Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 fn table(result: &AdoptResult) -> Result<String, Failure> {

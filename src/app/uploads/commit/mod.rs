@@ -159,7 +159,7 @@ pub(super) fn new_pending_commit(
                 audit.details = serde_json::json!({ "import_source": source, "legacy_id": legacy_id });
             }
             let owner_id = import_origin.map_or(actor, |import_origin| &import_origin.owner_id).clone();
-            FinishedDestination::NewFile { id: FileId::from_uuid(app.ids.uuid()), owner_id, record }
+            FinishedDestination::NewFile { id: FileId::of_first_blob(blob.id), owner_id, record }
         }
         Destination::NewVersion(version) => FinishedDestination::NewVersion {
             version,

@@ -15,6 +15,7 @@ use crate::{
     app::{
         App, Error,
         owner::delete::{Deletion, delete_from_store},
+        restore::label::relabel,
         uploads::UploadError,
     },
     db::{
@@ -22,7 +23,7 @@ use crate::{
         uploads::{self, UploadLease},
     },
     domain::ids::{BlobId, TenantId},
-    storage::{MultipartId, ObjectStorageExt, PartLayout, StorageError, StorageErrorKind},
+    storage::{MultipartId, ObjectStorageExt, PartLayout, PutOptions, StorageError, StorageErrorKind},
 };
 
 /// A multipart upload in the store, with the lease of its upload. Cheap to clone.
@@ -85,14 +86,16 @@ impl OpenMultipart {
         let blob_id = BlobId::from_uuid(app.ids.uuid());
         let Target { store, key, options, .. } = &self.target;
         let new_key = key.with_new_blob(app.clock.now().date_naive(), blob_id).map_err(Error::internal)?;
-        let started = store.start_multipart(&new_key, self.layout.part_size_bytes(), options).await;
+        let metadata = relabel(app, self.tenant, options.metadata.clone(), blob_id)?;
+        let options = PutOptions { metadata, ..options.clone() };
+        let started = store.start_multipart(&new_key, self.layout.part_size_bytes(), &options).await;
         let new_id = started.map_err(|error| match error.kind {
             // The store itself is missing, such as a directory that is not mounted.
             StorageErrorKind::NotFound => Error::StorageUnavailable(error),
             _ => map_multipart_error(error),
         })?;
         let fresh = Self {
-            target: Target { blob_id, key: new_key, ..self.target.clone() },
+            target: Target { blob_id, key: new_key, options, ..self.target.clone() },
             id: new_id,
             ..self.clone()
         };

@@ -14,7 +14,7 @@ use crate::{
         owner::delete::{Deletion, delete_from_store},
         uploads::{commit::delete_object, open::multipart::OpenMultipart},
     },
-    domain::{checksum::Crc64, ids::BlobId},
+    domain::{checksum::Crc64, ids::BlobId, object_label::fragment_metadata},
     storage::{PartLayout, PartReceipt, PutOptions},
 };
 
@@ -40,7 +40,8 @@ impl Assembly {
             .key
             .with_new_blob(app.clock.now().date_naive(), target.blob_id)
             .map_err(Error::internal)?;
-        target.options = PutOptions { equal_parts: None, ..target.options };
+        // The object must never come back as a file.
+        target.options = PutOptions { equal_parts: None, metadata: fragment_metadata(), ..target.options };
         let part_size_bytes = upload.layout.part_size_bytes();
         let id = target.store.start_multipart(&target.key, part_size_bytes, &target.options).await?;
         let layout = PartLayout::equal(part_size_bytes);

@@ -1,0 +1,16 @@
+//! What to do after the database was restored to an earlier time: the store then has objects that the database does
+//! not know, and may lack objects that the database needs.
+//!
+//! - [`check`] compares the database and the stores, both ways, and applies the decision of an operator about the
+//!   objects of the lost hours.
+//! - `readopt` makes such an object a file again. `label` describes the file of each new object in its metadata, for
+//!   that purpose.
+//! - [`quarantine`] lists, releases and deletes the objects that an operator keeps.
+//!
+//! `app/owner/adopt.rs` records the lost hours. Until the decision, `app/integrity/sweep` deletes nothing.
+
+pub mod check;
+pub(in crate::app) mod label;
+pub mod quarantine;
+mod readopt;
+pub mod report;

@@ -1,0 +1,283 @@
+//! Makes an object of the lost hours a file again. Its row is written by the same commit as that of an upload: blob,
+//! file, version, audit entry, event and quota in one transaction. So a crash leaves nothing half done, an object that
+//! a blob references is never readopted again, and no quota is exceeded.
+//!
+//! All files come back in one category that only the admins of the tenant see. The admins transfer or delete them.
+
+use futures::StreamExt as _;
+use serde_json::{Map, Value};
+
+use super::label::open_label;
+use crate::{
+    app::{App, Error, idempotency},
+    db::{
+        TenantTx, Viewer, WrittenRow,
+        audit_entries::{self, AuditAction, AuditEntry},
+        blobs::Blob,
+        commit::{self, UploadCommitOutcome},
+        files,
+        finished_upload::{FinishedDestination, FinishedUpload},
+        quotas, tenants, unknown_objects,
+    },
+    domain::{
+        checksum::Crc64Hasher,
+        digest::{Hasher, ObjectHashes},
+        error_text::with_causes,
+        file::{ContentState, ScanStatus, VersionContent, Visibility},
+        ids::{BlobId, FileId, TenantId},
+        media_type::{MediaKind, resolve_type},
+        object_label::{ObjectLabel, PrivateLabel, is_fragment},
+        policy::categories::{CategoryChange, CategoryError},
+        principal::SYSTEM_ID,
+        storage_class::StorageClass,
+        upload_destination::NewFile,
+    },
+    media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
+    storage::{ObjectInfo, ObjectStorage},
+};
+
+/// The category of readopted files.
+const RECOVERED_CATEGORY: &str = "recovered";
+
+/// The result for one object.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ReadoptOutcome {
+    /// The object is a file again.
+    Readopted,
+    /// The object was never a file. A sweep may delete it.
+    Leftover,
+    /// The object is not a file, for this reason.
+    Left(String),
+}
+
+/// Makes an object a file again.
+///
+/// # Errors
+/// Returns an error if the database or the store is unavailable, or if the store belongs to another database.
+pub(super) async fn readopt_object(
+    app: &App,
+    store: &dyn ObjectStorage,
+    object: &ObjectInfo,
+) -> Result<ReadoptOutcome, Error> {
+    match try_readopt(app, store, object).await {
+        Err(error) if error.is_dependency_failure() || matches!(error, Error::StoreNotOwned(_)) => Err(error),
+        Err(error) => Ok(ReadoptOutcome::Left(with_causes(&error))),
+        outcome => outcome,
+    }
+}
+
+async fn try_readopt(
+    app: &App,
+    store: &dyn ObjectStorage,
+    object: &ObjectInfo,
+) -> Result<ReadoptOutcome, Error> {
+    let tenant = object.key.tenant();
+    let metadata = store.read_metadata(&object.key).await?;
+    if is_fragment(&metadata) {
+        return Ok(ReadoptOutcome::Leftover);
+    }
+    let label = open_label(app, tenant, &metadata);
+    if label.is_none() && is_writable_by_url(app, store, object) {
+        let seconds = app.limits.uploads.direct_url_seconds;
+        return Ok(ReadoptOutcome::Left(format!(
+            "it has no label, and the URL of a direct upload may still write to it; repeat the command in {seconds} s"
+        )));
+    }
+    let content = read_content(store, object).await?;
+    let declared = label.as_ref().and_then(|label| label.sha256);
+    if let Some(declared) = declared.filter(|declared| *declared != content.hashes.sha256) {
+        let found = content.hashes.sha256;
+        return Ok(ReadoptOutcome::Left(format!("its SHA-256 is {found}; the upload declared {declared}")));
+    }
+    ensure_category(app, tenant).await?;
+    let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
+    let committed = Box::pin(commit_file(app, &mut tx, store.provider(), object, label, content)).await;
+    tx.finish(committed).await?;
+    delete_abandoned_upload(app, object).await?;
+    Ok(ReadoptOutcome::Readopted)
+}
+
+/// Returns whether an object may be the staging object of a direct upload whose URL has not expired. A URL is older
+/// than the object that was written with it.
+fn is_writable_by_url(app: &App, store: &dyn ObjectStorage, object: &ObjectInfo) -> bool {
+    let age = (app.clock.now() - object.modify_time).to_std().unwrap_or_default();
+    store.capabilities().presigned_urls && age < app.limits.uploads.direct_url_lifetime()
+}
+
+/// The content of an object.
+struct ReadContent {
+    hashes: ObjectHashes,
+    sniffed: Option<String>,
+}
+
+/// Reads the whole object.
+async fn read_content(store: &dyn ObjectStorage, object: &ObjectInfo) -> Result<ReadContent, Error> {
+    let (mut sha256, mut crc64nvme, mut head) = (Hasher::default(), Crc64Hasher::default(), Vec::new());
+    let mut read_bytes = 0;
+    let mut bytes = store.get(&object.key, 0..object.size_bytes).await?;
+    while let Some(chunk) = bytes.next().await {
+        let chunk = chunk?;
+        sha256.update(&chunk);
+        crc64nvme.update(&chunk);
+        let missing = SNIFF_BYTES_MAX - head.len();
+        head.extend_from_slice(&chunk[..chunk.len().min(missing)]);
+        read_bytes += chunk.len() as u64;
+    }
+    if read_bytes != object.size_bytes {
+        return Err(Error::ObjectDamaged);
+    }
+    let hashes = ObjectHashes { sha256: sha256.finish(), crc64nvme: crc64nvme.finish() };
+    Ok(ReadContent { hashes, sniffed: sniff_media_type(&head) })
+}
+
+/// Adds the category to the policy of a tenant, if it is missing.
+async fn ensure_category(app: &App, tenant: TenantId) -> Result<(), Error> {
+    let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
+    let ensured = add_category(&mut tx).await;
+    tx.finish(ensured).await
+}
+
+async fn add_category(tx: &mut TenantTx) -> Result<(), Error> {
+    let is_present =
+        |stored: &tenants::StoredPolicy| stored.policy.categories.contains_key(RECOVERED_CATEGORY);
+    if is_present(&tenants::get_policy(tx).await?) {
+        return Ok(());
+    }
+    let stored = tenants::get_policy_for_update(tx).await?;
+    if is_present(&stored) {
+        return Ok(());
+    }
+    let change = CategoryChange { visibility: Some(Visibility::Owner), ..CategoryChange::default() };
+    let changed = match stored.policy.with_category(RECOVERED_CATEGORY, &change) {
+        Ok(changed) => changed,
+        Err(CategoryError::Invalid(violations)) => return Err(violations.into()),
+        Err(error) => return Err(Error::internal(format!("cannot add the category: {error:?}"))),
+    };
+    let details = serde_json::json!({ "category": RECOVERED_CATEGORY, "change": change });
+    audit_entries::insert(tx, &[AuditEntry::system(AuditAction::PolicyUpdate, details)]).await?;
+    tenants::set_policy(tx, changed).await?;
+    Ok(())
+}
+
+/// Writes the rows of a file.
+async fn commit_file(
+    app: &App,
+    tx: &mut TenantTx,
+    provider: &str,
+    object: &ObjectInfo,
+    label: Option<ObjectLabel>,
+    content: ReadContent,
+) -> Result<(), Error> {
+    let ReadContent { hashes, sniffed } = content;
+    let blob = Blob {
+        id: BlobId::from_uuid(app.ids.uuid()),
+        provider: provider.to_owned(),
+        key: object.key.clone(),
+        size_bytes: object.size_bytes,
+        hashes: Some(hashes),
+        class: StorageClass::Standard,
+    };
+    let private = label.as_ref().map(|label| label.private.clone()).unwrap_or_default();
+    let record = describe_file(object, label.as_ref(), &private);
+    let mime_type = resolve_type(&private.declared_mime_type, sniffed.as_deref(), &record.name).mime_type;
+    let content = VersionContent {
+        content_state: ContentState::Available,
+        scan_status: ScanStatus::NotScanned,
+        media_kind: MediaKind::from_mime_type(&mime_type),
+        mime_type,
+        declared_mime_type: private.declared_mime_type,
+        size_bytes: object.size_bytes,
+        sha256: Some(hashes.sha256),
+    };
+    let audit = AuditEntry::system(
+        AuditAction::FileUpload,
+        serde_json::json!({ "readopted_key": object.key.as_str(), "provider": provider }),
+    );
+    let uploader = Viewer::system();
+    let id = choose_file_id(app, tx, label.as_ref()).await?;
+    let destination =
+        FinishedDestination::NewFile { id, owner_id: SYSTEM_ID.to_owned(), record: Box::new(record) };
+    let finished = FinishedUpload {
+        destination: &destination,
+        content: &content,
+        created_by: SYSTEM_ID,
+        uploader: &uploader,
+        change_description: "",
+        blob: &blob,
+        audit: &audit,
+        lease: None,
+        request: None,
+        response: (),
+    };
+    let outcome = commit::commit_uploads(tx, &[finished], idempotency::retention_hours(app)).await?;
+    let Some((outcomes, _)) = outcome.outcomes else {
+        let needed = i64::try_from(object.size_bytes).unwrap_or(i64::MAX);
+        return Err(Error::quota_exceeded(&quotas::get(tx).await?, needed));
+    };
+    match outcomes.as_slice() {
+        [UploadCommitOutcome::Committed(..)] => {
+            tx.note_written(outcome.transaction, Some(WrittenRow::Blob(blob.id)));
+            Ok(())
+        }
+        other => Err(Error::internal(format!("unexpected outcome of a commit: {other:?}"))),
+    }
+}
+
+/// Returns the id that the file had, unless it was a later version or the file exists.
+async fn choose_file_id(app: &App, tx: &mut TenantTx, label: Option<&ObjectLabel>) -> Result<FileId, Error> {
+    let former = label.filter(|label| label.is_first_version).map(|label| label.file);
+    if let Some(former) = former
+        && files::get(tx, former).await?.is_none()
+    {
+        return Ok(former);
+    }
+    Ok(FileId::from_uuid(app.ids.uuid()))
+}
+
+/// Returns the record of the file. Only admins see it: it has no owner among the users, and its former owner is in its
+/// metadata.
+fn describe_file(object: &ObjectInfo, label: Option<&ObjectLabel>, private: &PrivateLabel) -> NewFile {
+    let mut metadata = Map::new();
+    let mut note = |name: &str, value: String| {
+        if !value.is_empty() {
+            metadata.insert(format!("recovered_{name}"), Value::String(value));
+        }
+    };
+    note("object_time", object.modify_time.to_rfc3339());
+    if let Some(label) = label {
+        note("file_id", label.file.to_string());
+        note("is_first_version", label.is_first_version.to_string());
+        note("category", label.category.clone());
+        note("create_time", label.create_time.to_rfc3339());
+        note("owner_id", private.owner_id.clone());
+    }
+    let name = match private.name.as_str() {
+        "" => format!("recovered-{}", object.key.blob()),
+        name => name.to_owned(),
+    };
+    NewFile {
+        name,
+        category: RECOVERED_CATEGORY.to_owned(),
+        title: String::new(),
+        description: String::new(),
+        tags: Vec::new(),
+        metadata,
+        attachments: Vec::new(),
+        visibility: Visibility::Owner,
+        readers: Vec::new(),
+        expire_time: None,
+        retain_until_time: None,
+        retention_days: None,
+        requested_category: RECOVERED_CATEGORY.to_owned(),
+        requested_visibility: None,
+        import_origin: None,
+    }
+}
+
+/// Deletes the row of the upload that was open in the restored state and was completed since. Nothing is left to do
+/// for it.
+async fn delete_abandoned_upload(app: &App, object: &ObjectInfo) -> Result<(), Error> {
+    let mut tx = app.db.system_tx().await?;
+    unknown_objects::delete_abandoned_uploads(&mut tx, &object.key).await?;
+    Ok(tx.commit().await?)
+}
