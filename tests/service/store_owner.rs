@@ -291,10 +291,10 @@ impl Decorator for Unmarked {
 
 /// A store under another provider name.
 #[derive(Debug)]
-struct Renamed(Arc<dyn ObjectStorage>);
+pub(crate) struct Renamed(pub(crate) Arc<dyn ObjectStorage>);
 
 impl Renamed {
-    const PROVIDER: &str = "renamed";
+    pub(crate) const PROVIDER: &str = "renamed";
 }
 
 impl Decorator for Renamed {

@@ -35,6 +35,14 @@ SQL
 pg_dump --enable-row-security --format=custom --file=backup.dump "$BACKUP_URL"
 "#;
 
+/// Uploads a file of this size as a member of a tenant, for documents about lost files: one before their backup,
+/// and others after it.
+const UPLOAD: &str = r#"upload() {
+  head -c "$1" /dev/urandom > "upload-$1"
+  STRONGROOM_TOKEN=$MEMBER_TOKEN strongroom put "upload-$1"
+}
+"#;
+
 /// The maximum time for the commands of one document.
 const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -130,6 +138,7 @@ fn environment(directory: &Path) -> BTreeMap<String, OsString> {
         ("BACKUP_URL", database("files_backup")),
         ("STRONGROOM_SERVER", text(&dev["grpc"])),
         ("STRONGROOM_TOKEN", text(&dev["tokens"]["operator"])),
+        ("MEMBER_TOKEN", text(&dev["tokens"]["acme_member"])),
         ("STRONGROOM_DATABASE__URL", database("strongroom_dev_app")),
         ("STRONGROOM_DATABASE__SYSTEM_URL", database("strongroom_dev_system")),
         ("STRONGROOM_DATABASE__MIGRATE_URL", database("postgres")),
@@ -149,7 +158,14 @@ fn script(path: &str, blocks: &[Block]) -> String {
     let mut script = "set -euo pipefail\nexec 2>&1\n".to_owned();
     let mentions = |text: &str| blocks.iter().any(|block| block.text.contains(text));
     if mentions("$BACKUP_URL") && !mentions("CREATE ROLE files_backup") {
+        let is_about_restore = mentions("restore-check");
+        if is_about_restore {
+            script.push_str(&format!("{UPLOAD}upload 1000\n"));
+        }
         script.push_str(CREATE_BACKUP);
+        if is_about_restore {
+            script.push_str("upload 2000\nupload 40000000\n");
+        }
     }
     for block in blocks {
         script.push_str(&format!("echo '--- {path}:{}'\n{}", block.line, block.text));
