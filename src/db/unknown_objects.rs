@@ -103,7 +103,7 @@ pub async fn list_versions(
     query("list versions of blob", affected).load(tx.connection()?).await
 }
 
-/// Deletes the rows of abandoned uploads that have the key of an object that is a file now.
+/// Deletes the rows of abandoned uploads that have the key of an object that must not be deleted with them.
 pub async fn delete_abandoned_uploads(tx: &mut SystemTx, key: &ObjectKey) -> Result<(), DbError> {
     let abandoned = uploads::table
         .of(key.tenant())

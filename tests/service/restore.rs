@@ -57,11 +57,11 @@ async fn run_check(s: &Service, decision: Option<RestoreDecision>) -> RestoreRep
     reports.remove(0)
 }
 
-async fn readopt(s: &Service) -> RestoreReport {
+pub(crate) async fn readopt(s: &Service) -> RestoreReport {
     run_check(s, Some(RestoreDecision::Readopt)).await
 }
 
-async fn quarantine(s: &Service) -> RestoreReport {
+pub(crate) async fn quarantine(s: &Service) -> RestoreReport {
     run_check(s, Some(RestoreDecision::Quarantine { reason: "restore".to_owned() })).await
 }
 
@@ -80,13 +80,13 @@ async fn run_all_deletions(s: &Service) {
     }
 }
 
-async fn list_keys(s: &Service) -> Vec<String> {
+pub(crate) async fn list_keys(s: &Service) -> Vec<String> {
     let page = s.store.list("", None, 200).await.unwrap();
     page.objects.iter().map(|object| object.key.to_string()).collect()
 }
 
 /// Lists the recovered files that a caller sees: their ids by name.
-async fn list_recovered(caller: &Caller) -> BTreeMap<String, String> {
+pub(crate) async fn list_recovered(caller: &Caller) -> BTreeMap<String, String> {
     let filter = FileFilter { category: "recovered".to_owned(), ..FileFilter::default() };
     let request = ListFilesRequest { page_size: 1_000, filter: Some(filter), ..ListFilesRequest::default() };
     let files = caller.list(request).await.unwrap().files;
@@ -94,7 +94,7 @@ async fn list_recovered(caller: &Caller) -> BTreeMap<String, String> {
 }
 
 /// Starts the database as it was a moment ago, an hour of other changes later.
-async fn restore_after(s: &Service, load: impl AsyncFnOnce(&Service)) -> Service {
+pub(crate) async fn restore_after(s: &Service, load: impl AsyncFnOnce(&Service)) -> Service {
     s.allow_logged_errors();
     let restored = s.start_copy().await;
     s.clock.advance(HOUR);
@@ -103,11 +103,11 @@ async fn restore_after(s: &Service, load: impl AsyncFnOnce(&Service)) -> Service
     restored
 }
 
-async fn adopt(restored: &Service) {
+pub(crate) async fn adopt(restored: &Service) {
     restored.app.owners().adopt_store(PROVIDER).await.unwrap();
 }
 
-async fn stop(restored: Service) {
+pub(crate) async fn stop(restored: Service) {
     restored.stop().await;
     restored.database.drop_database().await;
 }

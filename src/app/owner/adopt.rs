@@ -98,10 +98,13 @@ impl StoreOwners {
         store: &dyn ObjectStorage,
         former: Option<&OwnerMarker>,
     ) -> Result<(), Error> {
-        if self.list_first_objects(store).await?.is_empty() {
+        let key_prefix = &self.0.parts.key_prefix;
+        let prefix = if key_prefix.is_empty() { String::new() } else { format!("{key_prefix}/") };
+        let first = store.list(&prefix, None, 1).await?;
+        if first.objects.is_empty() && first.is_last {
             return Ok(());
         }
-        let providers = self.list_sharing_providers(store.provider(), former).await?;
+        let providers = self.list_sharing_providers(store.provider(), former).await;
         let end_time = self.0.parts.clock.now();
         let mut start_time = Timestamp::UNIX_EPOCH;
         for provider in &providers {
@@ -117,21 +120,26 @@ impl StoreOwners {
         Ok(tx.commit().await?)
     }
 
-    /// Returns the names of a store: several providers with the same marker share one store, and each is swept.
-    async fn list_sharing_providers(
-        &self,
-        provider: &str,
-        marker: Option<&OwnerMarker>,
-    ) -> Result<Vec<String>, Error> {
+    /// Returns the names of a store: several providers with the same marker share one store, and each is swept. A
+    /// provider that is unreachable may be one of them.
+    async fn list_sharing_providers(&self, provider: &str, marker: Option<&OwnerMarker>) -> Vec<String> {
         let mut sharing = vec![provider.to_owned()];
         for (other, slot) in self.0.slots.iter().filter(|(other, _)| other.as_str() != provider) {
-            let bytes = slot.store.read_marker(&self.0.parts.key_prefix).await?;
-            let found = bytes.as_deref().and_then(OwnerMarker::parse);
-            if found.is_some() && found.as_ref() == marker {
+            let is_shared = match slot.store.read_marker(&self.0.parts.key_prefix).await {
+                Ok(bytes) => {
+                    let found = bytes.as_deref().and_then(OwnerMarker::parse);
+                    found.is_some() && found.as_ref() == marker
+                }
+                Err(error) => {
+                    tracing::warn!(provider = other, %error, "failed to compare the owner markers of stores");
+                    true
+                }
+            };
+            if is_shared {
                 sharing.push(other.clone());
             }
         }
-        Ok(sharing)
+        sharing
     }
 
     /// Returns the time of the last marker of a store that this database knows.

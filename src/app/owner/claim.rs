@@ -59,10 +59,7 @@ impl StoreOwners {
     }
 
     /// Returns the first objects with the prefix of this installation.
-    pub(super) async fn list_first_objects(
-        &self,
-        store: &dyn ObjectStorage,
-    ) -> Result<Vec<SweepCandidate>, Error> {
+    async fn list_first_objects(&self, store: &dyn ObjectStorage) -> Result<Vec<SweepCandidate>, Error> {
         let key_prefix = &self.0.parts.key_prefix;
         let prefix = if key_prefix.is_empty() { String::new() } else { format!("{key_prefix}/") };
         let mut after = None;

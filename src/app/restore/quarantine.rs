@@ -4,7 +4,10 @@
 use super::report::ObjectTotals;
 use crate::{
     app::{App, Error, storage::delete_objects::delete_objects},
-    db::quarantined_objects::{self, ObjectToQuarantine, QuarantineCursor, QuarantinedObject},
+    db::{
+        quarantined_objects::{self, ObjectToQuarantine, QuarantineCursor, QuarantinedObject},
+        unknown_objects,
+    },
     domain::{error_text::with_causes, ids::TenantId, object_key::ObjectKey},
     storage::ObjectInfo,
 };
@@ -140,6 +143,8 @@ async fn delete_bytes(
 async fn delete_rows(app: &App, objects: &[QuarantineCursor]) -> Result<(), Error> {
     let mut tx = app.db.system_tx().await?;
     for object in objects {
+        // The row of an upload that was open in the restored state would delete a released object at once.
+        unknown_objects::delete_abandoned_uploads(&mut tx, &object.key).await?;
         quarantined_objects::delete(&mut tx, object).await?;
     }
     Ok(tx.commit().await?)
