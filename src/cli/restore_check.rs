@@ -162,7 +162,7 @@ fn write_report(table: &mut String, report: &RestoreReport) -> Result<(), Failur
         let state = match (window.decide_time, report.is_owner) {
             (Some(time), _) => format!("decided {}", time.to_rfc3339()),
             (None, true) => "UNDECIDED".to_owned(),
-            (None, false) => "begin `strongroom storage adopt`".to_owned(),
+            (None, false) => "not adopted yet; run `strongroom storage adopt`".to_owned(),
         };
         let (start, end) = (window.start_time.to_rfc3339(), window.end_time.to_rfc3339());
         writeln!(table, "  lost hours     {start} to {end}: {state}")?;

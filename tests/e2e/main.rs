@@ -24,6 +24,7 @@ mod lifecycle;
 mod migrations;
 mod mixed_load;
 mod postgres;
+mod restore;
 mod resume;
 mod server;
 #[path = "../stalled_calls/mod.rs"]
