@@ -2,16 +2,18 @@
 
 use diesel::{
     BoolExpressionMethods as _, ExpressionMethods as _, JoinOnDsl as _, QueryDsl as _, Queryable,
-    QueryableByName,
+    QueryableByName, SelectableHelper as _,
     sql_types::{Array, Bool, Text, Uuid as SqlUuid},
 };
 
 use super::{
     DbError, SystemTx,
-    schema::{files, uploads, versions},
+    blobs::TenantBlob,
+    schema::{blobs, files, uploads, versions},
     sql::{OfTenant as _, query, sql, statement},
 };
 use crate::domain::{
+    digest::Digest,
     ids::{BlobId, FileId, TenantId},
     object_key::ObjectKey,
     upload::UploadState,
@@ -101,6 +103,26 @@ pub async fn list_versions(
         .limit(limit)
         .select((versions::file_id, files::name, versions::version));
     query("list versions of blob", affected).load(tx.connection()?).await
+}
+
+/// Returns a blob with this digest that a version of the file references.
+pub async fn find_blob_of_file(
+    tx: &mut SystemTx,
+    tenant: TenantId,
+    file: FileId,
+    sha256: Digest,
+) -> Result<Option<TenantBlob>, DbError> {
+    let same = blobs::table
+        .of(tenant)
+        .inner_join(
+            versions::table.on(versions::tenant_id.eq(blobs::tenant_id).and(versions::blob_id.eq(blobs::id))),
+        )
+        .filter(versions::file_id.eq(file))
+        .filter(blobs::sha256.eq(sha256))
+        .order(versions::version)
+        .limit(1)
+        .select(TenantBlob::as_select());
+    query("find blob of file by digest", same).first(tx.connection()?).await
 }
 
 /// Deletes the rows of abandoned uploads that have the key of an object that must not be deleted with them.

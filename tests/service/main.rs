@@ -68,6 +68,7 @@ mod quota;
 mod rechecks;
 mod required_fields;
 mod restore;
+mod restore_copies;
 mod restore_uploads;
 mod resume;
 mod resume_edge_cases;

@@ -9,8 +9,9 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
+    outcome::ReadoptOutcome,
     quarantine::quarantine_objects,
-    readopt::{ReadoptOutcome, readopt_object},
+    readopt::readopt_object,
     report::{MissingBlob, ObjectTotals, RestoreReport, UnknownOrigin},
 };
 use crate::{

@@ -3,14 +3,16 @@
 //!
 //! - [`check`] compares the database and the stores, both ways, and applies the decision of an operator about the
 //!   objects of the lost hours.
-//! - `readopt` makes such an object a file again. `label` describes the file of each new object in its metadata, for
-//!   that purpose.
+//! - `readopt` makes such an object a file again, unless it is a copy of a stored version (`stored_copy`). `label`
+//!   describes the file of each new object in its metadata, for that purpose.
 //! - [`quarantine`] lists, releases and deletes the objects that an operator keeps.
 //!
 //! `app/owner/adopt.rs` records the lost hours. Until the decision, `app/integrity/sweep` deletes nothing.
 
 pub mod check;
 pub(in crate::app) mod label;
+mod outcome;
 pub mod quarantine;
 mod readopt;
 pub mod report;
+mod stored_copy;

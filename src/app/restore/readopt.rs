@@ -7,7 +7,7 @@
 use futures::StreamExt as _;
 use serde_json::{Map, Value};
 
-use super::label::open_label;
+use super::{label::open_label, outcome::ReadoptOutcome, stored_copy::resolve_stored_copy};
 use crate::{
     app::{App, Error, idempotency},
     db::{
@@ -38,17 +38,6 @@ use crate::{
 
 /// The category of readopted files.
 const RECOVERED_CATEGORY: &str = "recovered";
-
-/// The result for one object.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum ReadoptOutcome {
-    /// The object is a file again.
-    Readopted,
-    /// The object was never a file. A sweep may delete it.
-    Leftover,
-    /// The object is not a file, for this reason.
-    Left(String),
-}
 
 /// Makes an object a file again.
 ///
@@ -88,6 +77,12 @@ async fn try_readopt(
     if let Some(declared) = declared.filter(|declared| *declared != content.hashes.sha256) {
         let found = content.hashes.sha256;
         return Ok(ReadoptOutcome::Left(format!("its SHA-256 is {found}; the upload declared {declared}")));
+    }
+    if let Some(label) = &label
+        && let Some(outcome) =
+            resolve_stored_copy(app, store, object, label.file, content.hashes.sha256).await?
+    {
+        return Ok(outcome);
     }
     ensure_category(app, tenant).await?;
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
