@@ -86,7 +86,7 @@ fn rows_move_from_default_into_new_partition() {
             "SELECT count(*) FROM pg_index AS i JOIN pg_inherits AS h ON h.inhrelid = i.indexrelid
              WHERE i.indrelid = '{partition}'::regclass"
         );
-        assert_eq!(s.superuser.query_number(&attached).await, 3, "all indexes belong to those of the table");
+        assert_eq!(s.superuser.query_number(&attached).await, 2, "both indexes belong to those of the table");
         s.alice().purge(&file).await.unwrap();
         let mut watcher = s.bob().watch_files_after(&cursor).await.unwrap();
         assert_eq!(watcher.next_kind_and_file().await, (Kind::Purged, file));
