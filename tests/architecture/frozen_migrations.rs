@@ -45,7 +45,7 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130117100_create_store_beats", 0xf57a_e952_fd0d_c0ef),
     ("20261130118100_create_retention_horizons", 0x2448_49f7_f981_4761),
     ("20261201010000_create_position_epochs", 0xf8db_b2f5_1201_4681),
-    ("20261201010001_index_epochs_of_events", 0x5302_b0d9_300f_1301),
+    ("20261201010001_index_epochs_of_events", 0x9d8a_e6da_d23c_57c1),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.
