@@ -33,6 +33,7 @@ diesel::table! {
         address -> Text,
         details -> Jsonb,
         actor_issuer -> Nullable<Text>,
+        epoch -> Integer,
     }
 }
 
@@ -94,6 +95,7 @@ diesel::table! {
         owner_id -> Text,
         audience -> SmallInt,
         readers -> Array<Text>,
+        epoch -> Integer,
     }
 }
 
@@ -456,6 +458,7 @@ diesel::table! {
         last_error -> Text,
         create_time -> Timestamptz,
         update_time -> Timestamptz,
+        position_epoch -> Integer,
     }
 }
 
@@ -489,6 +492,7 @@ diesel::table! {
         create_time -> Timestamptz,
         update_time -> Timestamptz,
         revision -> BigInt,
+        position_epoch -> Integer,
     }
 }
 
