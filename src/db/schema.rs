@@ -94,6 +94,7 @@ diesel::table! {
         owner_id -> Text,
         audience -> SmallInt,
         readers -> Array<Text>,
+        revision -> BigInt,
     }
 }
 
@@ -434,6 +435,7 @@ diesel::table! {
         last_error -> Text,
         create_time -> Timestamptz,
         update_time -> Timestamptz,
+        revision -> BigInt,
     }
 }
 
