@@ -27,6 +27,7 @@ mod evidence;
 pub mod expiring_files;
 mod failover;
 pub mod file_copies;
+pub mod file_locks;
 pub mod file_owners;
 pub mod file_readers;
 mod file_rows;

@@ -96,6 +96,7 @@ diesel::table! {
         audience -> SmallInt,
         readers -> Array<Text>,
         epoch -> Integer,
+        revision -> BigInt,
     }
 }
 
@@ -437,6 +438,7 @@ diesel::table! {
         create_time -> Timestamptz,
         update_time -> Timestamptz,
         position_epoch -> Integer,
+        revision -> BigInt,
     }
 }
 

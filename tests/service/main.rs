@@ -16,6 +16,7 @@ mod batch_get;
 mod bounded_responses;
 mod broken_requests;
 mod categories;
+mod change_order;
 mod clocks;
 mod connections;
 mod contract;
