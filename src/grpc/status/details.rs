@@ -142,6 +142,7 @@ fn precondition_subject(error: &Error) -> Option<&'static str> {
     match error {
         Error::FileDeleted
         | Error::FileNotAvailable(_)
+        | Error::Upload(UploadError::DigestUnknown(_))
         | Error::VersionIsCurrent(_)
         | Error::FileRetained { .. }
         | Error::ScanRequired => Some("file"),

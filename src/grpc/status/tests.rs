@@ -123,6 +123,7 @@ fn upload_errors() -> Vec<UploadError> {
         UploadError::SizeMismatch { declared: 100, received: 99 },
         UploadError::PartSizeMismatch { number: 2, declared: 100, received: 99 },
         UploadError::PartEtagMismatch { number: 2 },
+        UploadError::DigestUnknown(FileState::Processing),
         UploadError::HasAllBytes { size_bytes: 100 },
         UploadError::OffsetGap { expected: 2048, received: 4096 },
         UploadError::ResentBytesDiffer,
