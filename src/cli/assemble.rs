@@ -203,6 +203,11 @@ impl Service {
         &self.app
     }
 
+    /// Returns the health that the service will report.
+    pub fn health(&self) -> &Health {
+        &self.monitored.health
+    }
+
     /// Runs background work in this process too.
     #[must_use]
     pub fn with_worker(self) -> Self {

@@ -168,10 +168,16 @@ impl Database {
         self.tenant_tx_for(viewer.holder(tenant), tenant, viewer).await
     }
 
-    /// Begins a transaction of one tenant for an operator, or for a check that the tenant must not delay, such as
-    /// whether its streams may continue. It takes no connection of the tenant's share.
+    /// Begins a transaction of one tenant for an operator. It takes no connection of the tenant's share.
     pub async fn platform_tx(&self, tenant: TenantId, viewer: &Viewer) -> Result<TenantTx, DbError> {
         self.tenant_tx_for(Holder::PLATFORM, tenant, viewer).await
+    }
+
+    /// Begins a transaction of one tenant for a check that the tenant must not delay: whether its streams may
+    /// continue. It takes no connection of the tenant's share. Operators are served first, because a tenant can have
+    /// many streams.
+    pub async fn check_tx(&self, tenant: TenantId, viewer: &Viewer) -> Result<TenantTx, DbError> {
+        self.tenant_tx_for(Holder::SERVICE, tenant, viewer).await
     }
 
     async fn tenant_tx_for(
@@ -184,8 +190,13 @@ impl Database {
         TenantTx::begin(self.clone(), connection, tenant, viewer).await
     }
 
-    /// Begins a transaction across tenants, for an operator or for background work.
+    /// Begins a transaction across tenants for background work.
     pub async fn system_tx(&self) -> Result<SystemTx, DbError> {
+        self.system_tx_for(Holder::SERVICE).await
+    }
+
+    /// Begins a transaction across tenants for an operator or a health check. It is served before background work.
+    pub async fn operator_tx(&self) -> Result<SystemTx, DbError> {
         self.system_tx_for(Holder::PLATFORM).await
     }
 
@@ -218,7 +229,7 @@ impl Database {
     /// Returns `ReadOnly` if it accepts none; the connections to it are then discarded, because after a failover
     /// new ones lead to another server.
     pub async fn ping(&self) -> Result<(), DbError> {
-        let mut tx = self.system_tx().await?;
+        let mut tx = self.operator_tx().await?;
         let is_read_only = tx.is_read_only().await?;
         tx.commit().await?;
         if is_read_only {
@@ -247,7 +258,7 @@ impl Database {
 
     /// Measures the database's clock against a clock of this process.
     pub async fn measure_clock(&self, local: &dyn Clock) -> Result<ClockOffset, DbError> {
-        let mut tx = self.system_tx().await?;
+        let mut tx = self.operator_tx().await?;
         let start = local.now();
         let time = tx.wall_clock_time().await?;
         let error_max = (local.now() - start) / 2;

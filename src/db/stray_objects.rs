@@ -6,7 +6,7 @@
 //! the last changes of a transaction.
 
 use diesel::{
-    ExpressionMethods as _, Insertable, IntoSql as _, QueryDsl as _, Queryable, QueryableByName, Selectable,
+    ExpressionMethods as _, Insertable, IntoSql as _, QueryDsl as _, Queryable, Selectable,
     SelectableHelper as _,
     dsl::{exists, not},
     sql_types::{BigInt, Integer, Record, Text, Timestamptz, Uuid as SqlUuid},
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::{
     DbError, SystemTx, TenantTx,
+    blobs::{SizeRow, count_and_sum},
     schema::{blobs, stray_objects},
     sql::{self, AcrossTenants as _, OfTenant as _, least, now, now_plus, query, statement},
 };
@@ -156,14 +157,7 @@ pub async fn make_originals_due(tx: &mut TenantTx, hours: u32, limit: i64) -> Re
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await?;
-    let bytes = sizes.iter().map(|row| row.size_bytes).sum();
-    Ok((i64::try_from(sizes.len()).unwrap_or(i64::MAX), bytes))
-}
-
-#[derive(QueryableByName)]
-#[diesel(table_name = stray_objects)]
-struct SizeRow {
-    size_bytes: i64,
+    Ok(count_and_sum(sizes.iter().map(|row| row.size_bytes)))
 }
 
 /// Makes all stray objects of a tenant due immediately. Returns their number.

@@ -23,6 +23,7 @@ mod contract;
 mod contract_descriptor;
 mod copy;
 mod damaged;
+mod database_errors;
 mod delete;
 mod direct;
 mod direct_repeats;
