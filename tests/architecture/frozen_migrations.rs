@@ -44,6 +44,8 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130116120_create_storage_breakers", 0xf01a_f1f3_7417_ea46),
     ("20261130117100_create_store_beats", 0xf57a_e952_fd0d_c0ef),
     ("20261130118100_create_retention_horizons", 0x2448_49f7_f981_4761),
+    ("20261201040000_record_blob_verifications", 0x98b9_e2df_f0e8_8daf),
+    ("20261201040010_record_blob_replicas", 0x68b8_fa2e_2b6f_d843),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.
