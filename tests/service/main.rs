@@ -65,6 +65,7 @@ mod providers;
 mod queue_plans;
 mod quota;
 mod rechecks;
+mod replica;
 mod required_fields;
 mod resume;
 mod resume_edge_cases;
@@ -75,6 +76,7 @@ mod rounds;
 mod schedules;
 mod schema;
 mod schema_file;
+mod scrub;
 mod service_info;
 mod shutdown;
 #[path = "../stalled_calls/mod.rs"]
