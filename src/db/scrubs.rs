@@ -13,7 +13,7 @@ use super::{
     blob_claims::{BlobClaim, BlobWork, claims_of_blob},
     blobs::{Blob, TenantBlob, versions_of_blob},
     schema::{blobs, scrubs, versions},
-    sql::{AcrossTenants as _, OfTenant as _, coalesce, days, now, query, statement},
+    sql::{AcrossTenants as _, OfTenant as _, coalesce, days, now, query, sql, statement},
 };
 use crate::domain::{
     clock::Timestamp, file::ContentState, ids::TenantId, object_key::ObjectKey, scrub::scrub_cost_bytes,
@@ -247,21 +247,24 @@ pub async fn count_left(
         .await?;
     let cost_min = i64::try_from(scrub_cost_bytes(0)).unwrap_or(i64::MAX);
     // A sum over two kinds of objects.
-    statement(
-        "measure blobs to scrub",
+    let text = sql!(
         "SELECT count(*) AS object_count, coalesce(sum(greatest(size_bytes, $1)), 0)::bigint AS cost_bytes FROM (
-             SELECT size_bytes FROM blobs
+             SELECT size_bytes FROM blobs AS b
              WHERE provider = $2 AND sha256 IS NOT NULL AND delete_after IS NULL
                AND coalesce(last_verified_time, create_time) < $3
+               AND EXISTS (SELECT FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id
+                           AND v.content_state = {available})
              UNION ALL
              SELECT size_bytes FROM blobs
              WHERE replica_provider = $2 AND delete_after IS NULL AND replica_verified_time < $3) AS due",
-    )
-    .bind::<BigInt, _>(cost_min)
-    .bind::<Text, _>(provider.to_owned())
-    .bind::<Timestamptz, _>(before)
-    .one(tx.connection()?)
-    .await
+        available = ContentState::Available,
+    );
+    statement("measure blobs to scrub", text)
+        .bind::<BigInt, _>(cost_min)
+        .bind::<Text, _>(provider.to_owned())
+        .bind::<Timestamptz, _>(before)
+        .one(tx.connection()?)
+        .await
 }
 
 /// Measures the bytes that the pass of a provider must still read, and the oldest verification, like [`count_left`].

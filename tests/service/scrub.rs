@@ -262,6 +262,24 @@ fn two_workers_share_a_pass() {
     });
 }
 
+#[test]
+fn store_of_another_database_is_not_read() {
+    service_test(|s| async move {
+        s.allow_logged_errors();
+        upload_file(&s, 10).await;
+        for _ in 0..2 {
+            s.clock.advance(Duration::minutes(2));
+            s.app.owners().check_store("memory").await.unwrap();
+        }
+        // The database looks like an earlier state of the owner.
+        s.superuser.execute("DELETE FROM store_beats WHERE beat > 1").await;
+        assert_eq!(scrub(&s).await, 0);
+        assert_eq!(s.faults.call_count(Operation::Get), 0);
+        s.app.owners().adopt_store("memory").await.unwrap();
+        assert_eq!(scrub(&s).await, 1);
+    });
+}
+
 struct NoProgress;
 
 impl ScrubProgress for NoProgress {
