@@ -84,8 +84,8 @@ struct KeyRow {
 
 /// Returns who owns the objects with these keys, in order.
 ///
-/// An object is owned by a blob, as its original or its copy, by an open upload, or by a stray object row. Keys are never reused, so the
-/// provider of the row does not matter.
+/// An object is owned by a blob, as its original or its copy, by an open upload, or by a stray object row. Keys are
+/// never reused, so the provider of the row does not matter.
 pub async fn check_ownership(tx: &mut SystemTx, keys: &[&ObjectKey]) -> Result<Vec<Ownership>, DbError> {
     let tenants: Vec<TenantId> = keys.iter().map(|key| key.tenant()).collect();
     let storage_keys: Vec<ObjectKey> = keys.iter().map(|key| (*key).clone()).collect();

@@ -1,7 +1,8 @@
 //! Background work. *Jobs* are enqueued in the transaction that causes them; `runner.rs` claims, runs and
 //! finishes them, and `dispatch.rs` maps them to use cases. *Ticks* run on a schedule (`schedule.rs`):
 //! abandoning expired uploads, purging the trash, deleting unreferenced and moved bytes, erasing deleted
-//! tenants, settling first calls, enforcing retention, sweeping the stores, and verifying, copying and repairing blobs. `webhooks.rs` delivers webhooks.
+//! tenants, settling first calls, enforcing retention, sweeping the stores, and verifying, copying and repairing
+//! blobs. `webhooks.rs` delivers webhooks.
 //!
 //! Any number of processes may run this. One worker at a time holds each job and each tick. If a worker stops
 //! or crashes, another one takes over its unfinished work.

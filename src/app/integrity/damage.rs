@@ -16,6 +16,7 @@ use crate::{
         ids::TenantId,
     },
     storage::{ObjectStorage, ObjectStorageExt, StorageError},
+    telemetry::metrics::ScrubOutcome,
 };
 
 /// A suspected problem of an object.
@@ -177,6 +178,9 @@ impl SuspectObject {
             let key = &blob.key;
             match confirm_and_mark(&app.db, store.as_ref(), tenant, &blob, suspicion).await {
                 // The repair of the blob from its copy finds it by the state of its versions.
+                Ok(Some(damage)) if damage.version_count > 0 => {
+                    app.metrics.count_scrubbed(&blob.provider, ScrubOutcome::Damaged);
+                }
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     tracing::warn!(%tenant, %key, ?suspicion, "rechecked a suspect object; it is intact");

@@ -79,7 +79,7 @@ impl ScrubInstruments {
                 meter,
                 "strongroom.scrub.objects",
                 "",
-                "Objects that scrubbing has read, by provider and outcome",
+                "Objects that scrubbing has read, and damaged ones that downloads have found, by provider and outcome",
             ),
             read: counter(meter, "strongroom.scrub.read", "By", "Bytes that scrubbing has read, by provider"),
             left: gauge("strongroom.scrub.left", "By", "Bytes that the pass of a provider must still read"),
@@ -114,7 +114,7 @@ fn of_provider(provider: &str) -> KeyValue {
 }
 
 impl Metrics {
-    /// Counts an object that scrubbing has read.
+    /// Counts an object that scrubbing has read, or that a download has found damaged.
     pub fn count_scrubbed(&self, provider: &str, outcome: ScrubOutcome) {
         let labels = [of_provider(provider), KeyValue::new("outcome", outcome.name())];
         self.inner.scrubs.objects.add(1, &labels);
