@@ -16,6 +16,7 @@ use super::{
         AcrossTenants as _, OfTenant as _, ToBigint, coalesce, hours, now, now_plus, query, statement,
         sum_numeric, sum_of,
     },
+    stray_objects,
 };
 use crate::domain::{
     checksum::Crc64,
@@ -413,8 +414,10 @@ pub async fn list_for_tenant(
     query("list blobs of tenant", page).load(tx.connection()?).await
 }
 
-/// Deletes the rows of blobs whose objects have been deleted. Returns their number and total size in bytes.
+/// Deletes the rows of blobs whose objects have been deleted, and schedules the deletion of their copies. Returns their
+/// number and total size in bytes.
 pub async fn delete_all(tx: &mut SystemTx, tenant: TenantId, ids: &[BlobId]) -> Result<(i64, i64), DbError> {
+    stray_objects::insert_replicas_of(tx, tenant, ids).await?;
     let delete =
         diesel::delete(blobs::table.of(tenant).filter(blobs::id.eq_any(ids))).returning(blobs::size_bytes);
     let sizes: Vec<i64> = query("delete blobs", delete).load(tx.connection()?).await?;

@@ -47,6 +47,8 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261201010000_create_position_epochs", 0xf8db_b2f5_1201_4681),
     ("20261201010001_index_epochs_of_events", 0x9d8a_e6da_d23c_57c1),
     ("20261201020000_order_events_of_files", 0x6b86_158a_fb9a_02e9),
+    ("20261201040000_record_blob_verifications", 0x98b9_e2df_f0e8_8daf),
+    ("20261201040010_record_blob_replicas", 0x68b8_fa2e_2b6f_d843),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.

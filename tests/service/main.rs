@@ -68,6 +68,7 @@ mod providers;
 mod queue_plans;
 mod quota;
 mod rechecks;
+mod replica;
 mod required_fields;
 mod resume;
 mod resume_edge_cases;
@@ -78,6 +79,7 @@ mod rounds;
 mod schedules;
 mod schema;
 mod schema_file;
+mod scrub;
 mod service_info;
 mod shutdown;
 #[path = "../stalled_calls/mod.rs"]

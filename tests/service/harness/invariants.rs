@@ -145,7 +145,7 @@ async fn assert_objects_have_rows(s: &Service, store: &dyn ObjectStorage) {
         let page = store.list("", after.as_ref(), 500).await.unwrap();
         for object in &page.objects {
             let key = object.key.to_string();
-            let rows = "SELECT FROM blobs WHERE storage_key = $1
+            let rows = "SELECT FROM blobs WHERE storage_key = $1 OR replica_key = $1
                 UNION ALL SELECT FROM stray_objects WHERE storage_key = $1";
             assert_eq!(s.superuser.query_rows(rows, &[&key]).await.len(), 1, "object {key} has no row");
         }
