@@ -27,6 +27,8 @@ pub struct StoredEvent {
     pub position: EventPosition,
     pub kind: EventKind,
     pub subject: EventSubject,
+    /// The revision of the file after the change. 0 if the event is about a webhook.
+    pub revision: i64,
     pub actor_id: String,
     /// The start time of its transaction.
     pub create_time: Timestamp,
@@ -115,6 +117,7 @@ struct EventRow {
     kind: EventKind,
     file_id: FileId,
     version: i32,
+    revision: i64,
     actor_id: String,
     create_time: Timestamp,
 }
@@ -169,7 +172,8 @@ pub async fn read(
     // A lateral join, so that the events are from the snapshot.
     let text = sql!(
         "{snapshot}
-         SELECT m.*, e.epoch, e.xid, e.n, e.kind, e.file_id, e.version, e.actor_id, e.create_time
+         SELECT m.*, e.epoch, e.xid, e.n, e.kind, e.file_id, e.version, e.revision, e.actor_id,
+            e.create_time
          FROM moment AS m LEFT JOIN LATERAL (
             SELECT * FROM events AS e
             WHERE e.tenant_id = $1 AND (e.epoch, e.xid, e.n) > ($2, $3, $4)
@@ -302,6 +306,7 @@ impl EventRow {
             position: self.position.into_position(operation)?,
             kind: self.kind,
             subject: EventSubject::from_columns(self.kind, self.file_id, self.version),
+            revision: self.revision,
             actor_id: self.actor_id,
             create_time: self.create_time,
         })

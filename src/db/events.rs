@@ -118,6 +118,8 @@ pub struct Event {
     pub kind: EventKind,
     pub file: FileId,
     pub version: i32,
+    /// The revision of the file after the change. No two events of a file have the same.
+    revision: i64,
     pub actor_id: String,
     owner_id: String,
     /// The audience that sees the event by role. If the change modified it, this is the wider of the two.
@@ -127,7 +129,8 @@ pub struct Event {
 }
 
 impl Event {
-    /// Creates an event about a version of a file, which need not be the current one.
+    /// Creates an event about a version of a file, which need not be the current one, from the file's record after the
+    /// change.
     pub fn for_version(kind: EventKind, file: &File, version: i32, actor_id: &str) -> Self {
         Self { version, ..Self::for_file(kind, file, actor_id) }
     }
@@ -138,6 +141,7 @@ impl Event {
             kind: EventKind::FileOwnerChanged,
             file: owned.id,
             version: owned.version,
+            revision: owned.revision + 1,
             actor_id: actor_id.to_owned(),
             owner_id: to.to_owned(),
             audience: owned.audience,
@@ -145,12 +149,19 @@ impl Event {
         }
     }
 
-    /// Creates an event about the current version of a file.
+    /// Creates an event about the purge of a file, from its last record.
+    pub fn for_purge(file: &File, actor_id: &str) -> Self {
+        let event = Self::for_file(EventKind::FilePurged, file, actor_id);
+        Self { revision: file.revision + 1, ..event }
+    }
+
+    /// Creates an event about the current version of a file, from its record after the change.
     pub fn for_file(kind: EventKind, file: &File, actor_id: &str) -> Self {
         Self {
             kind,
             file: file.id,
             version: file.version,
+            revision: file.revision,
             actor_id: actor_id.to_owned(),
             owner_id: file.owner_id.clone(),
             audience: audience(file.visibility),
@@ -187,6 +198,7 @@ struct EventRow<'a> {
     kind: i16,
     file_id: FileId,
     version: i32,
+    revision: i64,
     actor_id: &'a str,
     owner_id: &'a str,
     audience: i16,
@@ -210,8 +222,8 @@ impl PositionRow {
 
 /// Inserts events, and stores the position of the last one in the transaction.
 ///
-/// The same transaction must change the readers of a file before it inserts events, because events copy the
-/// current readers.
+/// The same transaction must lock the file with `file_locks` and change it before. It must also change the readers of
+/// a file before, because events copy the current readers.
 pub async fn insert(tx: &mut TenantTx, events: &[Event]) -> Result<(), DbError> {
     insert_rows(tx, events.iter().map(EventRow::from).collect()).await
 }
@@ -224,6 +236,7 @@ pub async fn insert_webhook_disabled(tx: &mut TenantTx, webhook: WebhookId) -> R
         kind: EventKind::WebhookDisabled.number(),
         file_id,
         version,
+        revision: 0,
         actor_id: &actor.id,
         // No caller has this id.
         owner_id: "",
@@ -239,13 +252,14 @@ async fn insert_rows(tx: &mut TenantTx, rows: Vec<EventRow<'_>>) -> Result<(), D
     let last: Option<PositionRow> = statement(
         OPERATION,
         "WITH inserted AS (
-            INSERT INTO events AS e (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
-            SELECT $1, app.now(), n.kind, n.file_id, n.version, n.actor_id, n.owner_id, n.audience, array(
+            INSERT INTO events AS e (tenant_id, create_time, kind, file_id, version, revision, actor_id, owner_id,
+                audience, readers)
+            SELECT $1, app.now(), n.kind, n.file_id, n.version, n.revision, n.actor_id, n.owner_id, n.audience, array(
                 SELECT reader.principal FROM file_readers AS reader
                 WHERE reader.tenant_id = $1 AND reader.file_id = n.file_id
                 UNION SELECT unnest(n.readers))
-            FROM jsonb_to_recordset($2) AS n (kind smallint, file_id uuid, version integer, actor_id text,
-                owner_id text, audience smallint, readers text[])
+            FROM jsonb_to_recordset($2) AS n (kind smallint, file_id uuid, version integer, revision bigint,
+                actor_id text, owner_id text, audience smallint, readers text[])
             RETURNING e.epoch, e.xid, e.n)
          SELECT epoch, xid, n FROM inserted ORDER BY n DESC LIMIT 1",
     )
@@ -265,6 +279,7 @@ impl<'a> From<&'a Event> for EventRow<'a> {
             kind: event.kind.number(),
             file_id: event.file,
             version: event.version,
+            revision: event.revision,
             actor_id: &event.actor_id,
             owner_id: &event.owner_id,
             audience: event.audience,

@@ -11,6 +11,8 @@
 pub mod admission_data;
 pub mod attachments;
 pub mod audit_entries;
+pub mod blob_claims;
+pub mod blob_replicas;
 pub mod blobs;
 pub mod commit;
 mod commit_rows;
@@ -27,6 +29,7 @@ mod evidence;
 pub mod expiring_files;
 mod failover;
 pub mod file_copies;
+pub mod file_locks;
 pub mod file_owners;
 pub mod file_readers;
 mod file_rows;
@@ -46,11 +49,13 @@ mod pooler;
 pub mod provisional_tenants;
 pub mod quarantined_objects;
 pub mod quotas;
+pub mod replications;
 pub mod restore_windows;
 pub mod resumable_uploads;
 mod roles;
 pub mod schedules;
 mod schema;
+pub mod scrubs;
 mod sql;
 pub mod storage_breakers;
 pub mod storage_classes;
@@ -170,10 +175,16 @@ impl Database {
         self.tenant_tx_for(viewer.holder(tenant), tenant, viewer).await
     }
 
-    /// Begins a transaction of one tenant for an operator, or for a check that the tenant must not delay, such as
-    /// whether its streams may continue. It takes no connection of the tenant's share.
+    /// Begins a transaction of one tenant for an operator. It takes no connection of the tenant's share.
     pub async fn platform_tx(&self, tenant: TenantId, viewer: &Viewer) -> Result<TenantTx, DbError> {
         self.tenant_tx_for(Holder::PLATFORM, tenant, viewer).await
+    }
+
+    /// Begins a transaction of one tenant for a check that the tenant must not delay: whether its streams may
+    /// continue. It takes no connection of the tenant's share. Operators are served first, because a tenant can have
+    /// many streams.
+    pub async fn check_tx(&self, tenant: TenantId, viewer: &Viewer) -> Result<TenantTx, DbError> {
+        self.tenant_tx_for(Holder::SERVICE, tenant, viewer).await
     }
 
     async fn tenant_tx_for(
@@ -186,8 +197,13 @@ impl Database {
         TenantTx::begin(self.clone(), connection, tenant, viewer).await
     }
 
-    /// Begins a transaction across tenants, for an operator or for background work.
+    /// Begins a transaction across tenants for background work.
     pub async fn system_tx(&self) -> Result<SystemTx, DbError> {
+        self.system_tx_for(Holder::SERVICE).await
+    }
+
+    /// Begins a transaction across tenants for an operator or a health check. It is served before background work.
+    pub async fn operator_tx(&self) -> Result<SystemTx, DbError> {
         self.system_tx_for(Holder::PLATFORM).await
     }
 
@@ -220,7 +236,7 @@ impl Database {
     /// Returns `ReadOnly` if it accepts none; the connections to it are then discarded, because after a failover
     /// new ones lead to another server.
     pub async fn ping(&self) -> Result<(), DbError> {
-        let mut tx = self.system_tx().await?;
+        let mut tx = self.operator_tx().await?;
         let is_read_only = tx.is_read_only().await?;
         tx.commit().await?;
         if is_read_only {
@@ -249,7 +265,7 @@ impl Database {
 
     /// Measures the database's clock against a clock of this process.
     pub async fn measure_clock(&self, local: &dyn Clock) -> Result<ClockOffset, DbError> {
-        let mut tx = self.system_tx().await?;
+        let mut tx = self.operator_tx().await?;
         let start = local.now();
         let time = tx.wall_clock_time().await?;
         let error_max = (local.now() - start) / 2;

@@ -38,6 +38,16 @@ diesel::table! {
 }
 
 diesel::table! {
+    blob_claims (tenant_id, blob_id, work) {
+        tenant_id -> Uuid,
+        blob_id -> Uuid,
+        work -> Text,
+        expire_time -> Timestamptz,
+        failure_count -> Integer,
+    }
+}
+
+diesel::table! {
     blobs (tenant_id, id) {
         tenant_id -> Uuid,
         id -> Uuid,
@@ -49,6 +59,10 @@ diesel::table! {
         storage_class -> SmallInt,
         create_time -> Timestamptz,
         delete_after -> Nullable<Timestamptz>,
+        last_verified_time -> Nullable<Timestamptz>,
+        replica_provider -> Nullable<Text>,
+        replica_key -> Nullable<Text>,
+        replica_verified_time -> Nullable<Timestamptz>,
     }
 }
 
@@ -96,6 +110,7 @@ diesel::table! {
         audience -> SmallInt,
         readers -> Array<Text>,
         epoch -> Integer,
+        revision -> BigInt,
     }
 }
 
@@ -259,6 +274,16 @@ diesel::table! {
 }
 
 diesel::table! {
+    replications (provider) {
+        provider -> Text,
+        pending_blob_count -> BigInt,
+        pending_bytes -> BigInt,
+        oldest_pending_time -> Nullable<Timestamptz>,
+        measure_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
     restore_windows (id) {
         id -> Uuid,
         provider -> Text,
@@ -274,6 +299,19 @@ diesel::table! {
         next_time -> Timestamptz,
         last_time -> Timestamptz,
         done_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    scrubs (provider) {
+        provider -> Text,
+        pass_start_time -> Timestamptz,
+        left_bytes -> BigInt,
+        measure_time -> Nullable<Timestamptz>,
+        oldest_verified_time -> Nullable<Timestamptz>,
+        ready_time -> Timestamptz,
+        full_pass_start_time -> Nullable<Timestamptz>,
+        full_pass_end_time -> Nullable<Timestamptz>,
     }
 }
 
@@ -459,6 +497,7 @@ diesel::table! {
         create_time -> Timestamptz,
         update_time -> Timestamptz,
         position_epoch -> Integer,
+        revision -> BigInt,
     }
 }
 
@@ -499,6 +538,7 @@ diesel::table! {
 diesel::allow_tables_to_appear_in_same_query!(
     attachments,
     audit_entries,
+    blob_claims,
     blobs,
     download_counts,
     erasures,
@@ -513,8 +553,10 @@ diesel::allow_tables_to_appear_in_same_query!(
     jobs,
     quarantined_objects,
     quotas,
+    replications,
     restore_windows,
     schedules,
+    scrubs,
     storage_breakers,
     store_beats,
     stray_objects,
@@ -533,6 +575,7 @@ diesel::allow_tables_to_appear_in_same_query!(
 super::sql::tenant_tables!(
     attachments,
     audit_entries,
+    blob_claims,
     blobs,
     download_counts,
     erasures,

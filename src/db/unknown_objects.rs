@@ -22,7 +22,7 @@ use crate::domain::{
 /// Whether the database knows an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Knowledge {
-    /// A blob, a stray object row or a quarantine has its key, or it is the staging object of an open upload.
+    /// A blob, as its original or its copy, a stray object row or a quarantine has its key, or it is the staging object of an open upload.
     Known,
     /// An upload that is not committed has its key. Normally its object does not exist yet.
     OfUpload,
@@ -50,6 +50,7 @@ pub async fn check(tx: &mut SystemTx, keys: &[ObjectKey]) -> Result<Vec<Knowledg
     let text = sql!(
         "SELECT EXISTS (SELECT FROM tenants AS t WHERE t.id = k.tenant_id) AS has_tenant,
                 EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.storage_key = k.storage_key)
+             OR EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.replica_key = k.storage_key)
              OR EXISTS (SELECT FROM stray_objects AS s WHERE s.tenant_id = k.tenant_id
                         AND s.storage_key = k.storage_key)
              OR EXISTS (SELECT FROM quarantined_objects AS q WHERE q.tenant_id = k.tenant_id

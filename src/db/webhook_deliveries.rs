@@ -54,6 +54,7 @@ struct Row {
     last_error: String,
     create_time: Timestamp,
     update_time: Timestamp,
+    revision: i64,
 }
 
 impl Row {
@@ -68,6 +69,7 @@ impl Row {
                 )?,
                 kind: self.kind,
                 subject: EventSubject::from_columns(self.kind, self.file_id, self.version),
+                revision: self.revision,
                 actor_id: self.actor_id,
                 create_time: self.event_time,
             },
@@ -109,6 +111,7 @@ pub async fn insert_dead_letter(
             webhook_deliveries::kind.eq(event.kind),
             webhook_deliveries::file_id.eq(file_id),
             webhook_deliveries::version.eq(version),
+            webhook_deliveries::revision.eq(event.revision),
             webhook_deliveries::actor_id.eq(&event.actor_id),
             webhook_deliveries::event_time.eq(event.create_time),
             webhook_deliveries::state.eq(DeliveryState::Dead),
@@ -129,6 +132,7 @@ pub async fn insert_dead_letter(
             webhook_deliveries::kind.eq(excluded(webhook_deliveries::kind)),
             webhook_deliveries::file_id.eq(excluded(webhook_deliveries::file_id)),
             webhook_deliveries::version.eq(excluded(webhook_deliveries::version)),
+            webhook_deliveries::revision.eq(excluded(webhook_deliveries::revision)),
             webhook_deliveries::actor_id.eq(excluded(webhook_deliveries::actor_id)),
             webhook_deliveries::event_time.eq(excluded(webhook_deliveries::event_time)),
             webhook_deliveries::state.eq(excluded(webhook_deliveries::state)),

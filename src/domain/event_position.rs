@@ -20,7 +20,8 @@ const XID_BITS: u32 = 48;
 pub struct EventPosition {
     /// The epoch of the database that inserted the event.
     pub epoch: u16,
-    /// The id of the transaction that inserted the event; at most [`Self::XID_MAX`].
+    /// The id of the transaction that inserted the event, or of its subtransaction that has locked all files; at
+    /// most [`Self::XID_MAX`].
     pub xid: u64,
     /// The number of the event, ascending within a transaction.
     pub n: u64,

@@ -33,6 +33,7 @@ pub mod principal;
 pub mod quota;
 pub mod restore_window;
 pub mod role;
+pub mod scrub;
 pub mod sql_enum;
 pub mod storage_class;
 pub mod store_owner;

@@ -46,11 +46,14 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130118100_create_retention_horizons", 0x2448_49f7_f981_4761),
     ("20261201010000_create_position_epochs", 0xf8db_b2f5_1201_4681),
     ("20261201010001_index_epochs_of_events", 0x9d8a_e6da_d23c_57c1),
+    ("20261201020000_order_events_of_files", 0x6b86_158a_fb9a_02e9),
     ("20261201030000_create_restore_windows", 0x2733_bce3_ac7e_2825),
+    ("20261201040000_record_blob_verifications", 0x98b9_e2df_f0e8_8daf),
+    ("20261201040010_record_blob_replicas", 0x68b8_fa2e_2b6f_d843),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.
-const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x7bb9_05f4_16b7_660b];
+const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0xe57e_1884_0664_eaa4];
 
 /// The file that contains the constant `FUNCTIONS_REVISION`.
 const REVISION_FILE: &str = "src/db/migrate/embedded.rs";

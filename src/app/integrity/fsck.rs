@@ -181,11 +181,10 @@ impl Fsck {
     /// Confirms the problem with a second check and marks the versions.
     async fn mark_if_damaged(&self, checked: &CheckedBlob, report: &mut FsckReport) -> Result<(), Error> {
         let Ok(store) = self.stores.get(&checked.blob.provider) else { return Ok(()) };
-        let confirmed = damage::confirm_damage(store.as_ref(), &checked.blob, Suspicion::Checksum).await?;
-        if let Some(reason) = confirmed {
-            report.marked_versions +=
-                damage::mark_damaged(&self.db, checked.tenant, &checked.blob, reason).await? as u64;
-        }
+        let CheckedBlob { tenant, blob, .. } = checked;
+        let marked =
+            damage::confirm_and_mark(&self.db, store.as_ref(), *tenant, blob, Suspicion::Checksum).await?;
+        report.marked_versions += marked.map_or(0, |damage| damage.version_count as u64);
         Ok(())
     }
 

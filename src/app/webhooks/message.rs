@@ -49,6 +49,7 @@ impl Message {
                 "tenant_id": tenant,
                 "file_id": id,
                 "version": version,
+                "revision": event.revision,
                 "actor_id": event.actor_id,
             }),
             EventSubject::Webhook(id) => json!({

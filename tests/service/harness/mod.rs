@@ -445,6 +445,8 @@ fn limits(config: &Config) -> Limits {
         lists: config.lists.clone(),
         retention: config.retention.clone(),
         sweeping: config.sweeping.clone(),
+        scrub: config.scrub.clone(),
+        replica_provider: config.storage.replica_provider.clone(),
         worker: config.worker.clone(),
         scanning: config.scanning.clone(),
         tenants: config.tenants.clone(),

@@ -170,7 +170,7 @@ async fn poll(
 }
 
 async fn read_tip(db: &Database, tenant: TenantId) -> Result<Tip, DbError> {
-    let mut tx = db.platform_tx(tenant, &Viewer::system()).await?;
+    let mut tx = db.check_tx(tenant, &Viewer::system()).await?;
     let tip = async {
         let (snapshot, newest) = get_newest(&mut tx).await?;
         Ok(Tip { snapshot, newest, tenant: tenants::get_state(&mut tx).await? })

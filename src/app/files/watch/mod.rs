@@ -63,6 +63,8 @@ pub struct FileEvent {
     pub position: EventPosition,
     pub kind: EventKind,
     pub subject: EventSubject,
+    /// The revision of the file after the change. 0 if the event is about a webhook.
+    pub revision: i64,
     /// The id of the person or service that made the change.
     pub actor_id: String,
     pub time: Timestamp,
@@ -276,7 +278,7 @@ impl Watch {
                 return None;
             }
         }
-        let StoredEvent { position, kind, subject, actor_id, create_time: time } = event;
-        Some(FileEvent { position, kind, subject, actor_id, time, file })
+        let StoredEvent { position, kind, subject, revision, actor_id, create_time: time } = event;
+        Some(FileEvent { position, kind, subject, revision, actor_id, time, file })
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     db::{
         TenantTx, Viewer,
         blobs::Blob,
-        file_readers, files,
+        file_locks, file_readers, files,
         usage_counters::{self, UsageDelta},
         verifications,
         versions::{self, StoredVersion},
@@ -108,7 +108,7 @@ async fn record_outcome(
     if let (true, Ok(read)) = (is_recorded, verified) {
         // Lock the file before its blobs, as a purge does.
         verifications::record_hashes(tx, &stored.blob, read.hashes).await?;
-        if let Some(found) = files::get_for_update(tx, file).await? {
+        if let Some(found) = file_locks::get_for_update(tx, file).await? {
             make_available(app, tx, found.file, stored, rules).await?;
         }
     }
