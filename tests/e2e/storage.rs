@@ -99,3 +99,14 @@ async fn adopt_takes_a_store_over_from_another_database() {
     production.close().await;
     staging.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sweep_rejects_short_grace_period() {
+    let site = Site::new("grace").await;
+    let output = site.command(&["sweep", "--grace-seconds", "60"]).output().await.unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && error.contains("--service-is-stopped"), "{error}");
+    let (code, reports) = site.run_json(&["sweep", "--grace-seconds", "60", "--dry-run", "--json"]).await;
+    assert_eq!((code, &reports[0]["found"]["count"]), (Some(0), &Value::from(0)), "{reports}");
+    site.close().await;
+}
