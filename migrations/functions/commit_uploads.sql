@@ -161,7 +161,8 @@ BEGIN
         FROM n
     )
     SELECT jsonb_object_agg(
-        n.blob_id, lpad(to_hex(transaction_id::bigint), 16, '0') || lpad(to_hex(n.event_number), 16, '0'))
+        n.blob_id, lpad(to_hex(app.position_epoch()::bigint << 48 | transaction_id::bigint), 16, '0')
+            || lpad(to_hex(n.event_number), 16, '0'))
     INTO event_positions FROM n;
 
     IF has_tags THEN

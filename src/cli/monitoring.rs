@@ -77,6 +77,7 @@ async fn run_probes(parts: MonitoredParts, stopped: impl Future<Output = ()>) {
     const INTERVAL: Duration = Duration::from_secs(5);
     let MonitoredParts { database, stores, owners, health, metrics, clock } = parts;
     tokio::pin!(stopped);
+    let mut epoch = None;
     loop {
         let mut is_reachable = false;
         match timeout(INTERVAL, database.ping()).await {
@@ -104,11 +105,29 @@ async fn run_probes(parts: MonitoredParts, stopped: impl Future<Output = ()>) {
         // Last, because readiness does not depend on it.
         if is_reachable {
             follow_clock(&clock, &database, &health, &metrics, INTERVAL).await;
+            epoch = follow_epoch(epoch, &database, INTERVAL).await;
         }
         check_owners(&owners, &health, INTERVAL).await;
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             () = &mut stopped => return,
+        }
+    }
+}
+
+/// Begins a new epoch of positions if the database was restored or failed over. Returns the current epoch, or the known
+/// one if it cannot be read.
+async fn follow_epoch(known: Option<i32>, database: &Database, time_limit: Duration) -> Option<i32> {
+    match timeout(time_limit, database.begin_position_epoch()).await {
+        Ok(Ok(epoch)) => {
+            if known != Some(epoch) {
+                tracing::info!(epoch, ?known, "positions of events have another epoch");
+            }
+            Some(epoch)
+        }
+        failed => {
+            tracing::warn!(result = ?failed, "failed to read the epoch of positions");
+            known
         }
     }
 }

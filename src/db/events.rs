@@ -4,6 +4,8 @@
 //! An event states what happened to which file, and who could see the file at that time. It does not contain
 //! the file's name: readers who may see the file read it there, and others must not learn it.
 
+use std::num::TryFromIntError;
+
 use diesel::{
     Queryable, QueryableByName, Selectable,
     sql_types::{Jsonb, Uuid as SqlUuid},
@@ -12,7 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    DbError, DbErrorKind, TenantTx,
+    DbError, TenantTx,
     file_owners::OwnedFile,
     schema::events,
     sql::{statement, xid::Xid},
@@ -195,13 +197,14 @@ struct EventRow<'a> {
 #[derive(Queryable, QueryableByName, Selectable)]
 #[diesel(table_name = events, check_for_backend(diesel::pg::Pg))]
 pub(super) struct PositionRow {
+    epoch: i32,
     xid: Xid,
     n: i64,
 }
 
 impl PositionRow {
     pub(super) fn into_position(self, operation: &'static str) -> Result<EventPosition, DbError> {
-        position_of(operation, self.xid, self.n)
+        position_of(operation, self.epoch, self.xid, self.n)
     }
 }
 
@@ -243,8 +246,8 @@ async fn insert_rows(tx: &mut TenantTx, rows: Vec<EventRow<'_>>) -> Result<(), D
                 UNION SELECT unnest(n.readers))
             FROM jsonb_to_recordset($2) AS n (kind smallint, file_id uuid, version integer, actor_id text,
                 owner_id text, audience smallint, readers text[])
-            RETURNING e.xid, e.n)
-         SELECT xid, n FROM inserted ORDER BY n DESC LIMIT 1",
+            RETURNING e.epoch, e.xid, e.n)
+         SELECT epoch, xid, n FROM inserted ORDER BY n DESC LIMIT 1",
     )
     .bind::<SqlUuid, _>(tx.tenant())
     .bind::<Jsonb, _>(json!(rows))
@@ -270,10 +273,19 @@ impl<'a> From<&'a Event> for EventRow<'a> {
     }
 }
 
-/// Converts the two position columns of the database.
-pub(super) fn position_of(operation: &'static str, xid: Xid, number: i64) -> Result<EventPosition, DbError> {
-    let n = u64::try_from(number).map_err(|error| DbError::new(DbErrorKind::Corrupt, operation, error))?;
-    Ok(EventPosition { xid: xid.0, n })
+/// Converts the three position columns of the database.
+pub(super) fn position_of(
+    operation: &'static str,
+    epoch: i32,
+    xid: Xid,
+    number: i64,
+) -> Result<EventPosition, DbError> {
+    let corrupt = |error: TryFromIntError| DbError::corrupt(operation, error);
+    let (epoch, n) = (u16::try_from(epoch).map_err(corrupt)?, u64::try_from(number).map_err(corrupt)?);
+    if xid.0 > EventPosition::XID_MAX {
+        return Err(DbError::corrupt(operation, "transaction id"));
+    }
+    Ok(EventPosition { epoch, xid: xid.0, n })
 }
 
 /// Returns the number of a position as its column stores it.

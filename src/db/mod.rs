@@ -232,6 +232,18 @@ impl Database {
         Ok(())
     }
 
+    /// Begins a new epoch of positions if the database has another incarnation than that of the newest epoch: it was
+    /// restored, upgraded or failed over. Returns the current epoch.
+    ///
+    /// Every transaction that writes a position does the same. This is for databases that nothing is written to.
+    pub async fn begin_position_epoch(&self) -> Result<i32, DbError> {
+        let mut tx = self.system_tx().await?;
+        let epoch = diesel::select(sql::position_epoch());
+        let epoch = sql::query("begin position epoch", epoch).one(tx.connection()?).await?;
+        tx.commit().await?;
+        Ok(epoch)
+    }
+
     /// Measures the database's clock against a clock of this process.
     pub async fn measure_clock(&self, local: &dyn Clock) -> Result<ClockOffset, DbError> {
         let mut tx = self.system_tx().await?;

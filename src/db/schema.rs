@@ -33,6 +33,7 @@ diesel::table! {
         address -> Text,
         details -> Jsonb,
         actor_issuer -> Nullable<Text>,
+        epoch -> Integer,
     }
 }
 
@@ -94,6 +95,7 @@ diesel::table! {
         owner_id -> Text,
         audience -> SmallInt,
         readers -> Array<Text>,
+        epoch -> Integer,
     }
 }
 
@@ -434,6 +436,7 @@ diesel::table! {
         last_error -> Text,
         create_time -> Timestamptz,
         update_time -> Timestamptz,
+        position_epoch -> Integer,
     }
 }
 
@@ -467,6 +470,7 @@ diesel::table! {
         create_time -> Timestamptz,
         update_time -> Timestamptz,
         revision -> BigInt,
+        position_epoch -> Integer,
     }
 }
 

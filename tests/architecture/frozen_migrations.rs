@@ -44,10 +44,12 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130116120_create_storage_breakers", 0xf01a_f1f3_7417_ea46),
     ("20261130117100_create_store_beats", 0xf57a_e952_fd0d_c0ef),
     ("20261130118100_create_retention_horizons", 0x2448_49f7_f981_4761),
+    ("20261201010000_create_position_epochs", 0xf8db_b2f5_1201_4681),
+    ("20261201010001_index_epochs_of_events", 0x9d8a_e6da_d23c_57c1),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.
-const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x64ef_7a2e_164e_fc28];
+const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x7bb9_05f4_16b7_660b];
 
 /// The file that contains the constant `FUNCTIONS_REVISION`.
 const REVISION_FILE: &str = "src/db/migrate/embedded.rs";

@@ -276,7 +276,7 @@ async fn worker_delivers_webhooks_created_through_server() {
     let response = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     connection.write_all(response).await.unwrap();
     let undelivered = "SELECT count(*) FROM webhooks AS w JOIN events AS e USING (tenant_id)
-                  WHERE (e.xid, e.n) > (w.position_xid, w.position_n)";
+                  WHERE (e.epoch, e.xid, e.n) > (w.position_epoch, w.position_xid, w.position_n)";
     wait_until("the delivery is recorded", || async { query_number(&database, undelivered).await == 0 })
         .await;
     assert_eq!(

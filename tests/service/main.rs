@@ -60,6 +60,7 @@ mod partitions;
 mod pending_deletion;
 mod pgbouncer;
 mod plans;
+mod position_epochs;
 mod preconditions;
 mod presets;
 mod providers;

@@ -107,7 +107,7 @@ impl Draw {
     }
 
     fn position(&mut self) -> EventPosition {
-        EventPosition { xid: u64::MAX, n: u64::MAX }
+        EventPosition::MAX
     }
 
     fn metadata(&mut self) -> Map<String, Value> {

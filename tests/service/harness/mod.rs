@@ -132,6 +132,13 @@ impl Service {
         start_server(config, database, self.clock.clone(), Arc::clone(&self.keys), self.stores.clone()).await
     }
 
+    /// Starts a server over a copy of the database on another database server, and the same stores. The test must
+    /// stop it.
+    pub(crate) async fn start_copy_on(&self, server: Url) -> Self {
+        let (config, database) = (self.config.clone(), self.database.dump_and_restore_on(server).await);
+        start_server(config, database, self.clock.clone(), Arc::clone(&self.keys), self.stores.clone()).await
+    }
+
     /// Replaces the connection with one on the calling runtime, which outlives the server's runtime. Panics if
     /// the service was already cloned.
     pub(crate) async fn reconnect_on_this_runtime(mut self) -> Self {
