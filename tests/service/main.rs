@@ -56,6 +56,7 @@ mod list_education;
 mod lost_parts;
 mod media_types;
 mod model;
+mod owner_checks;
 mod ownership;
 mod partitions;
 mod pending_deletion;
