@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{
     DbError, SystemTx, TenantTx,
+    object_sizes::{SizeRow, count_and_sum},
     schema::{blobs, versions},
     sql::{
         AcrossTenants as _, OfTenant as _, ToBigint, coalesce, hours, now, now_plus, query, statement,
@@ -120,18 +121,6 @@ pub async fn make_scheduled_due(tx: &mut TenantTx, limit: i64) -> Result<(i64, i
     .load(tx.connection()?)
     .await?;
     Ok(count_and_sum(sizes.iter().map(|row| row.size_bytes)))
-}
-
-/// The size of an object whose row a statement changed.
-#[derive(QueryableByName)]
-#[diesel(table_name = blobs)]
-pub(super) struct SizeRow {
-    pub(super) size_bytes: i64,
-}
-
-/// Returns the number and the total size in bytes of objects with these sizes.
-pub(super) fn count_and_sum(sizes: impl ExactSizeIterator<Item = i64>) -> (i64, i64) {
-    (i64::try_from(sizes.len()).unwrap_or(i64::MAX), sizes.sum())
 }
 
 /// A blob and the tenant it belongs to.

@@ -43,6 +43,7 @@ pub mod jobs;
 pub mod lists;
 mod lost_commit;
 pub mod migrate;
+mod object_sizes;
 pub mod partitions;
 mod pool;
 mod pooler;

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     DbError, SystemTx, TenantTx,
-    blobs::{SizeRow, count_and_sum},
+    object_sizes::{SizeRow, count_and_sum},
     schema::{blobs, stray_objects},
     sql::{self, AcrossTenants as _, OfTenant as _, least, now, now_plus, query, statement},
 };

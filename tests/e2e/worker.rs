@@ -288,3 +288,24 @@ async fn worker_delivers_webhooks_created_through_server() {
     server.kill().await;
     site.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_without_worker_creates_partitions() {
+    const PARTITIONS: &str = "SELECT count(*) FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'events'::regclass AND c.relname ~ '_[0-9]+$'";
+    const DROP: &str = "DO $$ DECLARE name text; BEGIN
+        FOR name IN SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+            WHERE i.inhparent = 'events'::regclass AND c.relname ~ '_[0-9]+$'
+        LOOP EXECUTE format('DROP TABLE %I', name); END LOOP; END $$";
+    let site = Site::new("partitions").await;
+    let database = connect_database(&site).await;
+    database.batch_execute(DROP).await.unwrap();
+    assert_eq!(query_number(&database, PARTITIONS).await, 0);
+    let server = Server::start(site.command(&["serve"])).await;
+    wait_until("the partitions of this month and the next one exist", || async {
+        query_number(&database, PARTITIONS).await == 2
+    })
+    .await;
+    server.kill().await;
+    site.close().await;
+}

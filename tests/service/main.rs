@@ -57,6 +57,7 @@ mod lost_parts;
 mod media_types;
 mod model;
 mod object_labels;
+mod owner_checks;
 mod ownership;
 mod partitions;
 mod pending_deletion;

@@ -275,3 +275,32 @@ fn unknown_event_kind_is_sent_as_update() {
         },
     );
 }
+
+#[test]
+fn weeks_without_a_worker_are_no_failure() {
+    local_test(
+        |config| config.attempts_max = 1,
+        |s, receiver| async move {
+            let (id, _) = s.create_webhook_to(&receiver.url).await;
+            s.upload_files(&["a", "b"]).await;
+            s.wait_until_events_are_readable().await;
+            receiver.respond_with(&[500, 500]);
+            let guard = receiver.hold_responses().await;
+            let app = Arc::clone(&s.app);
+            let sending = tokio::spawn(async move { deliver_webhooks(&app).await.unwrap().done });
+            s.wait_until("the message has arrived", || async { receiver.messages().len() == 1 }).await;
+            // The time of the endpoint in this round.
+            s.clock.advance(Duration::seconds(20));
+            drop(guard);
+            assert_eq!(
+                sending.await.unwrap(),
+                1,
+                "the first event became a dead letter, and the second one waits"
+            );
+            // Longer than `webhooks.disable_after_hours`, and shorter than the retention of events.
+            s.clock.advance(Duration::days(20));
+            assert_eq!(s.deliver_all().await, 1, "the second event became a dead letter");
+            assert_eq!(s.get_webhook(&id).await.state(), State::Active);
+        },
+    );
+}
