@@ -11,6 +11,7 @@
 pub mod admission_data;
 pub mod attachments;
 pub mod audit_entries;
+pub mod blob_checksums;
 pub mod blobs;
 pub mod commit;
 mod commit_rows;

@@ -37,6 +37,14 @@ diesel::table! {
 }
 
 diesel::table! {
+    blob_checksums (tenant_id, blob_id) {
+        tenant_id -> Uuid,
+        blob_id -> Uuid,
+        block_checksums -> Binary,
+    }
+}
+
+diesel::table! {
     blobs (tenant_id, id) {
         tenant_id -> Uuid,
         id -> Uuid,
@@ -354,6 +362,8 @@ diesel::table! {
         etag -> Text,
         crc64nvme -> Binary,
         sha256_state -> Binary,
+        block_checksums -> Nullable<Binary>,
+        partial_block_checksum -> Nullable<Binary>,
     }
 }
 
@@ -473,6 +483,7 @@ diesel::table! {
 diesel::allow_tables_to_appear_in_same_query!(
     attachments,
     audit_entries,
+    blob_checksums,
     blobs,
     download_counts,
     erasures,
@@ -505,6 +516,7 @@ diesel::allow_tables_to_appear_in_same_query!(
 super::sql::tenant_tables!(
     attachments,
     audit_entries,
+    blob_checksums,
     blobs,
     download_counts,
     erasures,

@@ -44,10 +44,11 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130116120_create_storage_breakers", 0xf01a_f1f3_7417_ea46),
     ("20261130117100_create_store_beats", 0xf57a_e952_fd0d_c0ef),
     ("20261130118100_create_retention_horizons", 0x2448_49f7_f981_4761),
+    ("20261201050000_add_block_checksums", 0xccda_889f_6829_307e),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.
-const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x64ef_7a2e_164e_fc28];
+const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0xc0c7_78a1_0194_6dfd];
 
 /// The file that contains the constant `FUNCTIONS_REVISION`.
 const REVISION_FILE: &str = "src/db/migrate/embedded.rs";

@@ -7,7 +7,7 @@ use futures::StreamExt;
 
 use crate::{
     app::App,
-    db::{Database, DbError, Viewer, blobs::Blob, content_states},
+    db::{Database, DbError, Viewer, blob_checksums, blobs::Blob, content_states},
     domain::{
         checksum::Crc64Hasher,
         digest::{Hasher, ObjectHashes},
@@ -94,6 +94,22 @@ pub(in crate::app) async fn mark_damaged(
     tx.finish(marked).await
 }
 
+/// Deletes the checksums of the blocks of an intact object that differed from them twice. They may be wrong, and a wrong
+/// checksum would make the file unreadable. Continuous verification computes them again.
+pub(in crate::app) async fn distrust_block_checksums(db: &Database, tenant: TenantId, blob: &Blob) {
+    let deleted = async {
+        let mut tx = db.tenant_tx(tenant, &Viewer::system()).await?;
+        let deleted = blob_checksums::delete(&mut tx, blob.id).await;
+        tx.finish(deleted).await
+    };
+    let key = &blob.key;
+    match deleted.await {
+        Ok(true) => tracing::error!(%tenant, %key, "deleted the block checksums of an intact object"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%tenant, %key, %error, "failed to delete block checksums"),
+    }
+}
+
 /// An object that is being read, and that may be missing or damaged.
 #[derive(Clone)]
 pub(in crate::app) struct SuspectObject {
@@ -115,7 +131,11 @@ impl SuspectObject {
             let reason = match confirm_damage(store.as_ref(), &blob, suspicion).await {
                 Ok(Some(reason)) => reason,
                 Ok(None) => {
-                    return tracing::warn!(%tenant, %key, ?suspicion, "rechecked a suspect object; it is intact");
+                    tracing::warn!(%tenant, %key, ?suspicion, "rechecked a suspect object; it is intact");
+                    if suspicion == Suspicion::Checksum {
+                        distrust_block_checksums(&app.db, tenant, &blob).await;
+                    }
+                    return;
                 }
                 Err(error) => {
                     return tracing::warn!(%tenant, %key, %error, "failed to recheck suspect object");
