@@ -14,6 +14,8 @@ mod commits;
 mod contract;
 #[path = "architecture/deletions.rs"]
 mod deletions;
+#[path = "architecture/file_locks.rs"]
+mod file_locks;
 #[path = "architecture/frozen_migrations.rs"]
 mod frozen_migrations;
 #[path = "architecture/imports.rs"]

@@ -119,7 +119,7 @@ async fn read_tables(url: &str) -> Outcome<Vec<Table>> {
         LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
           AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-          AND coalesce(pg_get_expr(d.adbin, d.adrelid), '') !~ 'nextval|pg_current_xact_id'
+          AND coalesce(pg_get_expr(d.adbin, d.adrelid), '') !~ 'nextval|pg_current_xact_id|change_xid'
         ORDER BY c.relname, a.attnum";
     let mut tables: Vec<Table> = Vec::new();
     for row in sql::query_rows(url, columns).await? {

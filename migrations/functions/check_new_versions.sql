@@ -14,9 +14,7 @@ CREATE OR REPLACE FUNCTION app.check_new_versions(finished app.finished_upload[]
 DECLARE
     tenant constant uuid := app.tenant_id();
 BEGIN
-    PERFORM FROM public.files AS f
-    WHERE f.tenant_id = tenant AND f.id = ANY (array(SELECT n.file_id FROM unnest(finished) AS n WHERE n.is_version))
-    ORDER BY f.id FOR UPDATE;
+    PERFORM app.lock_files(tenant, array(SELECT n.file_id FROM unnest(finished) AS n WHERE n.is_version));
     -- A separate statement, so that it sees the changes of the previous lock holders.
     RETURN array(
         SELECT CASE

@@ -43,8 +43,9 @@ DECLARE
     has_imports boolean;
     has_block_checksums boolean;
     kind_changes jsonb;
+    change_xid xid8;
+    revisions jsonb;
 BEGIN
-    transaction_id := pg_current_xact_id()::text;
     create_time := commit_time;
     -- Results are returned by index, so all aggregates must keep the order of the items. None of them may use
     -- DISTINCT or ORDER BY: since PostgreSQL 16 the planner may sort the rows for one aggregate, which
@@ -98,6 +99,9 @@ BEGIN
     IF has_versions THEN
         outcomes := app.check_new_versions(finished, outcomes);
     END IF;
+    -- Only now, because the order of a file's events is the order in which it was locked.
+    transaction_id := pg_current_xact_id()::text;
+    change_xid := app.change_xid();
     IF has_leases THEN
         WITH committed AS (
             -- The row is kept as long as the response, so that a repeated completion finds it.
@@ -124,6 +128,11 @@ BEGIN
 
     IF has_versions THEN
         accepted := app.assign_version_numbers(accepted);
+        -- As in `app.set_current_versions`: each version increments the revision.
+        revisions := (
+            SELECT jsonb_object_agg(n.blob_id, f.revision + n.version - f.last_version)
+            FROM unnest(accepted) AS n JOIN public.files AS f ON f.tenant_id = tenant AND f.id = n.file_id
+            WHERE n.is_version);
     END IF;
 
     -- These rows are new and unknown to other transactions, so the order of their inserts does not matter for
@@ -150,19 +159,22 @@ BEGIN
             n.declared_mime_type, n.media_kind, n.size_bytes, n.sha256, n.created_by, commit_time, n.change_description
         FROM n
     ), audit_entries AS (
-        INSERT INTO public.audit_entries (tenant_id, create_time, actor_kind, actor_id, action, is_allowed, file_id, version,
-            call_id, address, details)
-        SELECT tenant, commit_time, n.actor_kind, n.actor_id, n.audit_action, true, n.file_id, n.version, n.audit_call_id,
+        INSERT INTO public.audit_entries (tenant_id, create_time, xid, actor_kind, actor_id, action, is_allowed, file_id,
+            version, call_id, address, details)
+        SELECT tenant, commit_time, change_xid, n.actor_kind, n.actor_id, n.audit_action, true, n.file_id, n.version, n.audit_call_id,
             n.audit_address, n.audit_details
         FROM n
     ), events AS (
-        INSERT INTO public.events (tenant_id, create_time, n, kind, file_id, version, actor_id, owner_id, audience, readers)
-        SELECT tenant, commit_time, n.event_number, n.event_kind, n.file_id, n.version, n.created_by, n.owner_id,
+        INSERT INTO public.events (tenant_id, create_time, xid, n, kind, file_id, version, revision, actor_id, owner_id,
+            audience, readers)
+        SELECT tenant, commit_time, change_xid, n.event_number, n.event_kind, n.file_id, n.version,
+            coalesce((revisions ->> n.blob_id::text)::bigint, 1), n.created_by, n.owner_id,
             least(n.visibility, {visibility.organization}), n.readers
         FROM n
     )
     SELECT jsonb_object_agg(
-        n.blob_id, lpad(to_hex(transaction_id::bigint), 16, '0') || lpad(to_hex(n.event_number), 16, '0'))
+        n.blob_id, lpad(to_hex(app.position_epoch()::bigint << 48 | change_xid::text::bigint), 16, '0')
+            || lpad(to_hex(n.event_number), 16, '0'))
     INTO event_positions FROM n;
 
     -- Blobs of one block have none.

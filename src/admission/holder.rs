@@ -15,6 +15,9 @@ use crate::domain::{
 pub struct CallerKey(u64);
 
 impl CallerKey {
+    /// The service itself, among the holders of the platform.
+    const SERVICE: Self = Self(0);
+
     /// Returns the key of a person or service.
     pub fn of_actor(actor: &Actor) -> Self {
         Self(hash_of(&(actor.kind as u8, &actor.id)))
@@ -48,8 +51,12 @@ pub(super) enum Owner {
 }
 
 impl Holder {
-    /// Operators, and work of the service that belongs to no tenant. It has no share, and may use the reserve.
+    /// Operators and health checks. They have no share, and may use the reserve.
     pub const PLATFORM: Self = Self { owner: Owner::Platform, caller: None };
+
+    /// Work of the service that belongs to no tenant, and its checks of running streams. It has no share and may use
+    /// the reserve too, but when units are scarce, operators are served first: it holds some, and they hold none.
+    pub const SERVICE: Self = Self { owner: Owner::Platform, caller: Some(CallerKey::SERVICE) };
 
     /// Background work of the service, where it competes with callers. It has the share of a tenant, so neither
     /// can keep the other from its turn.

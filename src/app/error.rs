@@ -50,9 +50,10 @@ pub enum Error {
     /// The cursor is damaged or belongs to another tenant.
     #[error("cursor is damaged, or belongs to another tenant; watch without a cursor")]
     CursorInvalid,
-    /// Events after the cursor may have been dropped.
+    /// Events after the cursor may have been dropped, or the watcher has seen events that the database no longer knows.
     #[error(
-        "cursor is too old: events after it may have been dropped; list again, then watch without a cursor to get a new one"
+        "cursor is too old: events after it may have been dropped, or the database was restored to an earlier time; list \
+         again, then watch without a cursor to get a new one"
     )]
     CursorTooOld,
     /// An upload failed for a reason that only uploads have.

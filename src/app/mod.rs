@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod audit;
+mod blob_work;
 pub mod error;
 pub mod files;
 mod group;
@@ -57,8 +58,8 @@ use self::{
 use crate::{
     config::{
         DownloadsConfig, ImportsConfig, ListsConfig, OwnerLimits, RateLimitsConfig, RetentionConfig,
-        ScanningConfig, SweepingConfig, TenantPresets, TenantsConfig, UploadsConfig, WatchesConfig,
-        WebhooksConfig, WorkerConfig,
+        ScanningConfig, ScrubConfig, SweepingConfig, TenantPresets, TenantsConfig, UploadsConfig,
+        WatchesConfig, WebhooksConfig, WorkerConfig,
     },
     crypto::sealer::Sealer,
     db::{
@@ -95,6 +96,9 @@ pub struct Limits {
     pub lists: ListsConfig,
     pub retention: RetentionConfig,
     pub sweeping: SweepingConfig,
+    pub scrub: ScrubConfig,
+    /// The provider for verified copies of all blobs.
+    pub replica_provider: Option<String>,
     pub worker: WorkerConfig,
     pub scanning: ScanningConfig,
     pub tenants: TenantsConfig,
@@ -150,6 +154,9 @@ struct Rotations {
     due_blobs: Rotation<DueBlobCursor>,
     due_files: Rotation<DueFile>,
     due_stray_objects: Rotation<StrayObjectCursor>,
+    scrubbed_objects: Rotation<()>,
+    replicated_blobs: Rotation<()>,
+    repaired_blobs: Rotation<()>,
     expiring_tenants: Rotation<TenantId>,
     deleting_tenants: Rotation<TenantId>,
     provisional_tenants: Rotation<TenantId>,

@@ -205,6 +205,11 @@ impl Service {
         &self.app
     }
 
+    /// Returns the health that the service will report.
+    pub fn health(&self) -> &Health {
+        &self.monitored.health
+    }
+
     /// Runs background work in this process too.
     #[must_use]
     pub fn with_worker(self) -> Self {
@@ -343,6 +348,8 @@ pub(super) fn limits(config: &Config) -> Limits {
         lists: config.lists.clone(),
         retention: config.retention.clone(),
         sweeping: config.sweeping.clone(),
+        scrub: config.scrub.clone(),
+        replica_provider: config.storage.replica_provider.clone(),
         worker: config.worker.clone(),
         scanning: config.scanning.clone(),
         tenants: config.tenants.clone(),

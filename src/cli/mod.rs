@@ -10,6 +10,7 @@ mod listeners;
 mod migrate;
 mod monitoring;
 mod providers;
+mod scrub;
 mod serve;
 mod start_error;
 mod storage;
@@ -61,6 +62,8 @@ enum Command {
     /// Initialize storage providers, show their status, and move files between them.
     #[command(subcommand)]
     Storage(storage::StorageCommand),
+    /// Read and verify stored objects now, beside the workers.
+    Scrub(scrub::ScrubArgs),
     /// Find objects without a database row, and delete those found by an earlier sweep.
     Sweep(sweep::SweepArgs),
     /// Print the annotated default configuration, which documents every key.
@@ -103,6 +106,9 @@ async fn dispatch(cli: Cli) -> ExitCode {
         }
         Command::Storage(command) => {
             return storage::run_storage(command, config).await.unwrap_or_else(|error| report_error(&*error));
+        }
+        Command::Scrub(args) => {
+            return scrub::run_scrub(args, config).await.unwrap_or_else(|error| report_error(&*error));
         }
         Command::Sweep(args) => {
             return sweep::run_sweep(args, config).await.unwrap_or_else(|error| report_error(&*error));

@@ -77,6 +77,7 @@ async fn run_probes(parts: MonitoredParts, stopped: impl Future<Output = ()>) {
     const INTERVAL: Duration = Duration::from_secs(5);
     let MonitoredParts { database, stores, owners, health, metrics, clock } = parts;
     tokio::pin!(stopped);
+    let mut epoch = None;
     loop {
         let mut is_reachable = false;
         match timeout(INTERVAL, database.ping()).await {
@@ -104,11 +105,29 @@ async fn run_probes(parts: MonitoredParts, stopped: impl Future<Output = ()>) {
         // Last, because readiness does not depend on it.
         if is_reachable {
             follow_clock(&clock, &database, &health, &metrics, INTERVAL).await;
+            epoch = follow_epoch(epoch, &database, INTERVAL).await;
         }
         check_owners(&owners, &health, INTERVAL).await;
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             () = &mut stopped => return,
+        }
+    }
+}
+
+/// Begins a new epoch of positions if the database was restored or failed over. Returns the current epoch, or the known
+/// one if it cannot be read.
+async fn follow_epoch(known: Option<i32>, database: &Database, time_limit: Duration) -> Option<i32> {
+    match timeout(time_limit, database.begin_position_epoch()).await {
+        Ok(Ok(epoch)) => {
+            if known != Some(epoch) {
+                tracing::info!(epoch, ?known, "positions of events have another epoch");
+            }
+            Some(epoch)
+        }
+        failed => {
+            tracing::warn!(result = ?failed, "failed to read the epoch of positions");
+            known
         }
     }
 }
@@ -137,7 +156,6 @@ async fn follow_clock(
     metrics: &Metrics,
     time_limit: Duration,
 ) {
-    const OFFSET_SECONDS_MAX: f64 = 5.0;
     let measured = match timeout(time_limit, database.measure_clock(clock.local())).await {
         Ok(Ok(measured)) => measured,
         failed => {
@@ -146,7 +164,12 @@ async fn follow_clock(
         }
     };
     clock.follow(measured);
-    let offset_seconds = measured.offset.as_seconds_f64();
+    report_clock_offset(measured.offset.as_seconds_f64(), health, metrics);
+}
+
+/// Reports the database's clock minus that of this machine.
+fn report_clock_offset(offset_seconds: f64, health: &Health, metrics: &Metrics) {
+    const OFFSET_SECONDS_MAX: f64 = 5.0;
     metrics.set_clock_offset(offset_seconds);
     if offset_seconds.abs() > OFFSET_SECONDS_MAX {
         tracing::warn!(
@@ -210,6 +233,21 @@ async fn list_providers_in_use(database: &Database) -> Result<Vec<String>, DbErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::health::ComponentState;
+
+    #[test]
+    fn large_clock_offset_is_reported() {
+        let (health, metrics) = (Health::new(), Metrics::for_tests().unwrap());
+        for (offset_seconds, is_large) in
+            [(4.5, false), (5.5, true), (-4.5, false), (-5.5, true), (0.0, false)]
+        {
+            report_clock_offset(offset_seconds, &health, &metrics);
+            let state = health.state().components[&Component::Clock];
+            assert_eq!(matches!(state, ComponentState::Degraded(_)), is_large, "{offset_seconds} s");
+            let expected = format!("strongroom_clock_offset_seconds {offset_seconds}\n");
+            assert!(metrics.render().unwrap().contains(&expected), "{expected}");
+        }
+    }
 
     #[test]
     fn full_store_keeps_the_process_ready_for_reads() {

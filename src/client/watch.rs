@@ -11,7 +11,8 @@ impl Client {
     ///
     /// If the stream breaks, it is reopened after the last returned message, according to the retry policy.
     /// Each message resets the number of attempts. The stream ends after the first error that is not retried,
-    /// for example CURSOR_TOO_OLD, after which the caller must list all files again, or an expired token.
+    /// for example CURSOR_TOO_OLD, after which the caller must list all files again, or an expired token. A
+    /// restore or failover of the database ends the stream only if the database lost events that were returned.
     ///
     /// The stream also returns heartbeats. They carry a cursor, and an event position, which a caller
     /// can compare with the position of its own change.

@@ -21,6 +21,7 @@ pub mod rate_limits;
 pub mod retention;
 pub mod scanning;
 mod schema;
+pub mod scrub;
 pub mod secrets;
 pub mod server;
 mod sources;
@@ -60,6 +61,7 @@ pub use self::{
     rate_limits::RateLimitsConfig,
     retention::RetentionConfig,
     scanning::ScanningConfig,
+    scrub::ScrubConfig,
     secrets::SecretsConfig,
     server::ServerConfig,
     sources::ConfigSources,
@@ -104,6 +106,8 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// Sweeping of objects without a row.
     pub sweeping: SweepingConfig,
+    /// Verification of stored blobs in the background.
+    pub scrub: ScrubConfig,
     pub worker: WorkerConfig,
     /// Logs, traces, metrics.
     pub telemetry: TelemetryConfig,
@@ -248,6 +252,7 @@ impl Config {
         self.secrets.check(violations);
         self.retention.check(violations);
         self.sweeping.check(violations);
+        self.scrub.check(violations);
         self.worker.check(violations);
         self.telemetry.check(violations);
     }
@@ -280,6 +285,7 @@ impl Config {
         let secrets = read_section(merged, "secrets", &mut problems);
         let retention = read_section(merged, "retention", &mut problems);
         let sweeping = read_section(merged, "sweeping", &mut problems);
+        let scrub = read_section(merged, "scrub", &mut problems);
         let worker = read_section(merged, "worker", &mut problems);
         let telemetry = read_section(merged, "telemetry", &mut problems);
         let read = || {
@@ -307,6 +313,7 @@ impl Config {
                 secrets: secrets?,
                 retention: retention?,
                 sweeping: sweeping?,
+                scrub: scrub?,
                 worker: worker?,
                 telemetry: telemetry?,
             })

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 
-use super::{DownloadsConfig, provider::ProviderConfig, validation::Violations};
+use super::{DownloadsConfig, provider::ProviderConfig, validation::Violations, values::empty_as_none};
 use crate::domain::object_key::{OBJECT_KEY_PREFIX_LENGTH_BYTES_MAX, check_prefix};
 
 /// The most downloads that can be configured.
@@ -15,6 +15,9 @@ const DOWNLOADS_MAX: usize = 65_536;
 pub struct StorageConfig {
     /// The name of the provider for new objects.
     pub provider: String,
+    /// The name of the provider for verified copies of all blobs. `None` if there are no copies.
+    #[serde(deserialize_with = "empty_as_none")]
+    pub replica_provider: Option<String>,
     /// All providers by name. Each is deserialized separately.
     #[serde(skip)]
     pub providers: BTreeMap<String, ProviderConfig>,
@@ -92,6 +95,7 @@ impl StorageConfig {
 
     pub(super) fn check(&self, violations: &mut Violations) {
         self.check_providers(violations);
+        self.check_replica_provider(violations);
         if check_prefix(&self.key_prefix).is_err() {
             let message = format!(
                 "must be empty, or up to {OBJECT_KEY_PREFIX_LENGTH_BYTES_MAX} of a-z, 0-9, \".\", \"_\" and \"-\" \
@@ -122,6 +126,31 @@ impl StorageConfig {
             let message =
                 format!("must be at least three times `owner_beat_seconds` ({beat}), not {confirm}");
             violations.add("storage.owner_confirm_seconds", message);
+        }
+    }
+
+    /// Checks that copies are stored elsewhere. Two providers with the same location are refused in any case.
+    fn check_replica_provider(&self, violations: &mut Violations) {
+        const KEY: &str = "storage.replica_provider";
+        let Some(replica) = &self.replica_provider else { return };
+        if *replica == self.provider {
+            let message = format!(
+                "must be another provider than `storage.provider`, which stores the originals; not `{replica}`"
+            );
+            violations.add(KEY, message);
+        }
+        match self.providers.get(replica) {
+            Some(ProviderConfig::Discard) => {
+                violations
+                    .add(KEY, format!("must keep its objects, and `{replica}` has the adapter \"discard\""));
+            }
+            Some(_) => {}
+            None => {
+                let known: Vec<&str> = self.providers.keys().map(String::as_str).collect();
+                let message =
+                    format!("must be one of `storage.providers` ({}), not `{replica}`", known.join(", "));
+                violations.add(KEY, message);
+            }
         }
     }
 
@@ -178,7 +207,7 @@ pub(super) fn is_valid_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{StorageConfig, Violations};
+    use super::{ProviderConfig, StorageConfig, Violations};
     use crate::config::Config;
 
     #[test]
@@ -195,6 +224,24 @@ mod tests {
         assert!(!check(|storage| storage.owner_confirm_seconds = 179));
         assert!(!check(|storage| storage.owner_check_seconds = 301));
         assert!(check(|storage| (storage.owner_beat_seconds, storage.owner_confirm_seconds) = (5, 15)));
+    }
+
+    #[test]
+    fn copies_are_stored_with_another_known_provider() {
+        let problem = |replica: &str| {
+            let mut storage = Config::defaults().unwrap().storage;
+            storage.set_primary_provider("first", ProviderConfig::Memory);
+            storage.providers.insert("second".to_owned(), ProviderConfig::Memory);
+            storage.providers.insert("nowhere".to_owned(), ProviderConfig::Discard);
+            storage.replica_provider = Some(replica.to_owned());
+            let mut violations = Violations::default();
+            storage.check_replica_provider(&mut violations);
+            violations.into_result(|_| None).err().map(|error| error.to_string())
+        };
+        assert_eq!(problem("second"), None);
+        assert!(problem("first").unwrap().contains("another provider than"));
+        assert!(problem("third").unwrap().contains("must be one of"));
+        assert!(problem("nowhere").unwrap().contains("must keep its objects"));
     }
 
     #[test]

@@ -11,11 +11,13 @@ use uuid::Uuid;
 
 use super::{
     DbError, SystemTx, TenantTx,
+    object_sizes::{SizeRow, count_and_sum},
     schema::{blobs, versions},
     sql::{
         AcrossTenants as _, OfTenant as _, ToBigint, coalesce, hours, now, now_plus, query, statement,
         sum_numeric, sum_of,
     },
+    stray_objects,
 };
 use crate::domain::{
     checksum::Crc64,
@@ -118,14 +120,7 @@ pub async fn make_scheduled_due(tx: &mut TenantTx, limit: i64) -> Result<(i64, i
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await?;
-    let bytes = sizes.iter().map(|row| row.size_bytes).sum();
-    Ok((i64::try_from(sizes.len()).unwrap_or(i64::MAX), bytes))
-}
-
-#[derive(QueryableByName)]
-#[diesel(table_name = blobs)]
-struct SizeRow {
-    size_bytes: i64,
+    Ok(count_and_sum(sizes.iter().map(|row| row.size_bytes)))
 }
 
 /// A blob and the tenant it belongs to.
@@ -408,10 +403,12 @@ pub async fn list_for_tenant(
     query("list blobs of tenant", page).load(tx.connection()?).await
 }
 
-/// Deletes the rows of blobs whose objects have been deleted. Returns their number and total size in bytes.
+/// Deletes the rows of blobs whose objects have been deleted, and schedules the deletion of their copies. Returns their
+/// number and total size in bytes.
 pub async fn delete_all(tx: &mut SystemTx, tenant: TenantId, ids: &[BlobId]) -> Result<(i64, i64), DbError> {
+    stray_objects::insert_replicas_of(tx, tenant, ids).await?;
     let delete =
         diesel::delete(blobs::table.of(tenant).filter(blobs::id.eq_any(ids))).returning(blobs::size_bytes);
     let sizes: Vec<i64> = query("delete blobs", delete).load(tx.connection()?).await?;
-    Ok((i64::try_from(sizes.len()).unwrap_or(i64::MAX), sizes.iter().sum()))
+    Ok(count_and_sum(sizes.into_iter()))
 }

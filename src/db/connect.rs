@@ -6,6 +6,9 @@
 //! needs two round trips. The time zone and the encoding, which every connection sets, are the only settings of
 //! a session, and poolers carry them over.
 
+mod error_codes;
+mod transport;
+
 use std::{net::IpAddr, path::Path, sync::Arc};
 
 use diesel::{ConnectionError, ConnectionResult, connection::CacheSize};
@@ -15,12 +18,10 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio_postgres::{
-    Client, NoTls,
-    config::{Host, SslMode},
-};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::{Client, config::Host};
 
+use self::transport::{Transport, connect_unix_socket};
+pub(super) use self::{error_codes::split_code, transport::ConnectError};
 use super::{DbError, DbErrorKind};
 
 /// How connections are established.
@@ -88,15 +89,18 @@ pub(super) async fn connect(setup: ConnectionSetup, url: String) -> ConnectionRe
     if !setup.keeps_statements {
         return connect_without_statements(&setup, &url).await;
     }
-    match setup.tls {
-        None => AsyncPgConnection::establish(&url).await,
-        Some(tls) => {
-            let (client, connection) = encrypted_config(&url)
-                .map_err(connection_error)?
-                .connect(MakeRustlsConnect::new(tls))
-                .await
-                .map_err(connection_error)?;
+    match Transport::select(&url, setup.tls.as_ref()).map_err(connection_error)? {
+        Transport::Tls(config, tls) => {
+            let (client, connection) = config.connect(tls).await.map_err(driver_error)?;
             AsyncPgConnection::try_from_client_and_connection(client, connection).await
+        }
+        Transport::Clear(config, clear) => {
+            let (client, connection) = config.connect(clear).await.map_err(driver_error)?;
+            AsyncPgConnection::try_from_client_and_connection(client, connection).await
+        }
+        Transport::Unix(_) => {
+            let client = connect_client(&setup, &url).await.map_err(connection_error)?;
+            AsyncPgConnection::try_from(client).await
         }
     }
 }
@@ -110,7 +114,7 @@ async fn connect_without_statements(
 ) -> ConnectionResult<AsyncPgConnection> {
     let client = connect_client(setup, url).await.map_err(connection_error)?;
     // The driver prepares the statements that set the time zone and the encoding.
-    client.batch_execute("BEGIN").await.map_err(connection_error)?;
+    client.batch_execute("BEGIN").await.map_err(driver_error)?;
     let mut connection = AsyncPgConnection::try_from(client).await?;
     connection.set_prepared_statement_cache_size(CacheSize::Disabled);
     connection.batch_execute("COMMIT").await.map_err(ConnectionError::CouldntSetupConfiguration)?;
@@ -118,19 +122,20 @@ async fn connect_without_statements(
 }
 
 /// Connects without the query builder, and polls the connection in a task that ends with the client.
-pub(super) async fn connect_client(
-    setup: &ConnectionSetup,
-    url: &str,
-) -> Result<Client, tokio_postgres::Error> {
-    match &setup.tls {
-        None => {
-            let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+pub(super) async fn connect_client(setup: &ConnectionSetup, url: &str) -> Result<Client, ConnectError> {
+    match Transport::select(url, setup.tls.as_ref())? {
+        Transport::Tls(config, tls) => {
+            let (client, connection) = config.connect(tls).await?;
             tokio::spawn(log_end(connection));
             Ok(client)
         }
-        Some(tls) => {
-            let tls = MakeRustlsConnect::new(tls.clone());
-            let (client, connection) = encrypted_config(url)?.connect(tls).await?;
+        Transport::Clear(config, clear) => {
+            let (client, connection) = config.connect(clear).await?;
+            tokio::spawn(log_end(connection));
+            Ok(client)
+        }
+        Transport::Unix(config) => {
+            let (client, connection) = connect_unix_socket(&config).await?;
             tokio::spawn(log_end(connection));
             Ok(client)
         }
@@ -144,14 +149,12 @@ async fn log_end(connection: impl Future<Output = Result<(), tokio_postgres::Err
     }
 }
 
-fn encrypted_config(url: &str) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
-    let mut config: tokio_postgres::Config = url.parse()?;
-    config.ssl_mode(SslMode::Require);
-    Ok(config)
+fn connection_error(error: ConnectError) -> ConnectionError {
+    ConnectionError::BadConnection(error.to_string())
 }
 
-fn connection_error(error: tokio_postgres::Error) -> ConnectionError {
-    ConnectionError::BadConnection(error.to_string())
+fn driver_error(error: tokio_postgres::Error) -> ConnectionError {
+    connection_error(error.into())
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use super::{
     audit_entries::{self, AuditAction, AuditEntry},
     blobs::Blob,
     events::EventKind,
-    schema::{blobs, files, versions},
+    file_locks,
+    schema::{blobs, versions},
     sql::{OfTenant as _, query, sql, statement},
 };
 use crate::domain::{
@@ -27,29 +28,14 @@ struct MovedRow {
     version: i32,
 }
 
-/// Locks the files whose versions reference a blob. Must run before any version is updated, to keep the lock
-/// order.
-macro_rules! lock_files {
-    ($tx:ident, $tenant:expr, $blob:expr) => {{
-        let referencing =
-            versions::table.of($tenant).filter(versions::blob_id.eq($blob)).select(versions::file_id);
-        let lock = files::table
-            .of($tenant)
-            .filter(files::id.eq_any(referencing))
-            .order(files::id)
-            .select(files::id)
-            .for_update();
-        query("lock files of blob", lock).execute($tx.connection()?).await?
-    }};
-}
-
 /// Moves every available version that references this blob to state ERROR, with an audit entry and an event
 /// for each.
 ///
 /// Returns the number of versions. Returns 0 if the blob has been moved to another object in the meantime.
 pub async fn mark_damaged(tx: &mut TenantTx, blob: &Blob, reason: StateReason) -> Result<usize, DbError> {
     // Lock files before their blobs, in the same order as a purge.
-    lock_files!(tx, tx.tenant(), blob.id);
+    let tenant = tx.tenant();
+    file_locks::lock_of_blob(tx.connection()?, tenant, blob.id).await?;
     let lock = blobs::table
         .of(tx.tenant())
         .filter(blobs::id.eq(blob.id))
@@ -61,23 +47,27 @@ pub async fn mark_damaged(tx: &mut TenantTx, blob: &Blob, reason: StateReason) -
     if locked == 0 {
         return Ok(0);
     }
-    // One statement that changes two tables and inserts events from the result.
+    // One statement that changes two tables and inserts events from the result. Each event has a revision of its own.
     let text = sql!(
         "WITH marked AS (
              UPDATE versions SET content_state = {error}, state_reason = $1
              WHERE tenant_id = $2 AND blob_id = $3 AND content_state = {available} RETURNING file_id, version
          ), updated AS (
-             UPDATE files AS f SET revision = f.revision + 1, update_time = app.now(),
+             UPDATE files AS f SET revision = f.revision + cardinality(m.versions), update_time = app.now(),
                 content_state = CASE WHEN f.version = ANY (m.versions) THEN {error} ELSE f.content_state END,
                 state_reason = CASE WHEN f.version = ANY (m.versions) THEN $1 ELSE f.state_reason END
              FROM (SELECT file_id, array_agg(version) AS versions FROM marked GROUP BY file_id) AS m
              WHERE f.tenant_id = $2 AND f.id = m.file_id
          ), recorded AS (
-             INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
-             SELECT f.tenant_id, app.now(), $4, m.file_id, m.version, $5, f.owner_id, f.audience, array(
-                 SELECT reader.principal FROM file_readers AS reader
-                 WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id)
+             INSERT INTO events (tenant_id, create_time, kind, file_id, version, revision, actor_id, owner_id, audience,
+                readers)
+             SELECT f.tenant_id, app.now(), $4, m.file_id, m.version,
+                f.revision + row_number() OVER (PARTITION BY m.file_id ORDER BY m.version), $5, f.owner_id, f.audience,
+                array(
+                    SELECT reader.principal FROM file_readers AS reader
+                    WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id)
              FROM marked AS m JOIN files AS f ON f.tenant_id = $2 AND f.id = m.file_id
+             ORDER BY m.file_id, m.version
          )
          SELECT file_id, version FROM marked",
         available = ContentState::Available,
@@ -107,7 +97,7 @@ pub async fn mark_repaired(tx: &mut SystemTx, tenant: TenantId, blob: BlobId) ->
     statement("enable repair", "SELECT set_config('app.repair', 'on', true)")
         .execute(tx.connection()?)
         .await?;
-    lock_files!(tx, tenant, blob);
+    file_locks::lock_of_blob(tx.connection()?, tenant, blob).await?;
     // As above.
     let text = sql!(
         "WITH marked AS (
@@ -115,17 +105,21 @@ pub async fn mark_repaired(tx: &mut SystemTx, tenant: TenantId, blob: BlobId) ->
              WHERE tenant_id = $1 AND blob_id = $2 AND content_state = {error} AND state_reason IS NOT NULL
              RETURNING file_id, version
          ), updated AS (
-             UPDATE files AS f SET revision = f.revision + 1, update_time = app.now(),
+             UPDATE files AS f SET revision = f.revision + cardinality(m.versions), update_time = app.now(),
                 content_state = CASE WHEN f.version = ANY (m.versions) THEN {available} ELSE f.content_state END,
                 state_reason = CASE WHEN f.version = ANY (m.versions) THEN NULL ELSE f.state_reason END
              FROM (SELECT file_id, array_agg(version) AS versions FROM marked GROUP BY file_id) AS m
              WHERE f.tenant_id = $1 AND f.id = m.file_id
          ), recorded AS (
-             INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
-             SELECT f.tenant_id, app.now(), $3, m.file_id, m.version, $4, f.owner_id, f.audience, array(
-                 SELECT reader.principal FROM file_readers AS reader
-                 WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id)
+             INSERT INTO events (tenant_id, create_time, kind, file_id, version, revision, actor_id, owner_id, audience,
+                readers)
+             SELECT f.tenant_id, app.now(), $3, m.file_id, m.version,
+                f.revision + row_number() OVER (PARTITION BY m.file_id ORDER BY m.version), $4, f.owner_id, f.audience,
+                array(
+                    SELECT reader.principal FROM file_readers AS reader
+                    WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id)
              FROM marked AS m JOIN files AS f ON f.tenant_id = $1 AND f.id = m.file_id
+             ORDER BY m.file_id, m.version
          )
          SELECT file_id, version FROM marked",
         available = ContentState::Available,

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
+use super::connect::split_code;
+
 /// A database error.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{operation}: {source}")]
@@ -111,7 +113,7 @@ fn classify(error: &DieselError) -> DbErrorKind {
             | DatabaseErrorKind::ExclusionViolation => {
                 DbErrorKind::Constraint(Constraint::from_name(info.constraint_name().unwrap_or_default()))
             }
-            _ => kind_from_message(info.message()),
+            _ => kind_from_code(info.message()),
         },
         DieselError::BrokenTransactionManager => DbErrorKind::Unavailable,
         DieselError::DeserializationError(_) => DbErrorKind::Corrupt,
@@ -132,88 +134,57 @@ pub(super) enum Loss {
 pub(super) fn find_loss(error: &DieselError) -> Option<Loss> {
     match error {
         DieselError::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _) => Some(Loss::Server),
-        DieselError::DatabaseError(DatabaseErrorKind::Unknown, info) => {
-            let message = info.message().to_lowercase();
-            if contains_any(&message, &SERVER_FAILS) {
-                Some(Loss::Server)
-            } else if contains_any(&message, &SESSION_ENDS) || contains_any(&message, &POOLER_FAILS) {
-                Some(Loss::Session)
-            } else {
-                None
-            }
-        }
+        DieselError::DatabaseError(DatabaseErrorKind::Unknown, info) => match split_code(info.message()) {
+            (Some(CANNOT_CONNECT_NOW), _) => Some(Loss::Server),
+            (Some(INTERNAL_ERROR), message) if message.contains(DURING_RECOVERY) => Some(Loss::Server),
+            (Some(code), _) if ends_session(code) => Some(Loss::Session),
+            _ => None,
+        },
         _ => None,
     }
 }
 
-/// Messages of the SQLSTATEs 57P03 and 25006. The driver does not report the SQLSTATE, so the messages of the
-/// server must be in English (`lc_messages`).
-const SERVER_FAILS: [&str; 3] = ["the database system is", "during recovery", "read-only transaction"];
+const DISK_FULL: &str = "53100";
+const TOO_MANY_CONNECTIONS: &str = "53300";
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+const QUERY_CANCELED: &str = "57014";
+/// The server starts, or shuts down.
+const CANNOT_CONNECT_NOW: &str = "57P03";
+const DEADLOCK_DETECTED: &str = "40P01";
+const INTERNAL_ERROR: &str = "XX000";
 
-/// The message of the SQLSTATEs 57P01, 57P02, 57P05 and 25P03. A server that shuts down sends it to each
-/// session, but one session can also be ended alone.
-const SESSION_ENDS: [&str; 1] = ["terminating connection"];
+/// The codes with which the server ends a session: after a command of an administrator, at its own shutdown, and
+/// after a timeout.
+const SESSION_ENDS: [&str; 6] = ["57P01", "57P02", "57P04", "57P05", "25P03", "25P04"];
 
-/// Messages of class 08, most of which come from PgBouncer, and the errors about prepared statements that the
-/// session lost or kept.
-const POOLER_FAILS: [&str; 10] = [
-    "pgbouncer cannot connect",
-    "query_wait_timeout",
-    "no more connections allowed",
-    "server conn crashed",
-    "server connection crashed",
-    "server closed the connection",
-    "server login",
-    "server disconnect",
-    "connection failure",
-    "protocol synchronization was lost",
-];
+/// The codes of a prepared statement that a pooler lost, or that another process left in the session.
+const STATEMENT_LOST: [&str; 2] = ["26000", "42P05"];
 
-/// Messages about connections that fail or are refused.
-const CONNECTION_FAILS: [&str; 8] = [
-    "connection closed",
-    "error communicating with the server",
-    "connection reset",
-    "broken pipe",
-    "too many clients",
-    "too many connections",
-    "remaining connection slots",
-    "connection exception",
-];
+/// A part of the messages with which a standby refuses what only a primary can do. Most of these errors have the
+/// code 25006. The others are internal errors, which PostgreSQL does not translate.
+const DURING_RECOVERY: &str = "during recovery";
 
-/// Messages of SQLSTATE 53100.
-const DISK_FULL: [&str; 2] = ["no space left on device", "disk quota exceeded"];
+/// A disk quota has no SQLSTATE, and the operating system describes it in the language of `lc_messages`.
+const DISK_QUOTA_EXCEEDED: &str = "disk quota exceeded";
 
-fn contains_any(message: &str, texts: &[&str]) -> bool {
-    texts.iter().any(|text| message.contains(text))
+/// Returns whether an error with this code ended the session. PgBouncer reports its errors in class 08, and 53300 if
+/// it accepts no more clients.
+fn ends_session(code: &str) -> bool {
+    code.starts_with("08") || code == TOO_MANY_CONNECTIONS || SESSION_ENDS.contains(&code)
 }
 
-/// A pooler lost a prepared statement, or gave us a session in which another process left one.
-fn is_about_lost_statement(message: &str) -> bool {
-    message.contains("prepared statement")
-        && (message.contains("does not exist") || message.contains("already exists"))
-}
-
-/// Determines the kind from the message, because the driver reports some errors only as text.
-fn kind_from_message(message: &str) -> DbErrorKind {
-    let message = message.to_lowercase();
-    if contains_any(&message, &DISK_FULL) {
-        DbErrorKind::StorageFull
-    } else if message.contains("during recovery") {
-        DbErrorKind::ReadOnly
-    } else if contains_any(&message, &SERVER_FAILS)
-        || contains_any(&message, &SESSION_ENDS)
-        || contains_any(&message, &POOLER_FAILS)
-        || contains_any(&message, &CONNECTION_FAILS)
-        || is_about_lost_statement(&message)
-    {
-        DbErrorKind::Unavailable
-    } else if message.contains("statement timeout") {
-        DbErrorKind::TimedOut
-    } else if message.contains("deadlock detected") || message.contains("lock timeout") {
-        DbErrorKind::Contended
-    } else {
-        DbErrorKind::Other
+/// Determines the kind from the SQLSTATE, which [`connect`](super::connect) puts in front of the message.
+fn kind_from_code(message: &str) -> DbErrorKind {
+    let (Some(code), message) = split_code(message) else { return DbErrorKind::Other };
+    match code {
+        DISK_FULL => DbErrorKind::StorageFull,
+        QUERY_CANCELED => DbErrorKind::TimedOut,
+        DEADLOCK_DETECTED | LOCK_NOT_AVAILABLE => DbErrorKind::Contended,
+        CANNOT_CONNECT_NOW => DbErrorKind::Unavailable,
+        INTERNAL_ERROR if message.contains(DURING_RECOVERY) => DbErrorKind::ReadOnly,
+        INTERNAL_ERROR if message.to_lowercase().contains(DISK_QUOTA_EXCEEDED) => DbErrorKind::StorageFull,
+        code if ends_session(code) || STATEMENT_LOST.contains(&code) => DbErrorKind::Unavailable,
+        _ => DbErrorKind::Other,
     }
 }
 
@@ -226,28 +197,32 @@ mod tests {
     }
 
     #[test]
-    fn only_errors_of_the_server_discard_all_connections() {
-        use DbErrorKind::{ReadOnly, Unavailable};
+    fn codes_determine_the_kind_in_every_language() {
+        use DbErrorKind::{Contended, Other, ReadOnly, StorageFull, TimedOut, Unavailable};
         for (message, kind, loss) in [
-            ("the database system is in recovery mode", Unavailable, Loss::Server),
-            ("the database system is shutting down", Unavailable, Loss::Server),
-            ("cannot assign TransactionIds during recovery", ReadOnly, Loss::Server),
-            ("terminating connection due to administrator command", Unavailable, Loss::Session),
-            ("terminating connection due to idle-in-transaction timeout", Unavailable, Loss::Session),
-            ("terminating connection due to conflict with recovery", Unavailable, Loss::Session),
-            ("pgbouncer cannot connect to server", Unavailable, Loss::Session),
-            ("query_wait_timeout", Unavailable, Loss::Session),
-            ("no more connections allowed (max_client_conn)", Unavailable, Loss::Session),
-            ("server conn crashed?", Unavailable, Loss::Session),
+            ("57P03: das Datenbanksystem startet", Unavailable, Some(Loss::Server)),
+            ("57P03: the database system is shutting down", Unavailable, Some(Loss::Server)),
+            ("XX000: cannot assign TransactionIds during recovery", ReadOnly, Some(Loss::Server)),
+            ("57P01: breche Verbindung ab", Unavailable, Some(Loss::Session)),
+            ("25P03: breche Verbindung ab", Unavailable, Some(Loss::Session)),
+            ("08P01: query_wait_timeout", Unavailable, Some(Loss::Session)),
+            ("08006: Verbindungsfehler", Unavailable, Some(Loss::Session)),
+            ("53300: no more connections allowed (max_client_conn)", Unavailable, Some(Loss::Session)),
+            ("26000: prepared statement \"s3\" does not exist", Unavailable, None),
+            ("42P05: vorbereitete Anweisung »s3« existiert bereits", Unavailable, None),
+            ("53100: Auf dem Gerät ist kein Speicherplatz mehr verfügbar", StorageFull, None),
+            ("XX000: could not extend file: Disk quota exceeded", StorageFull, None),
+            ("57014: Anweisung wird abgebrochen wegen Zeitüberschreitung", TimedOut, None),
+            ("40P01: Verklemmung (Deadlock) entdeckt", Contended, None),
+            ("55P03: Sperre nicht verfügbar", Contended, None),
+            ("42P01: relation \"no space left on device\" does not exist", Other, None),
+            ("no space left on device", Other, None),
         ] {
             let error = reported(DatabaseErrorKind::Unknown, message);
-            assert_eq!(find_loss(&error), Some(loss), "{message}");
+            assert_eq!(find_loss(&error), loss, "{message}");
             assert_eq!(DbError::from_driver("x", error).kind, kind, "{message}");
         }
-        let read_only = reported(
-            DatabaseErrorKind::ReadOnlyTransaction,
-            "cannot execute INSERT in a read-only transaction",
-        );
+        let read_only = reported(DatabaseErrorKind::ReadOnlyTransaction, "25006: nur lesend");
         assert_eq!(find_loss(&read_only), Some(Loss::Server));
         assert_eq!(DbError::from_driver("x", read_only).kind, ReadOnly);
     }
@@ -258,25 +233,5 @@ mod tests {
         let is_outage = |kind| DbError::new(kind, "x", "y").is_outage();
         assert!([Unavailable, ReadOnly].map(is_outage).iter().all(|outage| *outage));
         assert!([Exhausted, TimedOut, Contended, Other].map(is_outage).iter().all(|outage| !outage));
-    }
-
-    #[test]
-    fn full_disk_of_the_server_keeps_its_connections() {
-        let full = reported(
-            DatabaseErrorKind::Unknown,
-            "could not extend file \"base/5/16384\": No space left on device",
-        );
-        assert_eq!(find_loss(&full), None);
-        assert_eq!(DbError::from_driver("x", full).kind, DbErrorKind::StorageFull);
-    }
-
-    #[test]
-    fn statement_that_a_pooler_lost_is_unavailable() {
-        for message in
-            ["prepared statement \"s3\" does not exist", "prepared statement \"s3\" already exists"]
-        {
-            let error = reported(DatabaseErrorKind::Unknown, message);
-            assert_eq!(DbError::from_driver("x", error).kind, DbErrorKind::Unavailable);
-        }
     }
 }

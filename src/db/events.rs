@@ -4,6 +4,8 @@
 //! An event states what happened to which file, and who could see the file at that time. It does not contain
 //! the file's name: readers who may see the file read it there, and others must not learn it.
 
+use std::num::TryFromIntError;
+
 use diesel::{
     Queryable, QueryableByName, Selectable,
     sql_types::{Jsonb, Uuid as SqlUuid},
@@ -12,7 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    DbError, DbErrorKind, TenantTx,
+    DbError, TenantTx,
     file_owners::OwnedFile,
     schema::events,
     sql::{statement, xid::Xid},
@@ -116,6 +118,8 @@ pub struct Event {
     pub kind: EventKind,
     pub file: FileId,
     pub version: i32,
+    /// The revision of the file after the change. No two events of a file have the same.
+    revision: i64,
     pub actor_id: String,
     owner_id: String,
     /// The audience that sees the event by role. If the change modified it, this is the wider of the two.
@@ -125,7 +129,8 @@ pub struct Event {
 }
 
 impl Event {
-    /// Creates an event about a version of a file, which need not be the current one.
+    /// Creates an event about a version of a file, which need not be the current one, from the file's record after the
+    /// change.
     pub fn for_version(kind: EventKind, file: &File, version: i32, actor_id: &str) -> Self {
         Self { version, ..Self::for_file(kind, file, actor_id) }
     }
@@ -136,6 +141,7 @@ impl Event {
             kind: EventKind::FileOwnerChanged,
             file: owned.id,
             version: owned.version,
+            revision: owned.revision + 1,
             actor_id: actor_id.to_owned(),
             owner_id: to.to_owned(),
             audience: owned.audience,
@@ -143,12 +149,19 @@ impl Event {
         }
     }
 
-    /// Creates an event about the current version of a file.
+    /// Creates an event about the purge of a file, from its last record.
+    pub fn for_purge(file: &File, actor_id: &str) -> Self {
+        let event = Self::for_file(EventKind::FilePurged, file, actor_id);
+        Self { revision: file.revision + 1, ..event }
+    }
+
+    /// Creates an event about the current version of a file, from its record after the change.
     pub fn for_file(kind: EventKind, file: &File, actor_id: &str) -> Self {
         Self {
             kind,
             file: file.id,
             version: file.version,
+            revision: file.revision,
             actor_id: actor_id.to_owned(),
             owner_id: file.owner_id.clone(),
             audience: audience(file.visibility),
@@ -185,6 +198,7 @@ struct EventRow<'a> {
     kind: i16,
     file_id: FileId,
     version: i32,
+    revision: i64,
     actor_id: &'a str,
     owner_id: &'a str,
     audience: i16,
@@ -195,20 +209,21 @@ struct EventRow<'a> {
 #[derive(Queryable, QueryableByName, Selectable)]
 #[diesel(table_name = events, check_for_backend(diesel::pg::Pg))]
 pub(super) struct PositionRow {
+    epoch: i32,
     xid: Xid,
     n: i64,
 }
 
 impl PositionRow {
     pub(super) fn into_position(self, operation: &'static str) -> Result<EventPosition, DbError> {
-        position_of(operation, self.xid, self.n)
+        position_of(operation, self.epoch, self.xid, self.n)
     }
 }
 
 /// Inserts events, and stores the position of the last one in the transaction.
 ///
-/// The same transaction must change the readers of a file before it inserts events, because events copy the
-/// current readers.
+/// The same transaction must lock the file with `file_locks` and change it before. It must also change the readers of
+/// a file before, because events copy the current readers.
 pub async fn insert(tx: &mut TenantTx, events: &[Event]) -> Result<(), DbError> {
     insert_rows(tx, events.iter().map(EventRow::from).collect()).await
 }
@@ -221,6 +236,7 @@ pub async fn insert_webhook_disabled(tx: &mut TenantTx, webhook: WebhookId) -> R
         kind: EventKind::WebhookDisabled.number(),
         file_id,
         version,
+        revision: 0,
         actor_id: &actor.id,
         // No caller has this id.
         owner_id: "",
@@ -236,15 +252,16 @@ async fn insert_rows(tx: &mut TenantTx, rows: Vec<EventRow<'_>>) -> Result<(), D
     let last: Option<PositionRow> = statement(
         OPERATION,
         "WITH inserted AS (
-            INSERT INTO events AS e (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
-            SELECT $1, app.now(), n.kind, n.file_id, n.version, n.actor_id, n.owner_id, n.audience, array(
+            INSERT INTO events AS e (tenant_id, create_time, kind, file_id, version, revision, actor_id, owner_id,
+                audience, readers)
+            SELECT $1, app.now(), n.kind, n.file_id, n.version, n.revision, n.actor_id, n.owner_id, n.audience, array(
                 SELECT reader.principal FROM file_readers AS reader
                 WHERE reader.tenant_id = $1 AND reader.file_id = n.file_id
                 UNION SELECT unnest(n.readers))
-            FROM jsonb_to_recordset($2) AS n (kind smallint, file_id uuid, version integer, actor_id text,
-                owner_id text, audience smallint, readers text[])
-            RETURNING e.xid, e.n)
-         SELECT xid, n FROM inserted ORDER BY n DESC LIMIT 1",
+            FROM jsonb_to_recordset($2) AS n (kind smallint, file_id uuid, version integer, revision bigint,
+                actor_id text, owner_id text, audience smallint, readers text[])
+            RETURNING e.epoch, e.xid, e.n)
+         SELECT epoch, xid, n FROM inserted ORDER BY n DESC LIMIT 1",
     )
     .bind::<SqlUuid, _>(tx.tenant())
     .bind::<Jsonb, _>(json!(rows))
@@ -262,6 +279,7 @@ impl<'a> From<&'a Event> for EventRow<'a> {
             kind: event.kind.number(),
             file_id: event.file,
             version: event.version,
+            revision: event.revision,
             actor_id: &event.actor_id,
             owner_id: &event.owner_id,
             audience: event.audience,
@@ -270,10 +288,19 @@ impl<'a> From<&'a Event> for EventRow<'a> {
     }
 }
 
-/// Converts the two position columns of the database.
-pub(super) fn position_of(operation: &'static str, xid: Xid, number: i64) -> Result<EventPosition, DbError> {
-    let n = u64::try_from(number).map_err(|error| DbError::new(DbErrorKind::Corrupt, operation, error))?;
-    Ok(EventPosition { xid: xid.0, n })
+/// Converts the three position columns of the database.
+pub(super) fn position_of(
+    operation: &'static str,
+    epoch: i32,
+    xid: Xid,
+    number: i64,
+) -> Result<EventPosition, DbError> {
+    let corrupt = |error: TryFromIntError| DbError::corrupt(operation, error);
+    let (epoch, n) = (u16::try_from(epoch).map_err(corrupt)?, u64::try_from(number).map_err(corrupt)?);
+    if xid.0 > EventPosition::XID_MAX {
+        return Err(DbError::corrupt(operation, "transaction id"));
+    }
+    Ok(EventPosition { epoch, xid: xid.0, n })
 }
 
 /// Returns the number of a position as its column stores it.

@@ -84,10 +84,10 @@ mod tests {
     fn lost_session_discards_only_its_own_connection() {
         let (lost, created) = (LostServer::default(), Instant::now());
         let mut ended = ConnectionObserver::new(lost.clone());
-        ended.note_error(&reported("query_wait_timeout"));
+        ended.note_error(&reported("08P01: query_wait_timeout"));
         assert!(ended.is_session_lost && lost.is_usable(created));
         let mut other = ConnectionObserver::new(lost.clone());
-        other.note_error(&reported("the database system is shutting down"));
+        other.note_error(&reported("57P03: the database system is shutting down"));
         assert!(!other.is_session_lost && !lost.is_usable(created));
     }
 

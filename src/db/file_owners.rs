@@ -1,46 +1,25 @@
 //! The files of an owner, and transfers to another owner.
 
-use diesel::{
-    ExpressionMethods as _, QueryDsl as _, QueryableByName,
-    dsl::count_star,
-    sql_types::{BigInt, Text, Uuid as SqlUuid},
-};
+use diesel::{ExpressionMethods as _, QueryDsl as _, Queryable, Selectable, dsl::count_star};
 
 use super::{
     DbError, TenantTx,
     schema::files,
-    sql::{OfTenant as _, coalesce, now, query, statement, sum_of},
+    sql::{OfTenant as _, coalesce, now, query, sum_of},
 };
 use crate::domain::ids::FileId;
 
 /// A file that is being transferred to another owner.
-#[derive(Debug, Clone, Copy, QueryableByName)]
-#[diesel(table_name = files)]
+#[derive(Debug, Clone, Copy, Queryable, Selectable)]
+#[diesel(table_name = files, check_for_backend(diesel::pg::Pg))]
 pub struct OwnedFile {
     pub id: FileId,
     /// The current version.
     pub version: i32,
     /// The generated column `files.audience`.
     pub audience: i16,
-}
-
-/// Locks up to `limit` files of an owner, including those in the trash, in id order, and returns them.
-pub async fn lock_files(tx: &mut TenantTx, owner_id: &str, limit: i64) -> Result<Vec<OwnedFile>, DbError> {
-    // A subquery of two limited scans. They have no order, so that each can use the index of its half.
-    statement(
-        "lock files of owner",
-        "SELECT id, version, audience FROM files WHERE tenant_id = $1 AND owner_id = $2 AND id IN (
-             (SELECT id FROM files WHERE tenant_id = $1 AND owner_id = $2 AND delete_time IS NULL LIMIT $3)
-             UNION ALL
-             (SELECT id FROM files WHERE tenant_id = $1 AND owner_id = $2 AND delete_time IS NOT NULL LIMIT $3)
-             LIMIT $3)
-         ORDER BY id FOR UPDATE",
-    )
-    .bind::<SqlUuid, _>(tx.tenant())
-    .bind::<Text, _>(owner_id.to_owned())
-    .bind::<BigInt, _>(limit)
-    .load(tx.connection()?)
-    .await
+    /// The revision before the transfer, which increments it.
+    pub revision: i64,
 }
 
 /// Sets the owner of files that the transaction has locked.

@@ -36,9 +36,9 @@ pub struct VisibleFile {
 }
 
 /// The columns of a file, and whether it has a read grant.
-type VisibleRow = (FileRow, bool);
+pub(super) type VisibleRow = (FileRow, bool);
 
-fn visible_file((file, has_read_grant): VisibleRow) -> VisibleFile {
+pub(super) fn visible_file((file, has_read_grant): VisibleRow) -> VisibleFile {
     VisibleFile { file: file.into_file(), has_read_grant }
 }
 
@@ -72,6 +72,9 @@ macro_rules! visible_basic_files {
         ))
     };
 }
+
+pub(super) use visible_basic_files;
+pub(super) use visible_files;
 
 /// Returns the visible files with these ids, in no particular order, without description and metadata.
 pub async fn get_all_basic(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<VisibleFile>, DbError> {
@@ -117,28 +120,6 @@ pub async fn can_be_changed_by(
         .select(files::id);
     let found: Option<FileId> = query("check permission to change", allowed).first(tx.connection()?).await?;
     Ok(found.is_some())
-}
-
-/// Returns the file with this id, if it is visible. Prevents changes to it until the transaction ends.
-pub async fn get_for_share(tx: &mut TenantTx, id: FileId) -> Result<Option<VisibleFile>, DbError> {
-    let file = visible_files!(tx).filter(files::id.eq(id)).for_share();
-    let row: Option<VisibleRow> = query("lock file for share", file).first(tx.connection()?).await?;
-    Ok(row.map(visible_file))
-}
-
-/// Returns the visible files with these ids without description and metadata, and locks them in id order until
-/// the transaction ends.
-pub async fn get_all_for_update(tx: &mut TenantTx, ids: &[FileId]) -> Result<Vec<VisibleFile>, DbError> {
-    let files = visible_basic_files!(tx).filter(files::id.eq_any(ids)).order(files::id).for_update();
-    let rows: Vec<VisibleRow> = query("lock files", files).load(tx.connection()?).await?;
-    Ok(rows.into_iter().map(visible_file).collect())
-}
-
-/// Returns the file with this id, if it is visible, and locks it until the transaction ends.
-pub async fn get_for_update(tx: &mut TenantTx, id: FileId) -> Result<Option<VisibleFile>, DbError> {
-    let file = visible_files!(tx).filter(files::id.eq(id)).for_update();
-    let row: Option<VisibleRow> = query("lock file", file).first(tx.connection()?).await?;
-    Ok(row.map(visible_file))
 }
 
 /// Updates columns of a file, and its update time, `updated_by` and revision. Evaluates to the updated file.

@@ -84,8 +84,8 @@ struct KeyRow {
 
 /// Returns who owns the objects with these keys, in order.
 ///
-/// An object is owned by a blob, an open upload, or a stray object row. Keys are never reused, so the
-/// provider of the row does not matter.
+/// An object is owned by a blob, as its original or its copy, by an open upload, or by a stray object row. Keys are
+/// never reused, so the provider of the row does not matter.
 pub async fn check_ownership(tx: &mut SystemTx, keys: &[&ObjectKey]) -> Result<Vec<Ownership>, DbError> {
     let tenants: Vec<TenantId> = keys.iter().map(|key| key.tenant()).collect();
     let storage_keys: Vec<ObjectKey> = keys.iter().map(|key| (*key).clone()).collect();
@@ -93,6 +93,7 @@ pub async fn check_ownership(tx: &mut SystemTx, keys: &[&ObjectKey]) -> Result<V
     let text = sql!(
         "SELECT EXISTS (SELECT FROM tenants AS t WHERE t.id = k.tenant_id) AS has_tenant,
                 EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.storage_key = k.storage_key)
+             OR EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.replica_key = k.storage_key)
              OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id
                         AND u.storage_key = k.storage_key AND u.state = {open})
              OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id

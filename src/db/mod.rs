@@ -12,6 +12,8 @@ pub mod admission_data;
 pub mod attachments;
 pub mod audit_entries;
 pub mod blob_checksums;
+pub mod blob_claims;
+pub mod blob_replicas;
 pub mod blobs;
 pub mod commit;
 mod commit_rows;
@@ -29,6 +31,7 @@ mod evidence;
 pub mod expiring_files;
 mod failover;
 pub mod file_copies;
+pub mod file_locks;
 pub mod file_owners;
 pub mod file_readers;
 mod file_rows;
@@ -42,15 +45,18 @@ pub mod jobs;
 pub mod lists;
 mod lost_commit;
 pub mod migrate;
+mod object_sizes;
 pub mod partitions;
 mod pool;
 mod pooler;
 pub mod provisional_tenants;
 pub mod quotas;
+pub mod replications;
 pub mod resumable_uploads;
 mod roles;
 pub mod schedules;
 mod schema;
+pub mod scrubs;
 mod sql;
 pub mod storage_breakers;
 pub mod storage_classes;
@@ -170,10 +176,16 @@ impl Database {
         self.tenant_tx_for(viewer.holder(tenant), tenant, viewer).await
     }
 
-    /// Begins a transaction of one tenant for an operator, or for a check that the tenant must not delay, such as
-    /// whether its streams may continue. It takes no connection of the tenant's share.
+    /// Begins a transaction of one tenant for an operator. It takes no connection of the tenant's share.
     pub async fn platform_tx(&self, tenant: TenantId, viewer: &Viewer) -> Result<TenantTx, DbError> {
         self.tenant_tx_for(Holder::PLATFORM, tenant, viewer).await
+    }
+
+    /// Begins a transaction of one tenant for a check that the tenant must not delay: whether its streams may
+    /// continue. It takes no connection of the tenant's share. Operators are served first, because a tenant can have
+    /// many streams.
+    pub async fn check_tx(&self, tenant: TenantId, viewer: &Viewer) -> Result<TenantTx, DbError> {
+        self.tenant_tx_for(Holder::SERVICE, tenant, viewer).await
     }
 
     async fn tenant_tx_for(
@@ -186,8 +198,13 @@ impl Database {
         TenantTx::begin(self.clone(), connection, tenant, viewer).await
     }
 
-    /// Begins a transaction across tenants, for an operator or for background work.
+    /// Begins a transaction across tenants for background work.
     pub async fn system_tx(&self) -> Result<SystemTx, DbError> {
+        self.system_tx_for(Holder::SERVICE).await
+    }
+
+    /// Begins a transaction across tenants for an operator or a health check. It is served before background work.
+    pub async fn operator_tx(&self) -> Result<SystemTx, DbError> {
         self.system_tx_for(Holder::PLATFORM).await
     }
 
@@ -227,7 +244,7 @@ impl Database {
     /// Returns `ReadOnly` if it accepts none; the connections to it are then discarded, because after a failover
     /// new ones lead to another server.
     pub async fn ping(&self) -> Result<(), DbError> {
-        let mut tx = self.system_tx().await?;
+        let mut tx = self.operator_tx().await?;
         let is_read_only = tx.is_read_only().await?;
         tx.commit().await?;
         if is_read_only {
@@ -242,9 +259,21 @@ impl Database {
         Ok(())
     }
 
+    /// Begins a new epoch of positions if the database has another incarnation than that of the newest epoch: it was
+    /// restored, upgraded or failed over. Returns the current epoch.
+    ///
+    /// Every transaction that writes a position does the same. This is for databases that nothing is written to.
+    pub async fn begin_position_epoch(&self) -> Result<i32, DbError> {
+        let mut tx = self.system_tx().await?;
+        let epoch = diesel::select(sql::position_epoch());
+        let epoch = sql::query("begin position epoch", epoch).one(tx.connection()?).await?;
+        tx.commit().await?;
+        Ok(epoch)
+    }
+
     /// Measures the database's clock against a clock of this process.
     pub async fn measure_clock(&self, local: &dyn Clock) -> Result<ClockOffset, DbError> {
-        let mut tx = self.system_tx().await?;
+        let mut tx = self.operator_tx().await?;
         let start = local.now();
         let time = tx.wall_clock_time().await?;
         let error_max = (local.now() - start) / 2;

@@ -7,7 +7,11 @@
 use secrecy::ExposeSecret;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::{DbError, DbErrorKind, connect::connect_client, pool::Pool};
+use super::{
+    DbError, DbErrorKind,
+    connect::{ConnectError, connect_client},
+    pool::Pool,
+};
 
 /// The number of attempts to get one connection of the server for two clients in turn. Another process may
 /// take it in between.
@@ -38,7 +42,7 @@ pub(super) async fn check(pool: &Pool, url_key: &'static str) -> Result<(), Pool
     if !pool.setup().keeps_statements {
         return Ok(());
     }
-    match loses_statements(pool).await.map_err(driver_error)? {
+    match loses_statements(pool).await.map_err(connect_error)? {
         true => Err(PoolerError::LosesStatements { url_key }),
         false => Ok(()),
     }
@@ -46,7 +50,7 @@ pub(super) async fn check(pool: &Pool, url_key: &'static str) -> Result<(), Pool
 
 /// Prepares a statement with one client, and looks for it with another client that the pooler gave the same
 /// connection of the server. Without a pooler in transaction mode this cannot happen.
-async fn loses_statements(pool: &Pool) -> Result<bool, tokio_postgres::Error> {
+async fn loses_statements(pool: &Pool) -> Result<bool, ConnectError> {
     let url = pool.url().expose_secret();
     let first = connect_client(pool.setup(), url).await?;
     let second = connect_client(pool.setup(), url).await?;
@@ -93,7 +97,7 @@ async fn read_text(client: &Client, sql: &str) -> Result<Option<String>, tokio_p
     }))
 }
 
-fn driver_error(error: tokio_postgres::Error) -> DbError {
+fn connect_error(error: ConnectError) -> DbError {
     DbError::new(DbErrorKind::Unavailable, OPERATION, error)
 }
 

@@ -33,6 +33,7 @@ diesel::table! {
         address -> Text,
         details -> Jsonb,
         actor_issuer -> Nullable<Text>,
+        epoch -> Integer,
     }
 }
 
@@ -41,6 +42,16 @@ diesel::table! {
         tenant_id -> Uuid,
         blob_id -> Uuid,
         block_checksums -> Binary,
+    }
+}
+
+diesel::table! {
+    blob_claims (tenant_id, blob_id, work) {
+        tenant_id -> Uuid,
+        blob_id -> Uuid,
+        work -> Text,
+        expire_time -> Timestamptz,
+        failure_count -> Integer,
     }
 }
 
@@ -56,6 +67,10 @@ diesel::table! {
         storage_class -> SmallInt,
         create_time -> Timestamptz,
         delete_after -> Nullable<Timestamptz>,
+        last_verified_time -> Nullable<Timestamptz>,
+        replica_provider -> Nullable<Text>,
+        replica_key -> Nullable<Text>,
+        replica_verified_time -> Nullable<Timestamptz>,
     }
 }
 
@@ -102,6 +117,8 @@ diesel::table! {
         owner_id -> Text,
         audience -> SmallInt,
         readers -> Array<Text>,
+        epoch -> Integer,
+        revision -> BigInt,
     }
 }
 
@@ -253,11 +270,34 @@ diesel::table! {
 }
 
 diesel::table! {
+    replications (provider) {
+        provider -> Text,
+        pending_blob_count -> BigInt,
+        pending_bytes -> BigInt,
+        oldest_pending_time -> Nullable<Timestamptz>,
+        measure_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
     schedules (name) {
         name -> Text,
         next_time -> Timestamptz,
         last_time -> Timestamptz,
         done_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    scrubs (provider) {
+        provider -> Text,
+        pass_start_time -> Timestamptz,
+        left_bytes -> BigInt,
+        measure_time -> Nullable<Timestamptz>,
+        oldest_verified_time -> Nullable<Timestamptz>,
+        ready_time -> Timestamptz,
+        full_pass_start_time -> Nullable<Timestamptz>,
+        full_pass_end_time -> Nullable<Timestamptz>,
     }
 }
 
@@ -444,6 +484,8 @@ diesel::table! {
         last_error -> Text,
         create_time -> Timestamptz,
         update_time -> Timestamptz,
+        position_epoch -> Integer,
+        revision -> BigInt,
     }
 }
 
@@ -477,6 +519,7 @@ diesel::table! {
         create_time -> Timestamptz,
         update_time -> Timestamptz,
         revision -> BigInt,
+        position_epoch -> Integer,
     }
 }
 
@@ -484,6 +527,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     attachments,
     audit_entries,
     blob_checksums,
+    blob_claims,
     blobs,
     download_counts,
     erasures,
@@ -497,7 +541,9 @@ diesel::allow_tables_to_appear_in_same_query!(
     installations,
     jobs,
     quotas,
+    replications,
     schedules,
+    scrubs,
     storage_breakers,
     store_beats,
     stray_objects,
@@ -517,6 +563,7 @@ super::sql::tenant_tables!(
     attachments,
     audit_entries,
     blob_checksums,
+    blob_claims,
     blobs,
     download_counts,
     erasures,

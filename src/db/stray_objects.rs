@@ -6,19 +6,24 @@
 //! the last changes of a transaction.
 
 use diesel::{
-    ExpressionMethods as _, Insertable, IntoSql as _, QueryDsl as _, Queryable, QueryableByName, Selectable,
+    ExpressionMethods as _, Insertable, IntoSql as _, QueryDsl as _, Queryable, Selectable,
     SelectableHelper as _,
     dsl::{exists, not},
-    sql_types::{BigInt, Integer, Record, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Integer, Record, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
 use super::{
     DbError, SystemTx, TenantTx,
+    object_sizes::{SizeRow, count_and_sum},
     schema::{blobs, stray_objects},
     sql::{self, AcrossTenants as _, OfTenant as _, least, now, now_plus, query, statement},
 };
-use crate::domain::{clock::Timestamp, ids::TenantId, object_key::ObjectKey};
+use crate::domain::{
+    clock::Timestamp,
+    ids::{BlobId, TenantId},
+    object_key::ObjectKey,
+};
 
 /// An object that no blob references.
 #[derive(Debug, Clone, PartialEq, Eq, Insertable, Queryable, Selectable)]
@@ -52,6 +57,27 @@ pub async fn insert(tx: &mut SystemTx, object: &StrayObject, hours: u32) -> Resu
     let insert = diesel::insert_into(stray_objects::table)
         .values((object, stray_objects::delete_after.eq(now_plus(sql::hours(hours)))));
     query("insert stray object", insert).execute(tx.connection()?).await.map(|_| ())
+}
+
+/// Inserts the copies of blobs whose rows the same transaction deletes. They are due immediately, and have no size,
+/// because copies do not count in quotas.
+pub(super) async fn insert_replicas_of(
+    tx: &mut SystemTx,
+    tenant: TenantId,
+    ids: &[BlobId],
+) -> Result<(), DbError> {
+    // An insert from a query.
+    statement(
+        "release replicas of blobs",
+        "INSERT INTO stray_objects (tenant_id, provider, storage_key, may_be_unfinished, delete_after)
+         SELECT tenant_id, replica_provider, replica_key, false, app.now() FROM blobs
+         WHERE tenant_id = $1 AND id = ANY ($2) AND replica_key IS NOT NULL",
+    )
+    .bind::<SqlUuid, _>(tenant)
+    .bind::<Array<SqlUuid>, _>(ids.to_vec())
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
 }
 
 /// Makes a stray object due for deletion immediately.
@@ -156,14 +182,7 @@ pub async fn make_originals_due(tx: &mut TenantTx, hours: u32, limit: i64) -> Re
     .bind::<BigInt, _>(limit)
     .load(tx.connection()?)
     .await?;
-    let bytes = sizes.iter().map(|row| row.size_bytes).sum();
-    Ok((i64::try_from(sizes.len()).unwrap_or(i64::MAX), bytes))
-}
-
-#[derive(QueryableByName)]
-#[diesel(table_name = stray_objects)]
-struct SizeRow {
-    size_bytes: i64,
+    Ok(count_and_sum(sizes.iter().map(|row| row.size_bytes)))
 }
 
 /// Makes all stray objects of a tenant due immediately. Returns their number.

@@ -49,6 +49,8 @@ fn is_owned() -> &'static str {
     sql!(
         "(k.multipart_id = '' AND EXISTS (
             SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.storage_key = k.storage_key)
+         OR k.multipart_id = '' AND EXISTS (
+            SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.replica_key = k.storage_key)
          OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id AND u.storage_key = k.storage_key)
          OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id AND u.staging_key = k.storage_key
               AND u.state <> {committed})

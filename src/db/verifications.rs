@@ -11,7 +11,8 @@ use super::{
     audit_entries::{self, AuditAction, AuditEntry},
     blobs::Blob,
     events::EventKind,
-    schema::{blobs, files, versions},
+    file_locks,
+    schema::{blobs, versions},
     sql::{OfTenant as _, query, sql, statement},
 };
 use crate::domain::{
@@ -47,8 +48,7 @@ pub async fn record_result(
     version: i32,
     verified: Result<Digest, StateReason>,
 ) -> Result<bool, DbError> {
-    let lock = files::table.of(tx.tenant()).filter(files::id.eq(file)).select(files::id).for_update();
-    query("lock verified file", lock).execute(tx.connection()?).await?;
+    file_locks::lock(tx, file).await?;
     let (state, event, action) = match verified {
         Ok(_) => (ContentState::Available, EventKind::FileVerified, AuditAction::FileVerify),
         Err(_) => (ContentState::Error, EventKind::FileRefused, AuditAction::FileRefuse),
@@ -69,8 +69,9 @@ pub async fn record_result(
                 sha256 = CASE WHEN f.version = m.version THEN m.sha256 ELSE f.sha256 END
              FROM moved AS m WHERE f.tenant_id = m.tenant_id AND f.id = m.file_id
          ), recorded AS (
-             INSERT INTO events (tenant_id, create_time, kind, file_id, version, actor_id, owner_id, audience, readers)
-             SELECT f.tenant_id, app.now(), $7, m.file_id, m.version, $8, f.owner_id, f.audience, array(
+             INSERT INTO events (tenant_id, create_time, kind, file_id, version, revision, actor_id, owner_id, audience,
+                readers)
+             SELECT f.tenant_id, app.now(), $7, m.file_id, m.version, f.revision + 1, $8, f.owner_id, f.audience, array(
                  SELECT reader.principal FROM file_readers AS reader
                  WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id)
              FROM moved AS m JOIN files AS f ON f.tenant_id = m.tenant_id AND f.id = m.file_id

@@ -2,7 +2,7 @@
 
 use diesel::{
     ExpressionMethods as _, IntoSql as _, QueryDsl as _, Queryable, Selectable, SelectableHelper as _,
-    sql_types::{BigInt, Record},
+    sql_types::{BigInt, Integer, Record},
     upsert::excluded,
 };
 
@@ -23,9 +23,6 @@ use crate::domain::{
     webhook::DeliveryState,
 };
 
-/// A position after those of all events.
-const LAST_POSITION: EventPosition = EventPosition { xid: u64::MAX, n: u64::MAX };
-
 /// A failed delivery of an event.
 #[derive(Debug, Clone)]
 pub struct Delivery {
@@ -44,6 +41,7 @@ pub struct Delivery {
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = webhook_deliveries, check_for_backend(diesel::pg::Pg))]
 struct Row {
+    position_epoch: i32,
     position_xid: Xid,
     position_n: i64,
     kind: EventKind,
@@ -56,15 +54,22 @@ struct Row {
     last_error: String,
     create_time: Timestamp,
     update_time: Timestamp,
+    revision: i64,
 }
 
 impl Row {
     fn into_delivery(self) -> Result<Delivery, DbError> {
         Ok(Delivery {
             event: StoredEvent {
-                position: position_of("read webhook delivery", self.position_xid, self.position_n)?,
+                position: position_of(
+                    "read webhook delivery",
+                    self.position_epoch,
+                    self.position_xid,
+                    self.position_n,
+                )?,
                 kind: self.kind,
                 subject: EventSubject::from_columns(self.kind, self.file_id, self.version),
+                revision: self.revision,
                 actor_id: self.actor_id,
                 create_time: self.event_time,
             },
@@ -84,10 +89,10 @@ macro_rules! of_webhook {
     };
 }
 
-/// Inserts a dead letter, or replaces the one at the same position.
+/// Inserts a dead letter, or replaces the one at the same position, whose event was sent again.
 ///
-/// A row at the same position is from another incarnation of the database, or from an event that was sent
-/// again after the incarnation changed.
+/// The epoch is not part of the key, because the previous version does not know it. No two events have the same number,
+/// because the sequence continues after a restore.
 pub async fn insert_dead_letter(
     tx: &mut TenantTx,
     webhook: WebhookId,
@@ -100,11 +105,13 @@ pub async fn insert_dead_letter(
         .values((
             webhook_deliveries::tenant_id.eq(tx.tenant()),
             webhook_deliveries::webhook_id.eq(webhook),
+            webhook_deliveries::position_epoch.eq(i32::from(event.position.epoch)),
             webhook_deliveries::position_xid.eq(Xid(event.position.xid)),
             webhook_deliveries::position_n.eq(position_number(event.position)),
             webhook_deliveries::kind.eq(event.kind),
             webhook_deliveries::file_id.eq(file_id),
             webhook_deliveries::version.eq(version),
+            webhook_deliveries::revision.eq(event.revision),
             webhook_deliveries::actor_id.eq(&event.actor_id),
             webhook_deliveries::event_time.eq(event.create_time),
             webhook_deliveries::state.eq(DeliveryState::Dead),
@@ -121,9 +128,11 @@ pub async fn insert_dead_letter(
         ))
         .do_update()
         .set((
+            webhook_deliveries::position_epoch.eq(excluded(webhook_deliveries::position_epoch)),
             webhook_deliveries::kind.eq(excluded(webhook_deliveries::kind)),
             webhook_deliveries::file_id.eq(excluded(webhook_deliveries::file_id)),
             webhook_deliveries::version.eq(excluded(webhook_deliveries::version)),
+            webhook_deliveries::revision.eq(excluded(webhook_deliveries::revision)),
             webhook_deliveries::actor_id.eq(excluded(webhook_deliveries::actor_id)),
             webhook_deliveries::event_time.eq(excluded(webhook_deliveries::event_time)),
             webhook_deliveries::state.eq(excluded(webhook_deliveries::state)),
@@ -142,11 +151,20 @@ pub async fn list(
     before: Option<EventPosition>,
     limit: i64,
 ) -> Result<Vec<Delivery>, DbError> {
-    let before = before.unwrap_or(LAST_POSITION);
-    let position = (webhook_deliveries::position_xid, webhook_deliveries::position_n);
+    let before = before.unwrap_or(EventPosition::MAX);
+    let position = (
+        webhook_deliveries::position_epoch,
+        webhook_deliveries::position_xid,
+        webhook_deliveries::position_n,
+    );
+    let before = (i32::from(before.epoch), Xid(before.xid), position_number(before));
     let page = of_webhook!(tx, webhook)
-        .filter(position.into_sql::<Record<(Xid8, BigInt)>>().lt((Xid(before.xid), position_number(before))))
-        .order((webhook_deliveries::position_xid.desc(), webhook_deliveries::position_n.desc()))
+        .filter(position.into_sql::<Record<(Integer, Xid8, BigInt)>>().lt(before))
+        .order((
+            webhook_deliveries::position_epoch.desc(),
+            webhook_deliveries::position_xid.desc(),
+            webhook_deliveries::position_n.desc(),
+        ))
         .limit(limit)
         .select(Row::as_select());
     let rows: Vec<Row> = query("list webhook deliveries", page).load(tx.connection()?).await?;
@@ -161,7 +179,11 @@ pub async fn list_pending(
 ) -> Result<Vec<Delivery>, DbError> {
     let page = of_webhook!(tx, webhook)
         .filter(webhook_deliveries::state.eq(literal!(DeliveryState::Waiting)))
-        .order((webhook_deliveries::position_xid, webhook_deliveries::position_n))
+        .order((
+            webhook_deliveries::position_epoch,
+            webhook_deliveries::position_xid,
+            webhook_deliveries::position_n,
+        ))
         .limit(limit)
         .select(Row::as_select());
     let rows: Vec<Row> = query("list pending deliveries", page).load(tx.connection()?).await?;
@@ -179,6 +201,7 @@ pub async fn set_state(
     attempt: Option<&str>,
 ) -> Result<Option<Delivery>, DbError> {
     let delivery = of_webhook!(tx, webhook)
+        .filter(webhook_deliveries::position_epoch.eq(i32::from(position.epoch)))
         .filter(webhook_deliveries::position_xid.eq(Xid(position.xid)))
         .filter(webhook_deliveries::position_n.eq(position_number(position)));
     let update = diesel::update(delivery)

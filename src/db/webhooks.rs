@@ -35,6 +35,7 @@ pub struct StoredWebhook {
     pub former_sealed_secret: Option<String>,
     pub former_secret_expire_time: Option<Timestamp>,
     pub position_time: Timestamp,
+    /// The incarnation of the database in the epoch of the position.
     pub incarnation: String,
     pub first_failure_time: Option<Timestamp>,
     pub lease_epoch: i32,
@@ -52,6 +53,7 @@ struct Row {
     former_secret_expire_time: Option<Timestamp>,
     state: WebhookState,
     state_reason: String,
+    position_epoch: i32,
     position_xid: Xid,
     position_n: i64,
     position_time: Timestamp,
@@ -77,7 +79,12 @@ impl Row {
                 kinds: self.kinds,
                 state: self.state,
                 state_reason: self.state_reason,
-                position: position_of("read webhook", self.position_xid, self.position_n)?,
+                position: position_of(
+                    "read webhook",
+                    self.position_epoch,
+                    self.position_xid,
+                    self.position_n,
+                )?,
                 failed_attempts: self.failed_attempts,
                 last_error: self.last_error,
                 next_attempt_time: self.next_attempt_time,
@@ -173,6 +180,7 @@ pub async fn insert(
 #[derive(Insertable, AsChangeset)]
 #[diesel(table_name = webhooks)]
 struct Position<'a> {
+    position_epoch: i32,
     position_xid: Xid,
     position_n: i64,
     position_time: Timestamp,
@@ -182,10 +190,11 @@ struct Position<'a> {
 impl<'a> From<&'a StreamSnapshot> for Position<'a> {
     fn from(snapshot: &'a StreamSnapshot) -> Self {
         Self {
+            position_epoch: snapshot.position.epoch.into(),
             position_xid: Xid(snapshot.position.xid),
             position_n: position_number(snapshot.position),
             position_time: snapshot.time,
-            incarnation: &snapshot.incarnation,
+            incarnation: snapshot.incarnation_of(snapshot.position.epoch).unwrap_or_default(),
         }
     }
 }
@@ -276,8 +285,8 @@ pub struct WebhookLease {
 /// Claims up to `limit` due webhooks of active tenants that no replica holds, in the order of their due time.
 ///
 /// A webhook is due if it has events to deliver. Without events it is claimed once an hour, so that its
-/// position stays within the retention of events. A webhook whose position belongs to another incarnation of
-/// the database is claimed immediately, because the position is meaningless in the current one.
+/// position stays within the retention of events. A webhook whose position belongs to an incarnation of the database
+/// without an epoch is claimed immediately, because the position is meaningless.
 ///
 /// Limits the webhooks of one tenant that all replicas hold to `per_tenant`.
 pub async fn claim_due(
@@ -297,11 +306,12 @@ pub async fn claim_due(
             WHERE idle.state = {active} AND idle.next_attempt_time <= app.now()
               AND (idle.lease_expire_time IS NULL OR idle.lease_expire_time <= app.now())
               AND (idle.position_time <= app.now() - interval '1 hour'
-                   OR idle.incarnation <> (SELECT app.event_incarnation())
+                   OR NOT EXISTS (SELECT FROM app.position_epochs AS p
+                                  WHERE p.epoch = idle.position_epoch AND p.incarnation = idle.incarnation)
                    OR EXISTS (SELECT FROM events AS e
                               WHERE e.tenant_id = idle.tenant_id
-                                AND (e.xid, e.n) > (idle.position_xid, idle.position_n)
-                                AND e.xid < (SELECT pg_snapshot_xmin(pg_current_snapshot())))
+                                AND (e.epoch, e.xid, e.n) > (idle.position_epoch, idle.position_xid, idle.position_n)
+                                AND (e.epoch, e.xid) < (SELECT b.epoch, b.xid FROM app.event_bound() AS b))
                    OR EXISTS (SELECT FROM webhook_deliveries AS d
                               WHERE d.tenant_id = idle.tenant_id AND d.webhook_id = idle.id AND d.state = {waiting})))
          UPDATE webhooks AS w SET lease_epoch = w.lease_epoch + 1, lease_expire_time = app.now() + $1
@@ -328,6 +338,8 @@ pub async fn claim_due(
 #[derive(Debug, Clone)]
 pub struct DeliveryProgress {
     pub position: EventPosition,
+    /// The incarnation of the database in the epoch of the position.
+    pub incarnation: String,
     pub position_time: Timestamp,
     pub state: WebhookState,
     pub state_reason: String,
@@ -349,8 +361,10 @@ pub async fn record_progress(
     let update = diesel::update(webhooks::table.of(lease.tenant).filter(webhooks::id.eq(lease.webhook)))
         .filter(webhooks::lease_epoch.eq(lease.epoch))
         .set((
+            webhooks::position_epoch.eq(i32::from(progress.position.epoch)),
             webhooks::position_xid.eq(Xid(progress.position.xid)),
             webhooks::position_n.eq(position_number(progress.position)),
+            webhooks::incarnation.eq(&progress.incarnation),
             webhooks::position_time.eq(progress.position_time),
             webhooks::state.eq(progress.state),
             webhooks::state_reason.eq(&progress.state_reason),
@@ -371,7 +385,8 @@ pub async fn reset_position(tx: &mut TenantTx, id: WebhookId, from: &StreamSnaps
     query("set webhook position", update).execute(tx.connection()?).await.map(|_| ())
 }
 
-/// Sets the position of a webhook in a new incarnation of the database. Returns false if the lease was lost.
+/// Replaces a position that belongs to an incarnation of the database without an epoch. Returns false if the lease was
+/// lost.
 pub async fn set_incarnation(
     tx: &mut TenantTx,
     lease: &WebhookLease,
@@ -381,6 +396,7 @@ pub async fn set_incarnation(
     let update = diesel::update(webhooks::table.of(lease.tenant).filter(webhooks::id.eq(lease.webhook)))
         .filter(webhooks::lease_epoch.eq(lease.epoch))
         .set((
+            webhooks::position_epoch.eq(i32::from(position.epoch)),
             webhooks::position_xid.eq(Xid(position.xid)),
             webhooks::position_n.eq(position_number(position)),
             webhooks::incarnation.eq(incarnation),

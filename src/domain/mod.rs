@@ -32,6 +32,7 @@ pub mod policy;
 pub mod principal;
 pub mod quota;
 pub mod role;
+pub mod scrub;
 pub mod sql_enum;
 pub mod storage_class;
 pub mod store_owner;

@@ -111,6 +111,12 @@ impl Health {
         self.state.subscribe()
     }
 
+    /// Waits until the process can serve requests.
+    pub async fn wait_until_ready(&self) {
+        // Ends with an error only if there is no sender, and this is one.
+        let _ready = self.subscribe().wait_for(HealthState::is_ready).await.is_ok();
+    }
+
     fn set(&self, component: Component, new: ComponentState) {
         let changed =
             self.state.send_if_modified(|state| state.components.insert(component, new) != Some(new));
@@ -147,6 +153,17 @@ mod tests {
         health.mark_up(Component::Database);
         health.start_draining();
         assert!(!health.state().is_ready());
+    }
+
+    #[tokio::test]
+    async fn wait_ends_when_all_components_are_up() {
+        let health = Health::new();
+        let mut waiting = std::pin::pin!(health.wait_until_ready());
+        assert!(futures::poll!(&mut waiting).is_pending());
+        health.mark_up(Component::Database);
+        assert!(futures::poll!(&mut waiting).is_pending());
+        health.mark_up(Component::Storage);
+        waiting.await;
     }
 
     #[test]

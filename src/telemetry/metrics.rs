@@ -6,6 +6,7 @@
 
 mod jobs;
 mod observables;
+mod scrubs;
 mod ticks;
 
 use std::{
@@ -29,9 +30,12 @@ use prometheus::{Registry, TextEncoder};
 pub use self::{
     jobs::AttemptOutcome,
     observables::{BreakerLevel, PeersState, PoolState, SharesState},
+    scrubs::{ReplicationLevel, ScrubLevel, ScrubOutcome},
     ticks::{TickLabels, TickOutcome},
 };
-use self::{jobs::JobInstruments, observables::Observables, ticks::TickInstruments};
+use self::{
+    jobs::JobInstruments, observables::Observables, scrubs::ScrubInstruments, ticks::TickInstruments,
+};
 use super::{
     TelemetryError,
     traces::{SCOPE, native_roots},
@@ -116,6 +120,7 @@ struct Inner {
     clock_offset: Gauge<f64>,
     jobs: JobInstruments,
     ticks: TickInstruments,
+    scrubs: ScrubInstruments,
 }
 
 impl fmt::Debug for Metrics {
@@ -160,6 +165,7 @@ impl Metrics {
             observables: Observables::new(&meter),
             jobs: JobInstruments::new(&meter),
             ticks: TickInstruments::new(&meter),
+            scrubs: ScrubInstruments::new(&meter),
             requests: counter(&meter, "strongroom.requests", "", "Completed requests, by method and code"),
             request_duration: duration_histogram(
                 &meter,

@@ -1,13 +1,14 @@
-//! Measures the job queue and the ages of ticks for the metrics of this process, and reports its circuit
-//! breakers.
+//! Measures the job queue, the ages of ticks, and the progress of scrubbing and copying for the metrics of this
+//! process, and reports its circuit breakers.
 
 use std::{collections::HashMap, time::Duration};
 
 use super::tick::TickPart;
 use crate::{
     app::{App, storage::breakers::report_breakers},
-    db::{DbError, jobs::get_depth, schedules},
-    telemetry::metrics::TickLabels,
+    db::{DbError, jobs::get_depth, replications, schedules, scrubs},
+    domain::clock::Timestamp,
+    telemetry::metrics::{ReplicationLevel, ScrubLevel, TickLabels},
 };
 
 /// Records the depth of the queue and the ages of ticks, and reports the breakers. Errors are logged; the next
@@ -18,6 +19,9 @@ pub(super) async fn record_background_metrics(app: &App, parts: &[TickPart]) {
     }
     if let Err(error) = measure_ticks(app, parts).await {
         tracing::warn!(%error, "failed to measure the ages of ticks");
+    }
+    if let Err(error) = measure_integrity(app).await {
+        tracing::warn!(%error, "failed to measure scrubbing and copies");
     }
     if let Err(error) = report_breakers(app).await {
         tracing::warn!(%error, "failed to report the circuit breakers");
@@ -54,4 +58,35 @@ async fn measure_ticks(app: &App, parts: &[TickPart]) -> Result<(), DbError> {
         }
     }
     Ok(())
+}
+
+/// Reads the progress that the process with the tick has recorded. All processes export it.
+async fn measure_integrity(app: &App) -> Result<(), DbError> {
+    let mut tx = app.db().system_tx().await?;
+    let scrubs = scrubs::list_records(&mut tx).await?;
+    let lag = match &app.limits().replica_provider {
+        Some(provider) => replications::find_lag(&mut tx, provider).await?,
+        None => None,
+    };
+    tx.commit().await?;
+    let providers = app.list_providers();
+    for (scrub, now) in scrubs.iter().filter(|(scrub, _)| providers.contains(&scrub.provider)) {
+        let level =
+            ScrubLevel { left_bytes: scrub.left_bytes, oldest: age(scrub.oldest_verified_time, *now) };
+        app.metrics().set_scrub_level(&scrub.provider, level);
+    }
+    if let Some((lag, now)) = lag {
+        let level = ReplicationLevel {
+            pending_blobs: lag.pending_blob_count,
+            pending_bytes: lag.pending_bytes,
+            oldest: age(lag.oldest_pending_time, now),
+        };
+        app.metrics().set_replication_level(&lag.provider, level);
+    }
+    Ok(())
+}
+
+/// Returns the age of a time, or zero without one.
+fn age(since: Option<Timestamp>, now: Timestamp) -> Duration {
+    since.and_then(|since| (now - since).to_std().ok()).unwrap_or_default()
 }

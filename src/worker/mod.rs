@@ -1,7 +1,8 @@
 //! Background work. *Jobs* are enqueued in the transaction that causes them; `runner.rs` claims, runs and
 //! finishes them, and `dispatch.rs` maps them to use cases. *Ticks* run on a schedule (`schedule.rs`):
 //! abandoning expired uploads, purging the trash, deleting unreferenced and moved bytes, erasing deleted
-//! tenants, settling first calls, enforcing retention, and sweeping the stores. `webhooks.rs` delivers webhooks.
+//! tenants, settling first calls, enforcing retention, sweeping the stores, and verifying, copying and repairing
+//! blobs. `webhooks.rs` delivers webhooks.
 //!
 //! Any number of processes may run this. One worker at a time holds each job and each tick. If a worker stops
 //! or crashes, another one takes over its unfinished work.
@@ -37,7 +38,7 @@ pub async fn run_worker(app: Arc<App>, drain: Duration, stop: CancellationToken)
     );
 }
 
-/// Runs one round now: all ticks except the sweep, whether due or not, then the due jobs. Returns the sum of
+/// Runs one round now: all short ticks, whether due or not, then the due jobs. Returns the sum of
 /// their reports. Used by tests, and by operators who do not want to wait.
 pub async fn run_round(app: &App) -> RoundReport {
     let mut total = schedule::run_ticks_now(app, Tick::SHORT).await;

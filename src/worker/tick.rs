@@ -9,10 +9,15 @@ use crate::{
     app::{
         App, Error, RoundReport,
         files::{delete_expired::enqueue_expired_file_deletions, purge_trash::purge_trash},
-        integrity::{delete_stray_objects::delete_stray_objects_in, sweep::sweep_due_store},
+        integrity::{
+            delete_stray_objects::delete_stray_objects_in, scrub::scrub_due_objects_in,
+            sweep::sweep_due_store,
+        },
         jobs::retry_parked::retry_parked_jobs,
         retention::enforce_retention,
-        storage::delete_due_blobs::delete_due_blobs_in,
+        storage::{
+            delete_due_blobs::delete_due_blobs_in, repair::repair_blobs_in, replicate::replicate_blobs_to,
+        },
         tenants::{erase::erase_deleting_tenants, settle::settle_first_calls},
         uploads::expire::{delete_expired_uploads_in, release_expired_uploads},
     },
@@ -44,6 +49,12 @@ pub enum Tick {
     RetryParkedJobs,
     /// Sweeps the stores that are due for a sweep.
     Sweep,
+    /// Reads and verifies the objects that were verified longest ago.
+    Scrub,
+    /// Copies blobs to the replica provider.
+    ReplicateBlobs,
+    /// Repairs missing and damaged blobs from their copy.
+    RepairBlobs,
 }
 
 impl Tick {
@@ -61,7 +72,7 @@ impl Tick {
         Self::RetryParkedJobs,
     ];
     /// Ticks that may take hours.
-    pub const LONG: &'static [Self] = &[Self::Sweep];
+    pub const LONG: &'static [Self] = &[Self::Sweep, Self::Scrub, Self::ReplicateBlobs, Self::RepairBlobs];
 
     /// Returns the name in logs and metrics.
     pub const fn name(self) -> &'static str {
@@ -77,13 +88,22 @@ impl Tick {
             Self::DeleteStrayObjects => "delete_stray_objects",
             Self::RetryParkedJobs => "retry_parked_jobs",
             Self::Sweep => "sweep",
+            Self::Scrub => "scrub",
+            Self::ReplicateBlobs => "replicate_blobs",
+            Self::RepairBlobs => "repair_blobs",
         }
     }
 
     /// Returns whether the tick has a part for each store.
     const fn is_per_store(self) -> bool {
         match self {
-            Self::DeleteExpiredUploads | Self::DeleteBlobs | Self::DeleteStrayObjects | Self::Sweep => true,
+            Self::DeleteExpiredUploads
+            | Self::DeleteBlobs
+            | Self::DeleteStrayObjects
+            | Self::Sweep
+            | Self::Scrub
+            | Self::ReplicateBlobs
+            | Self::RepairBlobs => true,
             Self::Retention
             | Self::ExpireUploads
             | Self::FindExpiredFiles
@@ -132,6 +152,7 @@ impl TickPart {
     pub(super) fn deadline(&self, app: &App) -> Duration {
         match self.tick {
             Tick::Sweep => app.limits().sweeping.deadline(),
+            Tick::Scrub | Tick::ReplicateBlobs | Tick::RepairBlobs => app.limits().scrub.deadline(),
             _ => app.limits().worker.tick_deadline(),
         }
     }
@@ -151,6 +172,9 @@ impl TickPart {
             Tick::DeleteStrayObjects => delete_stray_objects_in(app, provider).boxed(),
             Tick::RetryParkedJobs => retry_parked_jobs(app).boxed(),
             Tick::Sweep => sweep_due_store(app, provider).boxed(),
+            Tick::Scrub => scrub_due_objects_in(app, provider).boxed(),
+            Tick::ReplicateBlobs => replicate_blobs_to(app, provider).boxed(),
+            Tick::RepairBlobs => repair_blobs_in(app, provider).boxed(),
         }
     }
 }

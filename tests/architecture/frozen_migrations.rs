@@ -44,11 +44,16 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261130116120_create_storage_breakers", 0xf01a_f1f3_7417_ea46),
     ("20261130117100_create_store_beats", 0xf57a_e952_fd0d_c0ef),
     ("20261130118100_create_retention_horizons", 0x2448_49f7_f981_4761),
+    ("20261201010000_create_position_epochs", 0xf8db_b2f5_1201_4681),
+    ("20261201010001_index_epochs_of_events", 0x9d8a_e6da_d23c_57c1),
+    ("20261201020000_order_events_of_files", 0x6b86_158a_fb9a_02e9),
+    ("20261201040000_record_blob_verifications", 0x98b9_e2df_f0e8_8daf),
+    ("20261201040010_record_blob_replicas", 0x68b8_fa2e_2b6f_d843),
     ("20261201050000_add_block_checksums", 0xccda_889f_6829_307e),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.
-const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0xc0c7_78a1_0194_6dfd];
+const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0xe75c_e5da_bbae_fa93];
 
 /// The file that contains the constant `FUNCTIONS_REVISION`.
 const REVISION_FILE: &str = "src/db/migrate/embedded.rs";

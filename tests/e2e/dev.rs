@@ -8,7 +8,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::server::strongroom_command;
+use crate::{lifecycle::readiness, server::strongroom_command};
 
 /// Starts `strongroom dev`, waits until it is ready, and returns it with the content of `dev.json`.
 async fn start_dev(data_dir: &Path) -> (Child, Value) {
@@ -34,7 +34,10 @@ async fn start_dev_with(data_dir: &Path, configure: impl FnOnce(&mut Command)) -
         "`strongroom dev` exited before it was ready"
     );
     let json = std::fs::read(data_dir.join("dev.json")).unwrap();
-    (dev, serde_json::from_slice(&json).unwrap())
+    let json: Value = serde_json::from_slice(&json).unwrap();
+    let probed = readiness(json["edge"].as_str().unwrap()).await;
+    assert_eq!(probed, Some(200), "the first probe after the line `ready`");
+    (dev, json)
 }
 
 async fn stop_dev(mut dev: Child) {

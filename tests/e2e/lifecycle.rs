@@ -161,7 +161,7 @@ async fn status(edge: &str, path: &str) -> Option<u16> {
     Some(get(edge, path).await?.status().as_u16())
 }
 
-async fn get(edge: &str, path: &str) -> Option<reqwest::Response> {
+pub(crate) async fn get(edge: &str, path: &str) -> Option<reqwest::Response> {
     // The HTTP client needs a TLS provider even for plain HTTP. Another test may have installed it already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     reqwest::get(format!("{edge}{path}")).await.ok()

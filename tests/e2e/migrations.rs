@@ -46,6 +46,33 @@ async fn migrations_keep_rows_of_baseline() {
     database.drop_database().await;
 }
 
+/// A dump of the version before epochs was restored into a server with lower transaction ids, and is upgraded.
+#[tokio::test(flavor = "multi_thread")]
+async fn restored_events_belong_to_former_epoch() {
+    let database = TestDatabase::create("restored_events").await;
+    let url = SecretString::from(database.superuser_url());
+    migrate::up(&url).await.unwrap();
+    revert_to_baseline(&url).await;
+    let client = connect(&database).await;
+    // The webhook in these rows belongs to another server.
+    for rows in [ROWS, "UPDATE events SET xid = '200000000000000'"] {
+        client.batch_execute(rows).await.unwrap();
+    }
+    migrate::up(&url).await.unwrap();
+    let readable = "SELECT bool_and((e.epoch, e.xid) < (SELECT b.epoch, b.xid FROM app.event_bound() AS b)) FROM events AS e";
+    for epoch in [1, 1] {
+        assert!(client.query_one(readable, &[]).await.unwrap().get::<_, bool>(0));
+        let current = client.query_one("SELECT app.position_epoch()", &[]).await.unwrap();
+        assert_eq!(current.get::<_, i32>(0), epoch);
+    }
+    let webhooks =
+        "SELECT bool_and(p.epoch = w.position_epoch) FROM webhooks AS w JOIN app.position_epochs AS p
+                    USING (incarnation)";
+    assert!(client.query_one(webhooks, &[]).await.unwrap().get::<_, bool>(0), "it continues at its position");
+    drop(client);
+    database.drop_database().await;
+}
+
 /// Reverts all migrations after the baseline. Returns their versions, oldest first.
 async fn revert_to_baseline(url: &SecretString) -> Vec<String> {
     let mut reverted = Vec::new();

@@ -35,12 +35,27 @@ impl Postgres {
         format!("postgres://postgres@{sockets}/postgres")
     }
 
-    /// Kills the postmaster with SIGKILL. Its child processes notice and exit.
+    /// Kills the postmaster and its child processes with SIGKILL, at the same time.
     pub(crate) fn kill(&self) {
-        if let Some(pid) = self.pid() {
-            let killed = std::process::Command::new("kill").args(["-9", &pid]).status();
-            assert!(killed.unwrap().success());
-        }
+        assert!(self.kill_if_running(), "the postmaster is not running");
+    }
+
+    /// Returns whether the postmaster was running.
+    fn kill_if_running(&self) -> bool {
+        let Some(pid) = self.pid() else { return false };
+        let children = list_children(&pid);
+        let kill =
+            |pids: &[String]| std::process::Command::new("kill").arg("-9").args(pids).output().unwrap();
+        let was_running = kill(&[pid]).status.success();
+        // Some may have exited by themselves, because they notice the end of the postmaster.
+        kill(&children);
+        was_running
+    }
+
+    /// Returns how often the server has recovered from a crash.
+    pub(crate) fn count_crash_recoveries(&self) -> u64 {
+        let log = fs::read_to_string(self.directory.path().join("log")).unwrap();
+        log.matches("automatic recovery in progress").count() as u64
     }
 
     /// Starts the server and waits until it has recovered. Child processes of a killed postmaster may hold
@@ -53,7 +68,7 @@ impl Postgres {
     /// Does the same with more options, which override the others.
     pub(crate) async fn restart_with(&self, more: &str) {
         let options = format!(
-            "-c listen_addresses= -c unix_socket_directories={} -c max_connections=100 -c fsync=on {more}",
+            "-c listen_addresses= -c unix_socket_directories={} -c max_connections=200 -c fsync=on {more}",
             self.directory.path().display()
         );
         for _ in 0..200 {
@@ -84,8 +99,17 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        self.kill();
+        self.kill_if_running();
     }
+}
+
+/// Returns the child processes of a process.
+fn list_children(pid: &str) -> Vec<String> {
+    let listed = std::process::Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output().unwrap();
+    assert!(listed.status.success(), "ps failed");
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let pairs = listed.lines().filter_map(|line| line.trim().split_once(char::is_whitespace));
+    pairs.filter(|(_, parent)| parent.trim() == pid).map(|(child, _)| child.to_owned()).collect()
 }
 
 async fn find_account() -> Option<(u32, u32)> {

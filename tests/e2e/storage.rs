@@ -3,10 +3,17 @@
 use std::io::Cursor;
 
 use serde_json::Value;
-use strongroom::proto::v1::{DownloadFileRequest, UploadSpec};
+use strongroom::{
+    client::ClientError,
+    proto::v1::{DownloadFileRequest, UploadSpec},
+};
 use tokio::process::Command;
 
-use crate::server::{Server, Site};
+use crate::{
+    lifecycle::get,
+    server::{Server, Site},
+    worker::wait_until,
+};
 
 /// Returns a command of the site with a second local provider, `other`.
 fn command_with_other(site: &Site, arguments: &[&str]) -> Command {
@@ -96,6 +103,45 @@ async fn adopt_takes_a_store_over_from_another_database() {
     let output = production.command(&["storage", "status"]).output().await.unwrap();
     assert_eq!(output.status.code(), Some(3), "the former owner");
     assert_eq!(run(&["storage", "status"]).await.0, Some(0));
+    production.close().await;
+    staging.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sweep_rejects_short_grace_period() {
+    let site = Site::new("grace").await;
+    let output = site.command(&["sweep", "--grace-seconds", "60"]).output().await.unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && error.contains("--service-is-stopped"), "{error}");
+    let (code, reports) = site.run_json(&["sweep", "--grace-seconds", "60", "--dry-run", "--json"]).await;
+    assert_eq!((code, &reports[0]["found"]["count"]), (Some(0), &Value::from(0)), "{reports}");
+    site.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_of_another_database_is_ready_for_reads_and_says_why() {
+    let (production, staging) = (Site::new("reads").await, Site::new("reads_staging").await);
+    production.start_server().await.kill().await;
+    let mut command = staging.command(&["serve"]);
+    command.env("STRONGROOM_STORAGE__PROVIDERS__LOCAL__ROOT", production.path("objects"));
+    let server = Server::start(command).await;
+    wait_until("the server is ready and reports the owner of the store", || async {
+        let Some(response) = get(&server.edge, "/readyz").await else { return false };
+        let health: Value = response.json().await.unwrap();
+        let owner = &health["components"]["store_owner"];
+        health["ready"] == true
+            && owner["state"] == "degraded"
+            && owner["reason"].as_str().is_some_and(|reason| reason.contains("belongs to another database"))
+    })
+    .await;
+    let client = staging.client(&server, "alice").await;
+    let spec = UploadSpec { name: "a.txt".to_owned(), ..UploadSpec::default() };
+    let refused = client.upload_reader(spec, Cursor::new(b"x".to_vec()), |_| {}).await.unwrap_err();
+    assert!(
+        matches!(&refused, ClientError::Rejected(rejection) if rejection.reason_name == "STORAGE_NOT_OWNED"),
+        "{refused}"
+    );
+    server.kill().await;
     production.close().await;
     staging.close().await;
 }

@@ -276,7 +276,7 @@ async fn worker_delivers_webhooks_created_through_server() {
     let response = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     connection.write_all(response).await.unwrap();
     let undelivered = "SELECT count(*) FROM webhooks AS w JOIN events AS e USING (tenant_id)
-                  WHERE (e.xid, e.n) > (w.position_xid, w.position_n)";
+                  WHERE (e.epoch, e.xid, e.n) > (w.position_epoch, w.position_xid, w.position_n)";
     wait_until("the delivery is recorded", || async { query_number(&database, undelivered).await == 0 })
         .await;
     assert_eq!(
@@ -285,6 +285,27 @@ async fn worker_delivers_webhooks_created_through_server() {
         "the webhook must stay active"
     );
     worker.stop().await;
+    server.kill().await;
+    site.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_without_worker_creates_partitions() {
+    const PARTITIONS: &str = "SELECT count(*) FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'events'::regclass AND c.relname ~ '_[0-9]+$'";
+    const DROP: &str = "DO $$ DECLARE name text; BEGIN
+        FOR name IN SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+            WHERE i.inhparent = 'events'::regclass AND c.relname ~ '_[0-9]+$'
+        LOOP EXECUTE format('DROP TABLE %I', name); END LOOP; END $$";
+    let site = Site::new("partitions").await;
+    let database = connect_database(&site).await;
+    database.batch_execute(DROP).await.unwrap();
+    assert_eq!(query_number(&database, PARTITIONS).await, 0);
+    let server = Server::start(site.command(&["serve"])).await;
+    wait_until("the partitions of this month and the next one exist", || async {
+        query_number(&database, PARTITIONS).await == 2
+    })
+    .await;
     server.kill().await;
     site.close().await;
 }

@@ -8,6 +8,7 @@
 //! | PostgreSQL: restart, connection lost during a commit, exhausted connection pool | `database.rs` |
 //! | PostgreSQL: connection lost during the commit of any other mutation | `lost_commits.rs` |
 //! | PostgreSQL: failover to a replica, and the owner of the store | `owner.rs` |
+//! | PostgreSQL: restore, failover and recovery to an earlier time, and the positions of events | `epochs.rs` |
 //! | local provider: full disk | `disk.rs` |
 //! | clients: stalled, slow, one byte per message, disappearing, flooding | `clients.rs` |
 //! | many concurrent uploads: larger than the buffers | `concurrent_uploads.rs`, `tests/e2e/concurrent_uploads.rs` |
@@ -22,6 +23,7 @@ mod clients;
 mod concurrent_uploads;
 mod database;
 mod disk;
+mod epochs;
 #[allow(dead_code, unused_imports, reason = "other tests use the rest of the harness")]
 #[path = "../service/harness/mod.rs"]
 mod harness;

@@ -51,3 +51,33 @@ fn failover_delays_deletions_and_stops_nothing_else() {
         },
     );
 }
+
+#[test]
+fn restart_delays_deletions() {
+    let postgres = Arc::new(PrivatePostgres::start());
+    let restarting = Arc::clone(&postgres);
+    service_test_in(
+        Some(postgres.url()),
+        |setup| setup.config.storage.owner_check_seconds = 0,
+        |s| async move {
+            let purged = file_id(&s.alice().upload(spec("purged"), b"purged").await.unwrap());
+            s.alice().purge(&purged).await.unwrap();
+            s.clock.advance(Duration::hours(73));
+            tokio::task::spawn_blocking(move || restarting.restart("fast")).await.unwrap();
+            s.wait_until("the server serves requests", || async {
+                s.db.ping().await.is_ok() && s.alice().quota().await.is_ok()
+            })
+            .await;
+            // A physical copy that was started now would look the same.
+            worker::run_round(&s.app).await;
+            assert!(matches!(s.app.owners().known_state("memory"), OwnerState::Unconfirmed { .. }));
+            assert_eq!(count_objects(&s).await, 1);
+            s.clock.advance(Duration::seconds(180));
+            worker::run_round(&s.app).await;
+            assert_eq!(
+                (s.app.owners().known_state("memory"), count_objects(&s).await),
+                (OwnerState::Owned, 0)
+            );
+        },
+    );
+}

@@ -59,12 +59,22 @@ impl PrivatePostgres {
     /// Replaces the server with a promoted replica: the system identifier stays, and a new timeline begins.
     /// No transaction is lost if none is running.
     pub(crate) fn fail_over(&self) {
+        self.back_up();
+        self.restore_backup();
+    }
+
+    /// Makes a physical backup.
+    pub(crate) fn back_up(&self) {
         let primary = std::mem::replace(&mut *self.data.lock().unwrap(), "replica");
         let sockets = self.directory.path().display().to_string();
         let options =
             ["--username=postgres", "--checkpoint=fast", "--write-recovery-conf", "--host", &sockets];
         self.run("pg_basebackup", options);
         *self.data.lock().unwrap() = primary;
+    }
+
+    /// Replaces the server with its backup, on a new timeline. The transactions since the backup are lost.
+    pub(crate) fn restore_backup(&self) {
         self.run("pg_ctl", ["stop", "-w", "-m", "fast"]);
         *self.data.lock().unwrap() = "replica";
         self.start_postmaster();

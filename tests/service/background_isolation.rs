@@ -14,6 +14,7 @@ use strongroom::{
         StorageErrorKind,
         flaky::{Fault, Operation, Plan},
     },
+    worker,
 };
 
 use crate::{
@@ -159,5 +160,70 @@ fn failing_store_opens_its_breaker() {
         // Requests of clients do not use the breaker.
         let id = file_id(&s.alice().upload(spec("b"), b"x").await.unwrap());
         assert_eq!(s.alice().read(&id).await.unwrap(), "x");
+    });
+}
+
+#[test]
+fn hanging_store_delays_no_other_tick() {
+    let configure = |config: &mut Config| {
+        configure_two_stores(config);
+        // Nothing is cancelled in this test.
+        (config.worker.tick_deadline_seconds, config.worker.store_call_seconds_max) = (86_400, 3_600);
+    };
+    service_test_with(configure, |s| async move {
+        purge_a_file_of_each_store(&s).await;
+        s.faults.set_plan(hang());
+        let worker = Worker::start(&s, Seconds::from_secs(60));
+        s.wait_until("the work on the other store is done", || async {
+            count_objects(&s, HEALTHY).await == 0
+        })
+        .await;
+        assert_eq!(count_objects(&s, FAULTY).await, 1);
+        worker.stop().await;
+        s.faults.set_plan(Plan::new());
+    });
+}
+
+#[test]
+fn report_of_ended_process_does_not_count() {
+    service_test_with(configure_two_stores, |s| async move {
+        let process_count = || async {
+            let statuses = list_provider_statuses(&s.db, &s.stores, s.app.owners()).await.unwrap();
+            statuses[0].breaker.as_ref().map(|breaker| breaker.process_count)
+        };
+        report_breakers(&s.app).await.unwrap();
+        assert_eq!(process_count().await, Some(1));
+        s.clock.advance(chrono::Duration::seconds(61));
+        assert_eq!(process_count().await, None);
+    });
+}
+
+#[test]
+fn reservations_are_released_while_a_breaker_is_open() {
+    let configure = |config: &mut Config| {
+        configure_two_stores(config);
+        config.worker.breaker_failures_max = 1;
+        // Not in this test: the breaker probes the store only after this pause.
+        config.worker.breaker_backoff_base_seconds = 3_600;
+        config.worker.breaker_backoff_max_seconds = 3_600;
+    };
+    service_test_with(configure, |s| async move {
+        purge_a_file_of_each_store(&s).await;
+        let upload = UploadSpec { size_bytes: Some(200_000), ..spec("open") };
+        s.alice().create_upload(upload).await.unwrap();
+        s.clock.advance(chrono::Duration::hours(25));
+        let down = Fault::Before(StorageErrorKind::Unavailable);
+        s.faults.set_plan(Plan::new().with_fault_in_all(Operation::Delete, down));
+        delete_due_blobs_in(&s.app, FAULTY).await.unwrap();
+        worker::run_round(&s.app).await;
+        assert_eq!(s.superuser.query_number("SELECT sum(reserved_bytes) FROM quotas").await, 0);
+        assert_eq!(
+            s.superuser.query_number("SELECT count(*) FROM uploads").await,
+            1,
+            "its bytes are not deleted"
+        );
+        for open in s.store.list_multiparts("", None, 10).await.unwrap().multiparts {
+            s.store.abort_multipart(&open.key, &open.id).await.unwrap();
+        }
     });
 }

@@ -349,6 +349,17 @@ fn parts_of_previous_version_leave_file_without_checksums() {
 }
 
 #[test]
+fn scrubbing_records_missing_checksums() {
+    service_test(|s| async move {
+        let id = crate::scrub::upload_file(&s, SIZE).await;
+        s.superuser.execute("DELETE FROM blob_checksums").await;
+        s.clock.advance(Duration::seconds(1));
+        assert_eq!(crate::scrub::scrub(&s).await, 1);
+        assert_eq!(recorded_checksums(&s, &id).await, [compute_checksums(&pattern(SIZE))]);
+    });
+}
+
+#[test]
 fn verification_of_direct_upload_records_checksums() {
     direct_test(|s| async move {
         let (alice, data) = (s.alice(), pattern(2 * BLOCK + 7));

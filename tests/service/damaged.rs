@@ -60,6 +60,10 @@ fn file_without_object_can_be_listed_deleted_and_purged() {
                     FROM audit_entries WHERE action = {audit_action.file_damage}
                         AND actor_kind = {actor_kind.system}";
         assert_eq!(s.superuser.query_texts(records).await, ["1 object_missing"]);
+        s.wait_until("the damage is counted", || async {
+            s.read_metric("strongroom_scrub_objects_total{outcome=\"damaged\"") == 1
+        })
+        .await;
 
         assert_eq!(alice.list_names(ListFilesRequest::default()).await, ["a"]);
         alice.rename(&id, "b").await.unwrap();

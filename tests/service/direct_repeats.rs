@@ -84,6 +84,63 @@ fn direct_upload_is_completed_again_only_as_the_same_file() {
     });
 }
 
+/// Asserts that the digest is refused because nothing can be compared with it.
+fn assert_digest_unknown(error: &Status, state: &str) {
+    assert_eq!(
+        (error.code(), reason(error).as_str()),
+        (Code::FailedPrecondition, "FILE_NOT_AVAILABLE"),
+        "{error:?}"
+    );
+    assert_eq!(error.get_details_error_info().unwrap().metadata["state"], state);
+}
+
+#[test]
+fn digest_that_comes_later_is_never_ignored() {
+    direct_test(|s| async move {
+        let alice = s.alice();
+        for size in SIZES {
+            let bytes = pattern(size);
+            let direct = alice.create_direct_upload(sized(size)).await.unwrap();
+            let sent = s.put_parts(&direct, &bytes).await;
+            let unnamed = request_for(&direct, &sent);
+            let file = alice.complete_upload_with(unnamed.clone()).await.unwrap().file.unwrap();
+            let with_digest = |data| CompleteUploadRequest { sha256: Some(sha256(data)), ..unnamed.clone() };
+            let (same, other) = (with_digest(&bytes), with_digest(b"x"));
+            for request in [&same, &other] {
+                let error = alice.complete_upload_with(request.clone()).await.unwrap_err();
+                assert_digest_unknown(&error, "FILE_STATE_PROCESSING");
+            }
+            let again = alice.complete_upload_with(unnamed.clone()).await.unwrap().file.unwrap();
+            assert_eq!(again.id, file.id);
+
+            assert_eq!(worker::run_due_jobs(&s.app).await.done, 1);
+            assert_eq!(alice.complete_upload_with(same).await.unwrap().file.unwrap().id, file.id);
+            let error = alice.complete_upload_with(other).await.unwrap_err();
+            assert_eq!(reason(&error), "CHECKSUM_MISMATCH");
+            assert!(alice.read(&file.id).await.unwrap() == bytes);
+        }
+    });
+}
+
+#[test]
+fn digest_of_content_that_was_lost_stays_unknown() {
+    direct_test(|s| async move {
+        s.allow_lost_objects();
+        s.allow_logged_errors();
+        let (alice, bytes) = (s.alice(), pattern(SIZES[0]));
+        let direct = alice.create_direct_upload(sized(bytes.len())).await.unwrap();
+        let sent = s.put_parts(&direct, &bytes).await;
+        let unnamed = request_for(&direct, &sent);
+        alice.complete_upload_with(unnamed.clone()).await.unwrap();
+        let object = s.store.list("", None, 10).await.unwrap().objects.remove(0);
+        s.store.delete(&object.key).await.unwrap();
+        assert_eq!(worker::run_due_jobs(&s.app).await.done, 1);
+        let named = CompleteUploadRequest { sha256: Some(sha256(&bytes)), ..unnamed };
+        let error = alice.complete_upload_with(named).await.unwrap_err();
+        assert_digest_unknown(&error, "FILE_STATE_ERROR");
+    });
+}
+
 #[test]
 fn retry_after_lost_response_of_store_compares_parts() {
     direct_test(|s| async move {

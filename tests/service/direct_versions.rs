@@ -87,7 +87,7 @@ fn version_becomes_current_after_verification() {
             assert!(alice.read(&id).await.unwrap() == bytes);
             assert_eq!(alice.read_version(&id, 1).await.unwrap(), b"one"[..]);
             let kinds = format!(
-                "SELECT kind::text FROM events WHERE file_id = '{id}' AND version = 2 ORDER BY xid, n"
+                "SELECT kind::text FROM events WHERE file_id = '{id}' AND version = 2 ORDER BY epoch, xid, n"
             );
             assert_eq!(s.superuser.query_texts(&kinds).await, ["40", "70"]);
         }

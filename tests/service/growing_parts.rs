@@ -3,10 +3,11 @@
 use strongroom::{
     proto::v1::UploadSpec,
     storage::{
-        StorageErrorKind,
+        PartLayout, StorageErrorKind,
         flaky::{Fault, Operation, Plan},
     },
 };
+use tonic_types::StatusExt;
 
 use crate::harness::{PART, Service, file_id, pattern, reason, service_test_with, spec};
 
@@ -94,5 +95,24 @@ fn resumable_upload_keeps_equal_parts() {
         let response = alice.resume_upload(&upload.id, &data, 0, true).await.unwrap();
         assert!(alice.read(&file_id(&response)).await.unwrap() == data);
         assert_eq!(s.faults.call_count(Operation::CopyPart), 0);
+    });
+}
+
+#[test]
+fn file_beyond_the_last_part_is_refused_with_the_limit() {
+    growing_test(|s| async move {
+        let alice = s.alice();
+        alice.quota().await.unwrap();
+        let raise = "UPDATE quotas SET ceiling_bytes = 1::bigint << 60, limit_bytes = 1::bigint << 60,
+            image_bytes_max = 1::bigint << 60, video_bytes_max = 1::bigint << 60, audio_bytes_max = 1::bigint << 60,
+            document_bytes_max = 1::bigint << 60, other_bytes_max = 1::bigint << 60";
+        s.superuser.execute(raise).await;
+        let limit = PartLayout::growing(PART as u64, 2).size_max_bytes();
+        let too_large = UploadSpec { size_bytes: Some(limit as i64 + 1), ..spec("large.bin") };
+        let status = alice.upload(too_large, b"x").await.unwrap_err();
+        assert_eq!(reason(&status), "FILE_TOO_LARGE");
+        let metadata = status.get_details_error_info().unwrap().metadata;
+        assert_eq!(metadata["limit_bytes"], limit.to_string());
+        s.assert_nothing_is_left().await;
     });
 }

@@ -137,3 +137,26 @@ fn operator_retries_all_parked_jobs() {
         },
     );
 }
+
+#[test]
+fn parked_job_whose_key_is_in_use_blocks_no_other() {
+    service_test_with(
+        |config| config.worker.attempts_max = 3,
+        |s| async move {
+            s.allow_failed_jobs();
+            for n in 0..2 {
+                enqueue(&s, unknown_tenant(n), Deduplicate::ByKey("one")).await;
+            }
+            park_all(&s).await;
+            enqueue(&s, unknown_tenant(0), Deduplicate::ByKey("one")).await;
+            s.superuser
+                .execute("UPDATE jobs SET run_time = 'infinity' WHERE state = {job_state.ready}")
+                .await;
+            s.clock.advance(Duration::hours(1));
+            worker::run_round(&s.app).await;
+            let attempts = "SELECT format('%s %s', state, attempts) FROM jobs ORDER BY tenant_id, state DESC";
+            let expected = ["3 10", "1 0", "3 3"];
+            assert_eq!(s.superuser.query_texts(attempts).await, expected, "the last job had an attempt");
+        },
+    );
+}

@@ -189,3 +189,24 @@ fn upload_begins_again_if_store_assembled_other_bytes() {
         assert_eq!(reason(&status), "UPLOAD_PARTS_LOST");
     });
 }
+
+#[test]
+fn upload_that_begins_again_renews_its_lease() {
+    service_test(|s| async move {
+        let (alice, data) = (s.alice(), pattern(SIZE));
+        let upload = alice.create_upload(sized("a.bin", SIZE)).await.unwrap();
+        alice.upload_part(&upload.id, 0, &data[..PART]).await.unwrap();
+        abort_in_store(&s).await;
+        assert_begins_again(&alice.upload_part(&upload.id, PART, &data[PART..2 * PART]).await.unwrap_err());
+        let expire_seconds = || async {
+            let upload = s.alice().get_upload(&upload.id).await.unwrap();
+            upload.expire_time.unwrap().seconds
+        };
+        let before = expire_seconds().await;
+        s.clock.advance(Duration::hours(20));
+        s.alice().upload_part(&upload.id, 0, &data[..PART]).await.unwrap();
+        assert_eq!(expire_seconds().await, before + 20 * 3_600);
+        let response = s.alice().resume_upload(&upload.id, &data, PART, true).await.unwrap();
+        assert!(s.alice().read(&file_id(&response)).await.unwrap() == data);
+    });
+}

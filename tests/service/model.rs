@@ -36,7 +36,8 @@
 //! # Limits
 //!
 //! It does not cover direct uploads, imports, other categories, expiry, retention, holds and transfers of
-//! ownership.
+//! ownership. Its operations run one after the other; `change_order.rs` compares the events of concurrent batches with
+//! the final states.
 //!
 //! The sequences of a block share a database; each has tenants of its own. A block ends with the invariants
 //! of every service test, which include fsck. Blocks run on their own threads, which the test only watches,

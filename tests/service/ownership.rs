@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use crate::harness::{Caller, Service, file_id, reason, service_test, spec, violated_fields};
 
-async fn transfer(
+pub(crate) async fn transfer(
     caller: &Caller,
     (from, to): (&str, &str),
     change: impl FnOnce(&mut TransferOwnershipRequest),

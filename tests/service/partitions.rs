@@ -1,7 +1,7 @@
 //! Tables that are partitioned by time: no row depends on the partition that stores it, and retention drops what is
 //! old, although no worker ran for weeks or a clock was wrong.
 
-use chrono::Duration;
+use chrono::{Duration, Months};
 use strongroom::{
     app::retention::create_upcoming_partitions, domain::clock::Clock as _, proto::v1::FileEventKind as Kind,
 };
@@ -151,5 +151,60 @@ fn periods_are_in_utc_in_any_session() {
                 - date_trunc('day', now(), 'UTC'))::bigint
             FROM pg_class WHERE relname ~ '^idempotency_keys_[0-9]+$'";
         assert_eq!(s.superuser.query_number(first).await, 10, "exactly the days before it are dropped");
+    });
+}
+
+#[test]
+fn deleted_rows_of_default_partition_end_older_watches() {
+    service_test(|s| async move {
+        s.clock.advance(Duration::days(75));
+        let cursor = s.bob().watch_files().await.cursor;
+        upload_file(&s.alice(), spec("a")).await;
+        assert!(s.superuser.query_number(DEFAULT_EVENTS).await > 0, "no partition exists");
+        // Longer than the retention of 30 days, so the only events of this month are deleted, and no partition.
+        s.clock.advance(Duration::days(40));
+        run_worker(&s).await;
+        assert_eq!(s.superuser.query_number(DEFAULT_EVENTS).await, 0);
+        assert!(s.bob().watch_files_after(&cursor).await.is_err(), "the events are deleted");
+    });
+}
+
+#[test]
+fn partition_of_moved_rows_is_protected() {
+    service_test(|s| async move {
+        s.clock.advance(Duration::days(75));
+        upload_file(&s.alice(), spec("a")).await;
+        create_upcoming_partitions(&s.app).await.unwrap();
+        for month in [s.clock.now(), s.clock.now() + Months::new(1)] {
+            let is_protected = format!(
+                "SELECT count(*) FROM pg_class WHERE relname = '{}' AND relrowsecurity AND relforcerowsecurity",
+                month.format("events_%Y%m01")
+            );
+            assert_eq!(s.superuser.query_number(&is_protected).await, 1, "{is_protected}");
+        }
+    });
+}
+
+#[test]
+fn period_with_too_many_rows_gets_no_partition() {
+    service_test(|s| async move {
+        // One more than a move may take.
+        let insert = "INSERT INTO finished_jobs
+                (tenant_id, id, create_time, kind, payload, outcome, attempts, last_error, enqueue_time)
+            SELECT gen_random_uuid(), gen_random_uuid(), '2099-05-05 12:00Z', 'test', to_jsonb(1), {job_outcome.done},
+                1, '', '2099-05-05 12:00Z'
+            FROM generate_series(1, 50001)";
+        s.superuser.execute(insert).await;
+        let create = "SELECT app.create_partitions('finished_jobs', '1 day', '2099-05-05 00:00Z', 1)";
+        let exists = "SELECT count(*) FROM pg_class WHERE relname = 'finished_jobs_20990505'";
+        let stored = "SELECT count(*) FROM finished_jobs_default";
+        s.superuser.execute(create).await;
+        let after = (s.superuser.query_number(exists).await, s.superuser.query_number(stored).await);
+        assert_eq!(after, (0, 50_001), "commits would wait for the move");
+        let delete = "DELETE FROM finished_jobs WHERE id = (SELECT id FROM finished_jobs_default LIMIT 1)";
+        s.superuser.execute(delete).await;
+        s.superuser.execute(create).await;
+        let after = (s.superuser.query_number(exists).await, s.superuser.query_number(stored).await);
+        assert_eq!(after, (1, 0));
     });
 }

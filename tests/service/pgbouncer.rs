@@ -16,8 +16,12 @@ use strongroom::{
     proto::v1::{CopyFileRequest, ListFilesRequest, UploadSpec},
 };
 
-use crate::harness::{
-    Caller, PART, Service, database_options, file_id, pattern, service_test_in, spec, test_server_url,
+use crate::{
+    database_errors::{fail_changes, permit_changes},
+    harness::{
+        Caller, PART, Service, database_options, file_id, pattern, reason, service_test_in, spec,
+        test_server_url,
+    },
 };
 
 /// More callers than PgBouncer has connections of the server.
@@ -188,5 +192,18 @@ fn session_after_the_check_has_no_leftover_statement() {
             matches!(message, tokio_postgres::SimpleQueryMessage::Row(_))
         };
         assert_eq!(left.iter().filter(is_row).count(), 0, "{left:?}");
+    });
+}
+
+#[test]
+fn errors_keep_their_code_through_pgbouncer() {
+    with_pgbouncer(|s| async move {
+        let alice = s.alice();
+        let file = file_id(&alice.upload(spec("a"), b"a").await.unwrap());
+        fail_changes(&s, "53100", "kein Speicherplatz mehr verfügbar").await;
+        let error = alice.rename(&file, "b").await.unwrap_err();
+        assert_eq!(reason(&error), "STORAGE_FULL", "{error:?}");
+        permit_changes(&s).await;
+        alice.rename(&file, "b").await.unwrap();
     });
 }

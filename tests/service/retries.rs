@@ -1,5 +1,6 @@
 //! Retried mutations: a request id has one effect and one response, even if other changes happened in
-//! between, and other requests cannot reuse it. `upload_retries` covers uploads.
+//! between, and other requests cannot reuse it. `upload_retries` covers uploads. And the delay before a retry, which the
+//! server sends.
 
 use std::fmt::Debug;
 
@@ -18,12 +19,16 @@ use strongroom::{
             UpdateWebhookRequest, Webhook,
         },
     },
+    storage::{
+        StorageErrorKind,
+        flaky::{Fault, Operation, Plan},
+    },
 };
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt;
 
 use crate::{
-    harness::{Service, reason, service_test, spec},
+    harness::{Service, file_id, reason, service_test, spec},
     webhooks::local_test,
 };
 
@@ -295,5 +300,31 @@ fn concurrent_requests_with_one_id_have_one_effect() {
                 number
             );
         }
+    });
+}
+
+#[test]
+fn retry_delays_are_sent_to_grpc_libraries() {
+    service_test(|s| async move {
+        let alice = s.alice();
+        let id = file_id(&alice.upload(spec("a"), b"a").await.unwrap());
+        let fail = |operation| {
+            let fault = Fault::Before(StorageErrorKind::Unavailable);
+            s.faults.set_plan(Plan::new().with_fault(operation, 1, fault));
+        };
+        fail(Operation::Put);
+        let of_upload = alice.upload(spec("b"), b"b").await.unwrap_err();
+        fail(Operation::Get);
+        let of_download = alice.read(&id).await.unwrap_err();
+        let pushback = |error: &Status| error.metadata().get("grpc-retry-pushback-ms").cloned();
+        for error in [of_upload, of_download] {
+            assert_eq!(reason(&error), "STORAGE_UNAVAILABLE");
+            let delay = error.get_details_retry_info().unwrap().retry_delay.unwrap();
+            let sent = pushback(&error).unwrap();
+            assert_eq!(sent.to_str().unwrap(), delay.as_millis().to_string());
+        }
+        s.faults.set_plan(Plan::new());
+        let rejected = alice.upload(spec(""), b"b").await.unwrap_err();
+        assert_eq!((reason(&rejected).as_str(), pushback(&rejected)), ("INVALID_FIELD", None));
     });
 }

@@ -30,20 +30,20 @@ use crate::{
     sweep::{new_key, put_object},
 };
 
-const PROVIDER: &str = "memory";
+pub(crate) const PROVIDER: &str = "memory";
 /// Longer than the interval between two markers.
-const BEAT: Duration = Duration::seconds(61);
+pub(crate) const BEAT: Duration = Duration::seconds(61);
 
-fn sized(name: &str, size: usize) -> UploadSpec {
+pub(crate) fn sized(name: &str, size: usize) -> UploadSpec {
     UploadSpec { size_bytes: Some(size as i64), ..spec(name) }
 }
 
-async fn upload(caller: &Caller, name: &str, data: &[u8]) -> String {
+pub(crate) async fn upload(caller: &Caller, name: &str, data: &[u8]) -> String {
     file_id(&caller.upload(spec(name), data).await.unwrap())
 }
 
 /// Returns the keys of all objects, in order.
-async fn list_keys(s: &Service) -> Vec<String> {
+pub(crate) async fn list_keys(s: &Service) -> Vec<String> {
     let page = s.store.list("", None, 100).await.unwrap();
     page.objects.iter().map(|object| object.key.to_string()).collect()
 }
@@ -56,14 +56,14 @@ async fn run_all_background_work(s: &Service) {
     sweep_stores(&s.app, options).await.unwrap();
 }
 
-fn mismatch(state: &OwnerState) -> Option<OwnerMismatch> {
+pub(crate) fn mismatch(state: &OwnerState) -> Option<OwnerMismatch> {
     match state {
         OwnerState::NotOwned(not_owner) => Some(not_owner.mismatch),
         _ => None,
     }
 }
 
-async fn check(s: &Service) -> OwnerState {
+pub(crate) async fn check(s: &Service) -> OwnerState {
     s.app.owners().check_store(PROVIDER).await.unwrap()
 }
 
@@ -247,7 +247,7 @@ fn restore_in_place_is_noticed() {
     );
 }
 
-async fn read_marker(store: &dyn ObjectStorage) -> OwnerMarker {
+pub(crate) async fn read_marker(store: &dyn ObjectStorage) -> OwnerMarker {
     OwnerMarker::parse(&store.read_marker("live").await.unwrap().unwrap()).unwrap()
 }
 
@@ -308,7 +308,7 @@ impl Decorator for Renamed {
 }
 
 /// Returns the checks of a store by the database of a service.
-fn owners_of<S: ObjectStorage>(s: &Service, store: &Arc<S>) -> StoreOwners {
+pub(crate) fn owners_of<S: ObjectStorage>(s: &Service, store: &Arc<S>) -> StoreOwners {
     let store: Arc<dyn ObjectStorage> = Arc::clone(store) as _;
     let provider = store.provider().to_owned();
     StoreOwners::new(OwnerParts {

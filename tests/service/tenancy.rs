@@ -167,7 +167,7 @@ fn row_level_security_shows_only_one_tenant() {
             .query_texts(
                 "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
                     AND relkind IN ('r', 'p') AND relname <> '__diesel_schema_migrations'
-                    AND relname NOT IN ('installations', 'schedules', 'storage_breakers', 'store_beats', 'sweeps') -- to which the service's role has no access",
+                    AND relname NOT IN ('installations', 'replications', 'schedules', 'scrubs', 'storage_breakers', 'store_beats', 'sweeps') -- to which the service's role has no access",
             )
             .await;
         let client = s.database.connect_as_app().await;

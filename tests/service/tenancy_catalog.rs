@@ -8,7 +8,7 @@ use crate::harness::{Service, service_test};
 const TABLES: &str = "
     SELECT c.oid, c.relname, c.relrowsecurity, c.relforcerowsecurity, c.relispartition, c.relkind
     FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
-      AND c.relname NOT IN ('__diesel_schema_migrations', 'installations', 'schedules', 'storage_breakers', 'store_beats', 'sweeps')";
+      AND c.relname NOT IN ('__diesel_schema_migrations', 'installations', 'replications', 'schedules', 'scrubs', 'storage_breakers', 'store_beats', 'sweeps')";
 
 /// Returns the names of the objects that break a rule.
 async fn find_violations(s: &Service, sql: &str) -> Vec<String> {
@@ -80,7 +80,7 @@ const RULES: [(&str, &str); 12] = [
     ),
     (
         "system tables have row-level security and no access for the service's role",
-        "SELECT c.relname::text FROM pg_class c WHERE c.relname IN ('installations', 'schedules', 'storage_breakers', 'store_beats', 'sweeps') AND (
+        "SELECT c.relname::text FROM pg_class c WHERE c.relname IN ('installations', 'replications', 'schedules', 'scrubs', 'storage_breakers', 'store_beats', 'sweeps') AND (
             NOT (c.relrowsecurity AND c.relforcerowsecurity)
             OR has_table_privilege('strongroom_app', c.oid, 'SELECT, INSERT, UPDATE, DELETE')
             OR EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND 'strongroom_app'::regrole = ANY (p.polroles)))",

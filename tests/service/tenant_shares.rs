@@ -10,6 +10,7 @@ use strongroom::{
 use tokio::task::JoinHandle;
 use tonic::{Code, Status, body::Body, transport::Channel};
 use tonic_types::StatusExt;
+use uuid::Uuid;
 
 use crate::{
     fairness::{assert_overloaded, assert_served, connect, in_use, stall},
@@ -133,6 +134,57 @@ fn watches_are_shared_by_callers_and_tenants() {
     );
 }
 
+/// Begins a transaction of a member, or returns `None` if the shares leave no connection.
+async fn try_tenant_tx(s: &Service, tenant: TenantId, user: &str) -> Option<TenantTx> {
+    let viewer = serde_json::json!({ "user_id": user, "audience_min": 3, "principals": [] });
+    let viewer: Viewer = serde_json::from_value(viewer).unwrap();
+    s.app.db().tenant_tx(tenant, &viewer).await.ok()
+}
+
+#[test]
+fn connections_of_a_caller_leave_one_to_its_colleagues() {
+    service_test_with(
+        // Two of them are reserved.
+        |config| (config.database.pool_size_max, config.database.acquire_timeout_seconds) = (16, 1),
+        |s| async move {
+            let globex: TenantId = s.mallory().tenant_id().await.parse().unwrap();
+            let mut held = Vec::new();
+            while let Some(tx) = try_tenant_tx(&s, globex, "mallory").await {
+                held.push(tx);
+            }
+            assert_eq!(
+                held.len(),
+                12,
+                "idle connections are lent, except one to other tenants and one to colleagues"
+            );
+            assert!(try_tenant_tx(&s, globex, "gus").await.is_some());
+            drop(held);
+        },
+    );
+}
+
+#[test]
+fn connections_of_many_tenants_leave_one_to_operators() {
+    service_test_with(
+        // Two of them are reserved.
+        |config| (config.database.pool_size_max, config.database.acquire_timeout_seconds) = (9, 1),
+        |s| async move {
+            let tenants = (1..=9).map(|number| TenantId::from_uuid(Uuid::from_u128(number)));
+            let mut held = Vec::new();
+            for tenant in tenants {
+                match try_tenant_tx(&s, tenant, "mallory").await {
+                    Some(tx) => held.push(tx),
+                    None => break,
+                }
+            }
+            assert!(!held.is_empty());
+            let tenant = TenantId::from_uuid(Uuid::from_u128(10));
+            assert!(s.app.db().platform_tx(tenant, &Viewer::system()).await.is_ok());
+            drop(held);
+        },
+    );
+}
+
 #[test]
 fn connections_of_a_tenant_leave_one_for_other_tenants() {
     service_test_with(
@@ -142,11 +194,7 @@ fn connections_of_a_tenant_leave_one_for_other_tenants() {
             let globex: TenantId = s.mallory().tenant_id().await.parse().unwrap();
             let mut held: Vec<TenantTx> = Vec::new();
             for user in ["mallory", "gus", "crew-1"] {
-                let viewer: Viewer = serde_json::from_value(
-                    serde_json::json!({ "user_id": user, "audience_min": 3, "principals": [] }),
-                )
-                .unwrap();
-                while let Ok(tx) = s.app.db().tenant_tx(globex, &viewer).await {
+                while let Some(tx) = try_tenant_tx(&s, globex, user).await {
                     held.push(tx);
                 }
             }

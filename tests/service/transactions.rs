@@ -1,4 +1,5 @@
-//! Dropped transactions: at any await they are rolled back, release their locks and leave a clean connection.
+//! Dropped transactions: at any await they are rolled back, release their locks and leave a clean connection. And the
+//! order in which transactions get their connections.
 
 use std::{
     future::Future,
@@ -154,5 +155,35 @@ fn full_pool_returns_error_after_acquire_timeout() {
         assert_eq!(refused.kind, DbErrorKind::Exhausted);
         open.commit().await.unwrap();
         db.tenant_tx(tenant, &Viewer::system()).await.unwrap().commit().await.unwrap();
+    });
+}
+
+#[test]
+fn operator_gets_a_connection_before_background_work() {
+    service_test(|s| async move {
+        let db = open_single_connection(&s);
+        let held = db.system_tx().await.unwrap();
+        let mut background = Box::pin(db.system_tx());
+        assert!(futures::poll!(&mut background).is_pending());
+        let mut operator = Box::pin(db.operator_tx());
+        assert!(futures::poll!(&mut operator).is_pending());
+        held.commit().await.unwrap();
+        let operator = operator.await.unwrap();
+        assert!(futures::poll!(&mut background).is_pending(), "it waits longer than the operator");
+        operator.commit().await.unwrap();
+        background.await.unwrap().commit().await.unwrap();
+
+        let tenant: TenantId = s.alice().tenant_id().await.parse().unwrap();
+        let viewer = Viewer::system();
+        let held = db.check_tx(tenant, &viewer).await.unwrap();
+        let mut check = Box::pin(db.check_tx(tenant, &viewer));
+        assert!(futures::poll!(&mut check).is_pending());
+        let mut operator = Box::pin(db.platform_tx(tenant, &viewer));
+        assert!(futures::poll!(&mut operator).is_pending());
+        held.commit().await.unwrap();
+        let operator = operator.await.unwrap();
+        assert!(futures::poll!(&mut check).is_pending(), "it waits longer than the operator");
+        operator.commit().await.unwrap();
+        check.await.unwrap().commit().await.unwrap();
     });
 }

@@ -11,9 +11,9 @@ use strongroom::{
 
 use crate::{harness::Receiver, webhooks::local_test, workers::Worker};
 
-/// Simulates a failover of the database.
-const FAILOVER: &str = "CREATE OR REPLACE FUNCTION app.event_incarnation() RETURNS text LANGUAGE sql STABLE
-                        RETURN 'another'";
+/// Simulates a failover or a restore of the database.
+pub(crate) const FAILOVER: &str =
+    "CREATE OR REPLACE FUNCTION app.event_incarnation() RETURNS text LANGUAGE sql STABLE RETURN 'another'";
 
 #[test]
 fn failover_loses_no_event() {
@@ -24,20 +24,49 @@ fn failover_loses_no_event() {
             let first = s.upload_files(&["a"]).await;
             assert_eq!(s.deliver_all().await, 1);
             s.clock.advance(Duration::hours(3));
-            receiver.respond_with(&[500, 500]);
+            receiver.respond_with(&[500]);
             let second = s.upload_files(&["b"]).await;
             assert_eq!(s.deliver_all().await, 1, "the event became a dead letter");
             let unsent = s.upload_files(&["c"]).await;
             s.superuser.execute(FAILOVER).await;
+            assert_eq!(s.deliver_all().await, 1, "each event is sent once");
+            let next = s.upload_files(&["d"]).await;
+            assert_eq!(s.deliver_all().await, 1);
+            let files = [&first[0], &second[0], &unsent[0], &next[0]].map(String::clone);
+            assert_eq!(receiver.received_file_ids(), files);
+            assert_eq!(s.get_webhook(&id).await.state(), State::Active);
+
+            let dead = s.list_failed_deliveries(&id).await.remove(0).position;
+            s.redeliver(&id, &dead).await;
+            assert_eq!(s.deliver_all().await, 1);
+            let ids: Vec<String> = receiver.messages().iter().map(|sent| sent.header("webhook-id")).collect();
+            assert_eq!((ids.len(), &ids[4]), (5, &ids[1]), "the id of an event stays the same");
+        },
+    );
+}
+
+/// The database failed over before its upgrade to the version with epochs.
+#[test]
+fn webhook_of_former_incarnation_continues_by_time() {
+    local_test(
+        |_| {},
+        |s, receiver| async move {
+            let (id, _) = s.create_webhook_to(&receiver.url).await;
+            let first = s.upload_files(&["a"]).await;
+            assert_eq!(s.deliver_all().await, 1);
+            s.clock.advance(Duration::hours(3));
+            let second = s.upload_files(&["b"]).await;
+            assert_eq!(s.deliver_all().await, 1);
+            let unsent = s.upload_files(&["c"]).await;
+            let former = "UPDATE webhooks SET incarnation = 'former', position_epoch = 0, position_xid = '9000000000000'";
+            s.superuser.execute(former).await;
             assert_eq!(s.deliver_all().await, 2, "events of the last hour are sent again");
             let files = [&first[0], &second[0], &second[0], &unsent[0]].map(String::clone);
             assert_eq!(receiver.received_file_ids(), files);
             let ids: Vec<String> = receiver.messages().iter().map(|sent| sent.header("webhook-id")).collect();
-            assert_ne!(ids[1], ids[2], "message ids differ after a failover");
+            assert_eq!(ids[1], ids[2], "with the same id");
             assert_eq!(s.get_webhook(&id).await.state(), State::Active);
-            let next = s.upload_files(&["d"]).await;
-            assert_eq!(s.deliver_all().await, 1, "later events are sent once");
-            assert_eq!(receiver.received_file_ids()[4..], next);
+            assert_eq!(s.deliver_all().await, 0);
         },
     );
 }
@@ -243,6 +272,35 @@ fn unknown_event_kind_is_sent_as_update() {
             assert_eq!(receiver.received_file_ids(), files);
             assert_eq!(receiver.messages()[0].json()["type"], "file.updated");
             assert_eq!(s.get_webhook(&id).await.failed_attempt_count, 0);
+        },
+    );
+}
+
+#[test]
+fn weeks_without_a_worker_are_no_failure() {
+    local_test(
+        |config| config.attempts_max = 1,
+        |s, receiver| async move {
+            let (id, _) = s.create_webhook_to(&receiver.url).await;
+            s.upload_files(&["a", "b"]).await;
+            s.wait_until_events_are_readable().await;
+            receiver.respond_with(&[500, 500]);
+            let guard = receiver.hold_responses().await;
+            let app = Arc::clone(&s.app);
+            let sending = tokio::spawn(async move { deliver_webhooks(&app).await.unwrap().done });
+            s.wait_until("the message has arrived", || async { receiver.messages().len() == 1 }).await;
+            // The time of the endpoint in this round.
+            s.clock.advance(Duration::seconds(20));
+            drop(guard);
+            assert_eq!(
+                sending.await.unwrap(),
+                1,
+                "the first event became a dead letter, and the second one waits"
+            );
+            // Longer than `webhooks.disable_after_hours`, and shorter than the retention of events.
+            s.clock.advance(Duration::days(20));
+            assert_eq!(s.deliver_all().await, 1, "the second event became a dead letter");
+            assert_eq!(s.get_webhook(&id).await.state(), State::Active);
         },
     );
 }

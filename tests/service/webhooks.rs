@@ -62,6 +62,12 @@ impl Service {
         self.ada().webhooks.list_webhook_deliveries(request).await.unwrap().into_inner().deliveries
     }
 
+    pub(crate) async fn redeliver(&self, webhook_id: &str, position: &str) {
+        let (webhook_id, position) = (webhook_id.to_owned(), position.to_owned());
+        let request = RedeliverWebhookRequest { webhook_id, position, request_id: String::new() };
+        self.ada().webhooks.redeliver_webhook(request).await.unwrap();
+    }
+
     pub(crate) async fn upload_files(&self, names: &[&str]) -> Vec<String> {
         let mut ids = Vec::new();
         for name in names {
@@ -74,8 +80,8 @@ impl Service {
     /// that.
     pub(crate) async fn wait_until_events_are_readable(&self) {
         self.wait_until("committed events can be read", || async {
-            let unreadable =
-                "SELECT count(*) FROM events WHERE xid >= pg_snapshot_xmin(pg_current_snapshot())";
+            let unreadable = "SELECT count(*) FROM events AS e
+                WHERE (e.epoch, e.xid) >= (SELECT b.epoch, b.xid FROM app.event_bound() AS b)";
             self.superuser.query_number(unreadable).await == 0
         })
         .await;
@@ -199,12 +205,7 @@ fn undeliverable_event_can_be_redelivered() {
 
             for (status, state, attempts) in [(500, Delivery::Dead, 3), (200, Delivery::Delivered, 4)] {
                 receiver.respond_with(&[status]);
-                let request = RedeliverWebhookRequest {
-                    webhook_id: id.clone(),
-                    position: dead[0].position.clone(),
-                    request_id: String::new(),
-                };
-                s.ada().webhooks.redeliver_webhook(request).await.unwrap();
+                s.redeliver(&id, &dead[0].position).await;
                 assert_eq!(s.list_failed_deliveries(&id).await[0].state(), Delivery::Waiting);
                 assert_eq!(s.deliver_all().await, 1);
                 let letter = &s.list_failed_deliveries(&id).await[0];

@@ -67,6 +67,20 @@ fn reserve_is_for_operators_only() {
 }
 
 #[test]
+fn operator_is_served_before_work_of_the_service() {
+    let shares = Shares::new(ShareLimits::slots(4).with_reserve(1));
+    let mut working = take_all(&shares, Holder::SERVICE);
+    assert_eq!(working.len(), 4);
+    let mut checks: Vec<Waiter> = (0..8).map(|_| queue(&shares, Holder::SERVICE, 1)).collect();
+    let mut operator = queue(&shares, Holder::PLATFORM, 1);
+    drop(working.pop());
+    let held = is_granted(&mut operator).expect("the operator waits behind no check");
+    assert!(checks.iter_mut().all(|check| is_granted(check).is_none()));
+    drop(held);
+    assert!(is_granted(&mut checks[0]).is_some());
+}
+
+#[test]
 fn used_reserve_takes_nothing_from_tenants() {
     let limits = ShareLimits::slots(16).with_reserve(2).with_reserve_used_first().with_lending(1);
     let shares = Shares::new(limits);

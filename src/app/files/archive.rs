@@ -62,7 +62,7 @@ async fn set_archived_in_tx(
     }
     if file.archive_time.is_some() != to_archive {
         let changed = files::set_archived(tx, file.id, &caller.actor.id, to_archive).await?;
-        record_change(tx, caller, &file, action, kind).await?;
+        record_change(tx, caller, &changed, action, kind).await?;
         let moves_bytes = apply_storage_class::enqueue_if_needed(app, tx, file.id).await?;
         if to_archive && moves_bytes {
             check_pending_deletion(tx, &file).await?;

@@ -18,7 +18,7 @@ use crate::{
         audit,
         idempotency::{self, RequestClaim},
     },
-    db::{TenantTx, Viewer, audit_entries::AuditAction, files, idempotency_keys::Method},
+    db::{TenantTx, Viewer, audit_entries::AuditAction, file_locks, idempotency_keys::Method},
     domain::{
         caller::Caller,
         file::File,
@@ -113,7 +113,7 @@ async fn batch_delete_in_tx(
             }
             RequestClaim::New(attempt) => attempt,
         };
-    let visible = files::get_all_for_update(tx, ids).await?.into_iter();
+    let visible = file_locks::get_all_for_update(tx, ids).await?.into_iter();
     let visible = visible.filter_map(|found| require_visible(caller, Some(found)).ok());
     let mut by_id: HashMap<FileId, File> = visible.map(|file| (file.id, file)).collect();
     let is_purged = caller.tenant.policy.trash.days == 0;

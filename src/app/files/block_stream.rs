@@ -265,7 +265,7 @@ impl BlockStream {
         let BlobToRead { app, tenant, blob, .. } = &self.from;
         let slice = BlockSlice::of_range(&(self.position..self.read_end), checksums_max(app));
         // Not of the caller's share, so that its other calls cannot delay its download.
-        let mut tx = app.db.platform_tx(*tenant, &Viewer::system()).await?;
+        let mut tx = app.db.check_tx(*tenant, &Viewer::system()).await?;
         let found = blob_checksums::get(&mut tx, blob.id, slice).await;
         let Some(checksums) = tx.finish(found).await? else { return Ok(None) };
         self.known = KnownChecksums::Page { first: slice.first, checksums };

@@ -14,7 +14,7 @@ use crate::{
         audit_entries::{self, AuditAction},
         events::{self, Event, EventKind},
         file_copies::{self, FileCopy},
-        files,
+        file_locks,
         idempotency_keys::Method,
         quotas::{self, QuotaDelta},
         usage_counters::{self, UsageDelta},
@@ -85,7 +85,7 @@ async fn copy_in_tx(
         };
     let request = &check_request(caller, request)?;
     // A shared lock, so that the file and this version are not purged before the copy references the blob.
-    let source = require_visible(caller, files::get_for_share(tx, request.file).await?)?;
+    let source = require_visible(caller, file_locks::get_for_share(tx, request.file).await?)?;
     let number = if request.version == 0 { source.version } else { request.version };
     let version = versions::get(tx, source.id, number).await?.ok_or(Error::NotFound(Resource::Version))?;
     File { content_state: version.content_state, ..source.clone() }.check_readable()?;

@@ -82,7 +82,7 @@ pub(super) async fn move_to_trash(
     let trash = caller.tenant.policy.trash;
     let deleted = files::trash(tx, file.id, &caller.actor.id, trash.days).await?;
     file_readers::set_deleted(tx, file.id, true).await?;
-    let event = Event::for_file(EventKind::FileDeleted, file, &caller.actor.id);
+    let event = Event::for_file(EventKind::FileDeleted, &deleted, &caller.actor.id);
     record_change_with_details(tx, caller, event, AuditAction::FileDelete, details).await?;
     if !trash.counts_against_quota {
         release.release_quota(file, &versions::get_charge(tx, file.id).await?);

@@ -11,7 +11,7 @@ use crate::{
     db::{
         Viewer,
         expiring_files::{self, ExpiredFile, ExpiringTenant},
-        files,
+        file_locks,
     },
     domain::{
         caller::Caller,
@@ -140,7 +140,7 @@ async fn enqueue_again(app: &App, tenant: TenantId) -> Result<(), Error> {
 async fn delete_if_expired(app: &App, caller: &Caller, id: FileId) -> Result<bool, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
     let outcome = async {
-        let Some(found) = files::get_for_update(&mut tx, id).await? else { return Ok(false) };
+        let Some(found) = file_locks::get_for_update(&mut tx, id).await? else { return Ok(false) };
         let now = tx.now().await?;
         let Some(reason) = expiry_reason(&found.file, now) else { return Ok(false) };
         let details = serde_json::json!({ "reason": reason });

@@ -241,7 +241,7 @@ impl ReadAccess {
     async fn check(&self) -> Result<(), Error> {
         let viewer = Viewer::from_caller(&self.caller);
         // Not of the caller's share, so that its other calls cannot delay the check.
-        let mut tx = self.app.db.platform_tx(self.caller.tenant_id(), &viewer).await?;
+        let mut tx = self.app.db.check_tx(self.caller.tenant_id(), &viewer).await?;
         let found = find_version(&mut tx, &self.caller, &self.request, BlockSlice::EMPTY).await;
         tx.finish(found).await.map(|_| ())
     }

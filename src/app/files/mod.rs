@@ -64,7 +64,7 @@ use crate::{
         audit_entries::{self, AuditAction},
         download_counts,
         events::{self, Event, EventKind},
-        file_tags, files,
+        file_locks, file_tags,
         idempotency_keys::Method,
         lists, quotas,
     },
@@ -143,7 +143,7 @@ async fn begin_mutation_with_payload<T: DeserializeOwned>(
         }
         RequestClaim::New(attempt) => attempt,
     };
-    let file = require_visible(caller, files::get_for_update(tx, *id).await?)?;
+    let file = require_visible(caller, file_locks::get_for_update(tx, *id).await?)?;
     check_can_write(caller, &file)?;
     check_etag(if_etag, &file.etag())?;
     Ok(MutationStart::Locked(Box::new(file), attempt))
@@ -162,7 +162,7 @@ async fn finish_mutation<T: Serialize>(
     Ok(response)
 }
 
-/// Records a change of a file: its audit entry and its event.
+/// Records a change of a file, which is given after the change: its audit entry and its event.
 async fn record_change(
     tx: &mut TenantTx,
     caller: &Caller,

@@ -10,7 +10,7 @@ use crate::{
         TenantTx, Viewer, attachments,
         audit_entries::{self, AuditAction},
         download_counts, erasures,
-        events::{self, Event, EventKind},
+        events::{self, Event},
         file_readers, file_tags, files,
         idempotency_keys::Method,
         tombstones, versions,
@@ -111,7 +111,7 @@ pub(super) async fn delete_rows(
         entry.details["erasure"] = erasure.audit_details();
     }
     audit_entries::insert(tx, &[entry]).await?;
-    let purged = Event::for_file(EventKind::FilePurged, file, actor_id).with_removed_readers(readers);
+    let purged = Event::for_purge(file, actor_id).with_removed_readers(readers);
     events::insert(tx, &[purged]).await?;
     let was_charged = file.trash.is_none() || caller.tenant.policy.trash.counts_against_quota;
     if was_charged {

@@ -8,7 +8,7 @@ use crate::{
         tenants::system_caller,
     },
     db::{
-        Viewer,
+        Viewer, file_locks,
         files::{self, DueFile},
     },
     domain::ids::{FileId, TenantId},
@@ -62,7 +62,7 @@ async fn purge_if_due(app: &App, tenant: TenantId, id: FileId) -> Result<bool, E
     let caller = system_caller(app, tenant).await?;
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
     let outcome = async {
-        let Some(found) = files::get_for_update(&mut tx, id).await? else { return Ok(false) };
+        let Some(found) = file_locks::get_for_update(&mut tx, id).await? else { return Ok(false) };
         let Some(trash) = found.file.trash else { return Ok(false) };
         if tx.now().await? < trash.purge_time {
             return Ok(false);

@@ -9,6 +9,7 @@ use crate::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction, AuditEntry},
         events::{self, Event},
+        file_locks,
         file_owners::{self, OwnedFile},
         idempotency_keys::Method,
     },
@@ -111,7 +112,7 @@ async fn transfer_in_tx(
         RequestClaim::Replay(response) => return Ok(response),
         RequestClaim::New(attempt) => attempt,
     };
-    let owned = file_owners::lock_files(tx, &request.from_user, limit.into()).await?;
+    let owned = file_locks::lock_of_owner(tx, &request.from_user, limit.into()).await?;
     if !owned.is_empty() {
         let ids: Vec<FileId> = owned.iter().map(|file| file.id).collect();
         file_owners::set_owner(tx, &ids, &request.to_user, &caller.actor.id).await?;

@@ -57,7 +57,7 @@ async fn untrash(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<File
     let restored = files::untrash(tx, file.id, &caller.actor.id).await?;
     file_readers::set_deleted(tx, file.id, false).await?;
     let restored = load_file_details(tx, restored).await?;
-    record_change(tx, caller, file, AuditAction::FileUndelete, EventKind::FileUndeleted).await?;
+    record_change(tx, caller, &restored, AuditAction::FileUndelete, EventKind::FileUndeleted).await?;
     if !caller.tenant.policy.trash.counts_against_quota {
         let charge = versions::get_charge(tx, file.id).await?;
         let charged_bytes = charge.bytes();

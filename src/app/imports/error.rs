@@ -129,6 +129,7 @@ fn convert(error: UploadError) -> Error {
         error @ (UploadError::StreamOrder(_)
         | UploadError::PartSizeMismatch { .. }
         | UploadError::PartEtagMismatch { .. }
+        | UploadError::DigestUnknown(_)
         | UploadError::OffsetGap { .. }
         | UploadError::NotFinished
         | UploadError::Paused { .. }

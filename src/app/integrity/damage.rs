@@ -3,18 +3,21 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::StreamExt;
 
 use crate::{
-    app::App,
+    app::{App, Error},
     db::{Database, DbError, Viewer, blob_checksums, blobs::Blob, content_states},
     domain::{
+        block_checksums::{BlockChecksums, BlockHasher},
         checksum::Crc64Hasher,
         digest::{Hasher, ObjectHashes},
         file::StateReason,
         ids::TenantId,
     },
     storage::{ObjectStorage, ObjectStorageExt, StorageError},
+    telemetry::metrics::ScrubOutcome,
 };
 
 /// A suspected problem of an object.
@@ -66,24 +69,97 @@ pub(in crate::app) async fn is_intact(
     store: &dyn ObjectStorage,
     blob: &Blob,
 ) -> Result<Option<bool>, StorageError> {
-    let Some(recorded) = blob.hashes else { return Ok(None) };
-    let (mut sha256, mut crc64nvme, mut read_bytes) = (Hasher::default(), Crc64Hasher::default(), 0);
+    let Some(mut comparison) = ObjectComparison::with_record(blob) else { return Ok(None) };
     let mut bytes = store.get(&blob.key, 0..blob.size_bytes).await?;
     while let Some(chunk) = bytes.next().await {
-        let chunk = chunk?;
-        sha256.update(&chunk);
-        crc64nvme.update(&chunk);
-        read_bytes += chunk.len() as u64;
+        comparison.consume(&chunk?);
     }
-    if read_bytes != blob.size_bytes {
-        return Ok(None);
+    Ok(comparison.finish().is_intact)
+}
+
+/// Compares the bytes of a whole object with its record.
+pub(in crate::app) struct ObjectComparison {
+    recorded: ObjectHashes,
+    size_bytes: u64,
+    sha256: Hasher,
+    crc64nvme: Crc64Hasher,
+    blocks: BlockHasher,
+    read_bytes: u64,
+}
+
+/// The result of a comparison.
+pub(in crate::app) struct ComparedObject {
+    /// `None` if the read ended early, which proves nothing.
+    pub(in crate::app) is_intact: Option<bool>,
+    /// The checksums of the blocks, if the object has several.
+    pub(in crate::app) block_checksums: Option<BlockChecksums>,
+}
+
+impl ObjectComparison {
+    /// Returns `None` if the record has no hashes.
+    pub(in crate::app) fn with_record(blob: &Blob) -> Option<Self> {
+        Some(Self {
+            recorded: blob.hashes?,
+            size_bytes: blob.size_bytes,
+            sha256: Hasher::default(),
+            crc64nvme: Crc64Hasher::default(),
+            blocks: BlockHasher::default(),
+            read_bytes: 0,
+        })
     }
-    let found = ObjectHashes { sha256: sha256.finish(), crc64nvme: crc64nvme.finish() };
-    Ok(Some(found == recorded))
+
+    /// Consumes the next bytes. This is the one place that sees all bytes of an object that is verified.
+    pub(in crate::app) fn consume(&mut self, chunk: &Bytes) {
+        self.sha256.update(chunk);
+        self.crc64nvme.update(chunk);
+        self.blocks.update(chunk);
+        self.read_bytes += chunk.len() as u64;
+    }
+
+    /// Returns whether the object is intact.
+    pub(in crate::app) fn finish(self) -> ComparedObject {
+        let block_checksums = self.blocks.finish();
+        if self.read_bytes != self.size_bytes {
+            return ComparedObject { is_intact: None, block_checksums };
+        }
+        let found = ObjectHashes { sha256: self.sha256.finish(), crc64nvme: self.crc64nvme.finish() };
+        ComparedObject { is_intact: Some(found == self.recorded), block_checksums }
+    }
+}
+
+/// Damage that was confirmed and recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::app) struct RecordedDamage {
+    pub(in crate::app) reason: StateReason,
+    /// The number of versions that changed to ERROR.
+    pub(in crate::app) version_count: usize,
+}
+
+/// Checks a suspicion, and marks the versions of a blob whose problem is confirmed. Returns `None` if it is not.
+///
+/// # Errors
+/// Returns an error if the store or the database is unreachable. Nothing is known about the object then.
+pub(in crate::app) async fn confirm_and_mark(
+    db: &Database,
+    store: &dyn ObjectStorage,
+    tenant: TenantId,
+    blob: &Blob,
+    suspicion: Suspicion,
+) -> Result<Option<RecordedDamage>, Error> {
+    let Some(reason) = confirm_damage(store, blob, suspicion).await? else { return Ok(None) };
+    let version_count = mark_damaged(db, tenant, blob, reason).await?;
+    if version_count > 0 {
+        tracing::error!(
+            %tenant, provider = blob.provider, key = %blob.key, %reason, versions = version_count,
+            "found missing or damaged object; its versions are in state ERROR until it is repaired from its copy, or \
+             restored from a backup and checked with `strongroom fsck --repair`"
+        );
+    }
+    Ok(Some(RecordedDamage { reason, version_count }))
 }
 
 /// Marks the versions of a blob as missing or damaged, and returns their number.
-pub(in crate::app) async fn mark_damaged(
+async fn mark_damaged(
     db: &Database,
     tenant: TenantId,
     blob: &Blob,
@@ -128,24 +204,19 @@ impl SuspectObject {
         let tasks = app.tasks.clone();
         let recheck = async move {
             let key = &blob.key;
-            let reason = match confirm_damage(store.as_ref(), &blob, suspicion).await {
-                Ok(Some(reason)) => reason,
+            match confirm_and_mark(&app.db, store.as_ref(), tenant, &blob, suspicion).await {
+                // The repair of the blob from its copy finds it by the state of its versions.
+                Ok(Some(damage)) if damage.version_count > 0 => {
+                    app.metrics.count_scrubbed(&blob.provider, ScrubOutcome::Damaged);
+                }
+                Ok(Some(_)) => {}
                 Ok(None) => {
                     tracing::warn!(%tenant, %key, ?suspicion, "rechecked a suspect object; it is intact");
                     if suspicion == Suspicion::Checksum {
                         distrust_block_checksums(&app.db, tenant, &blob).await;
                     }
-                    return;
                 }
-                Err(error) => {
-                    return tracing::warn!(%tenant, %key, %error, "failed to recheck suspect object");
-                }
-            };
-            match mark_damaged(&app.db, tenant, &blob, reason).await {
-                Ok(versions) => {
-                    tracing::error!(%tenant, %key, %reason, versions, "found missing or damaged object")
-                }
-                Err(error) => tracing::warn!(%tenant, %key, %error, "failed to mark damaged object"),
+                Err(error) => tracing::warn!(%tenant, %key, %error, "failed to recheck suspect object"),
             }
         };
         tasks.spawn(tracing::Instrument::instrument(recheck, tracing::Span::current()));

@@ -183,13 +183,10 @@ impl Fsck {
     /// Confirms the problem with a second check and marks the versions.
     async fn mark_if_damaged(&self, checked: &CheckedBlob, report: &mut FsckReport) -> Result<(), Error> {
         let Ok(store) = self.stores.get(&checked.blob.provider) else { return Ok(()) };
-        let confirmed = damage::confirm_damage(store.as_ref(), &checked.blob, Suspicion::Checksum).await?;
-        match confirmed {
-            Some(reason) => {
-                report.marked_versions +=
-                    damage::mark_damaged(&self.db, checked.tenant, &checked.blob, reason).await? as u64;
-            }
-            None => damage::distrust_block_checksums(&self.db, checked.tenant, &checked.blob).await,
+        let CheckedBlob { tenant, blob, .. } = checked;
+        match damage::confirm_and_mark(&self.db, store.as_ref(), *tenant, blob, Suspicion::Checksum).await? {
+            Some(damage) => report.marked_versions += damage.version_count as u64,
+            None => damage::distrust_block_checksums(&self.db, *tenant, blob).await,
         }
         Ok(())
     }

@@ -4,4 +4,5 @@ pub(super) mod damage;
 pub mod delete_stray_objects;
 pub mod fsck;
 pub mod sample;
+pub mod scrub;
 pub mod sweep;

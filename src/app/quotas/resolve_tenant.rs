@@ -25,7 +25,7 @@ pub(in crate::app) async fn resolve_tenant(
             Err(Violations::one("tenant_id", "is required: an operator belongs to no tenant").into())
         }
         (Principal::Operator(_), Some(named)) => {
-            let mut tx = app.db.system_tx().await?;
+            let mut tx = app.db.operator_tx().await?;
             let tenant = tenants::get(&mut tx, named).await?;
             tx.commit().await?;
             let exists = tenant

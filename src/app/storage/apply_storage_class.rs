@@ -120,13 +120,7 @@ async fn move_blob(
     classed: &ClassedBlob,
     store: &dyn ObjectStorage,
 ) -> Result<RelocationOutcome, Error> {
-    let relocation = Relocation {
-        db: &app.db,
-        clock: app.clock.as_ref(),
-        ids: app.ids.as_ref(),
-        blob_deletion_delay_hours: u32::try_from(app.limits.retention.blob_deletion_delay_hours)
-            .unwrap_or(u32::MAX),
-    };
+    let relocation = Relocation::by(app);
     let ClassedBlob { movable, target: target_class } = classed;
     let owned = &movable.tenant_blob;
     // A store may copy large objects in parts.

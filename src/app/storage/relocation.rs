@@ -9,10 +9,11 @@
 //! as pending deletion.
 
 use crate::{
-    app::{Error, integrity::fsck::hash_object},
+    app::{App, Error, integrity::fsck::hash_object},
     db::{
         Database,
         audit_entries::{self, AuditAction, AuditEntry},
+        blob_replicas,
         blobs::{self, Blob, TenantBlob},
         storage_classes,
         stray_objects::{self, StrayObject},
@@ -27,7 +28,7 @@ use crate::{
 };
 
 /// The maximum time for a copy, in hours. After that the copy is deleted and made again.
-const COPY_HOURS: u32 = 24;
+pub(super) const COPY_HOURS: u32 = 24;
 
 /// The minimum time until the deletion of an original, in hours, for downloads that have it open.
 pub(in crate::app) const READERS_HOURS: u32 = 1;
@@ -69,7 +70,17 @@ impl TargetClass {
     }
 }
 
-impl Relocation<'_> {
+impl<'a> Relocation<'a> {
+    /// Returns the dependencies of relocations by background work.
+    pub(super) fn by(app: &'a App) -> Self {
+        Self {
+            db: &app.db,
+            clock: app.clock.as_ref(),
+            ids: app.ids.as_ref(),
+            blob_deletion_delay_hours: deletion_delay_hours(app),
+        }
+    }
+
     /// Reserves an unused key for the new object, and registers the object for deletion in case the
     /// relocation fails.
     pub(super) async fn reserve_target(
@@ -142,6 +153,10 @@ impl Relocation<'_> {
         });
         let entry = AuditEntry::system(AuditAction::StorageMove, details);
         audit_entries::insert_for(&mut tx, tenant, &[entry]).await?;
+        // A copy must not be with the provider of its original. The blob gets another one.
+        if let Some(replica) = blob_replicas::find_at(&mut tx, tenant, blob.id, &target.provider).await? {
+            blob_replicas::remove(&mut tx, tenant, blob.id, &replica, READERS_HOURS).await?;
+        }
         // These lock the row of the quota, which is locked last.
         if !stray_objects::adopt(&mut tx, target).await? {
             return Ok(false);
@@ -157,6 +172,11 @@ impl Relocation<'_> {
         stray_objects::make_due(&mut tx, target).await?;
         Ok(tx.commit().await?)
     }
+}
+
+/// Returns the time until the deletion of replaced objects, in hours.
+pub(in crate::app) fn deletion_delay_hours(app: &App) -> u32 {
+    u32::try_from(app.limits.retention.blob_deletion_delay_hours).unwrap_or(u32::MAX)
 }
 
 /// Returns the size of a blob as its column stores it.

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::breakers::{BreakerSummary, summarize_breakers};
+use super::{
+    breakers::{BreakerSummary, summarize_breakers},
+    integrity_summary::{ReplicationSummary, ScrubSummary, summarize_replication, summarize_scrubs},
+};
 use crate::{
     app::{Error, owner::StoreOwners},
     db::{
@@ -38,6 +41,10 @@ pub struct ProviderStatus {
     pub free_bytes: Option<u64>,
     /// The circuit breakers of background work, if a process that runs it reported any in the last minute.
     pub breaker: Option<BreakerSummary>,
+    /// The progress of scrubbing, if it has begun and was added.
+    pub scrub: Option<ScrubSummary>,
+    /// The blobs without a verified copy, if this is the replica provider and they were added.
+    pub replication: Option<ReplicationSummary>,
     /// The buckets whose settings can keep the bytes of deleted objects.
     pub protections: Vec<BucketProtection>,
     /// Whether the store belongs to this database, and deletions do not wait. `None` if it was not checked.
@@ -78,6 +85,30 @@ pub async fn list_provider_statuses(
     Ok(statuses)
 }
 
+/// Adds the progress of scrubbing, and that of the copies at the replica provider, to the status of each provider.
+/// `period_days` is the period in which each blob is verified.
+///
+/// # Errors
+/// Returns an error if the database is unreachable.
+pub async fn add_integrity_summaries(
+    db: &Database,
+    statuses: &mut [ProviderStatus],
+    period_days: u32,
+    replica_provider: Option<&str>,
+) -> Result<(), Error> {
+    let mut tx = db.system_tx().await?;
+    let mut scrubs = summarize_scrubs(&mut tx, period_days).await?;
+    let replication = summarize_replication(&mut tx, replica_provider).await?;
+    tx.commit().await?;
+    for status in statuses {
+        status.scrub = scrubs.remove(&status.name);
+        if replica_provider == Some(status.name.as_str()) {
+            status.replication.clone_from(&replication);
+        }
+    }
+    Ok(())
+}
+
 /// Adds whether the store belongs to this database.
 async fn add_owner(owners: &StoreOwners, status: &mut ProviderStatus) {
     match owners.inspect_owner(&status.name).await {
@@ -101,6 +132,8 @@ fn unchecked_status(name: String, usage: Option<ProviderUsage>) -> ProviderStatu
         archived_bytes: usage.as_ref().map_or(0, |usage| usage.archived_bytes),
         free_bytes: None,
         breaker: None,
+        scrub: None,
+        replication: None,
         protections: Vec::new(),
         is_owner: None,
         problem: None,

@@ -52,7 +52,7 @@ pub async fn create_tenant(
     let request_key =
         new_tenant.request_id.map(|id| RequestKey { id, payload: hash_request(operator, &new_tenant) });
     let id = TenantId::from_uuid(app.ids.uuid());
-    let mut tx = app.db.system_tx().await?;
+    let mut tx = app.db.operator_tx().await?;
     if request_key.is_some() {
         tx.note_request_id();
     }

@@ -41,10 +41,11 @@ pub async fn delete_tenant(
     is_dry_run: bool,
     request_id: Option<RequestId>,
 ) -> Result<TenantDeletion, Error> {
-    if !is_dry_run {
+    if is_dry_run {
+        get::get_tenant(app, operator, id).await?;
+    } else {
         adopt_tenant(app, id).await?;
     }
-    get::get_tenant(app, operator, id).await?;
     app.owners.check_primary()?;
     let mut tx = app.db.platform_tx(id, &Viewer::system()).await?;
     let deleted = delete_in_tx(app, &mut tx, operator, is_dry_run, request_id).await;

@@ -16,11 +16,12 @@ use tracing::Instrument as _;
 
 use super::TenantName;
 use crate::{
-    app::{App, Error},
+    app::{App, Error, Resource},
     db::{
         SystemTx,
         audit_entries::{self, AuditAction, AuditEntry},
         provisional_tenants::{self, ConfirmedTenant, Removal},
+        tenant_records,
     },
     domain::{caller::Tenant, first_call::FirstCallWork, ids::TenantId},
 };
@@ -117,11 +118,17 @@ async fn confirm_tenant(app: &App, tenant: TenantId, name: &TenantName) -> Resul
     Ok(())
 }
 
-/// Makes a provisional tenant exist, because an operator acts on it. Its id is in the log lines of its first calls.
+/// Checks that a tenant exists. Makes a provisional one exist, because an operator acts on it: its id is in the log
+/// lines of its first calls.
+///
+/// # Errors
+/// Returns `NotFound` if there is none.
 pub(super) async fn adopt_tenant(app: &App, id: TenantId) -> Result<(), Error> {
-    let mut tx = app.db.system_tx().await?;
+    let mut tx = app.db.operator_tx().await?;
     confirm_in_tx(&mut tx, id).await?;
-    Ok(tx.commit().await?)
+    let record = tenant_records::get(&mut tx, id).await?;
+    tx.commit().await?;
+    record.map(|_| ()).ok_or(Error::NotFound(Resource::Tenant))
 }
 
 /// Makes the tenant exist, unless it does, and records that it was created. Returns it if it did not exist.

@@ -11,7 +11,7 @@ use crate::{
 /// # Errors
 /// Returns `NotFound` if there is none.
 pub async fn get_tenant(app: &App, _operator: &Operator, id: TenantId) -> Result<TenantRecord, Error> {
-    let mut tx = app.db.system_tx().await?;
+    let mut tx = app.db.operator_tx().await?;
     let record = tenant_records::get(&mut tx, id).await?;
     tx.commit().await?;
     record.ok_or(Error::NotFound(Resource::Tenant))

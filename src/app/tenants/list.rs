@@ -26,7 +26,7 @@ pub async fn list_tenants(
     after: Option<TenantId>,
 ) -> Result<TenantList, Error> {
     let size = pages::resolve_page_size(app, page_size)?;
-    let mut tx = app.db.system_tx().await?;
+    let mut tx = app.db.operator_tx().await?;
     // Read one extra row to see whether there is another page.
     let limit = i64::try_from(size + 1).unwrap_or(i64::MAX);
     let mut tenants = tenant_records::list(&mut tx, after, limit).await?;

@@ -108,7 +108,6 @@ async fn change_state(
     change: StateChange,
 ) -> Result<TenantRecord, Error> {
     first_call::adopt_tenant(app, id).await?;
-    get::get_tenant(app, operator, id).await?;
     let mut tx = app.db.platform_tx(id, &Viewer::system()).await?;
     let changed = change_state_in_tx(app, &mut tx, operator, change).await;
     let changed = tx.finish(changed).await;

@@ -37,7 +37,7 @@ impl TenantStates {
 }
 
 async fn read_state(db: &Database, tenant: TenantId) -> Result<TenantState, DbError> {
-    let mut tx = db.platform_tx(tenant, &Viewer::system()).await?;
+    let mut tx = db.check_tx(tenant, &Viewer::system()).await?;
     let state = tenants::get_state(&mut tx).await;
     tx.finish(state).await
 }

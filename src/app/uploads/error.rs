@@ -7,7 +7,10 @@ use std::{fmt, time::Duration};
 
 use crate::{
     app::{App, Error},
-    domain::{checksum::ChecksumAlgorithm, ids::FileId, media_type::MediaKind, policy::FileSizeLimits},
+    domain::{
+        checksum::ChecksumAlgorithm, file::FileState, ids::FileId, media_type::MediaKind,
+        policy::FileSizeLimits,
+    },
     storage::{PartLayout, StorageError, StorageErrorKind},
     telemetry::{
         Metrics,
@@ -36,6 +39,12 @@ pub enum UploadError {
     /// A direct upload is completed again, with another etag of a part.
     #[error("part {number} was completed with another etag; create a new upload for other bytes")]
     PartEtagMismatch { number: i32 },
+    /// A direct upload that was completed without a digest is completed again with one, and its content is not
+    /// verified.
+    #[error(
+        "sha256 cannot be compared: the upload was completed without it, and its content is in state {0}; omit sha256, or complete again after the verification"
+    )]
+    DigestUnknown(FileState),
     /// A chunk does not start where the previous one ended.
     #[error("chunk starts at offset {received}; expected offset {expected}")]
     OffsetGap { expected: u64, received: i64 },
@@ -184,6 +193,7 @@ impl UploadError {
             | Self::SizeMismatch { .. }
             | Self::PartSizeMismatch { .. }
             | Self::PartEtagMismatch { .. }
+            | Self::DigestUnknown(_)
             | Self::OffsetGap { .. }
             | Self::NotFinished
             | Self::Paused { .. }

@@ -21,13 +21,14 @@ use crate::{
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction, AuditEntry},
-        event_stream::{self, EventBatch, EventFilter, StoredEvent},
+        event_stream::{self, EventBatch, EventFilter, StoredEvent, StreamSnapshot},
         events,
         webhook_deliveries::{self, Delivery},
         webhooks::{self, DeliveryProgress, StoredWebhook},
     },
     domain::{
         clock::Timestamp,
+        event_position::EventPosition,
         webhook::{DeliveryState, WebhookState},
     },
 };
@@ -101,12 +102,10 @@ struct Endpoint<'a> {
     /// The start of processing, by the clock of this process.
     begin_time: Timestamp,
     url: String,
-    /// The database incarnation, which message ids contain.
-    incarnation: String,
+    /// The snapshot that the events were read in.
+    snapshot: &'a StreamSnapshot,
     secrets: Vec<WebhookSecret>,
     progress: DeliveryProgress,
-    /// The time at the start of the round, by the clock of the database.
-    now: Timestamp,
     done: usize,
 }
 
@@ -125,7 +124,7 @@ pub async fn deliver_due_events(
     let Some((stored, waiting, EventBatch { events, snapshot })) = tx.finish(read).await? else {
         return Ok(RoundReport::default());
     };
-    let mut endpoint = Endpoint::new(app, lease, stop, &stored, snapshot.time);
+    let mut endpoint = Endpoint::new(app, lease, stop, &stored, &snapshot);
     if endpoint.secrets.is_empty() {
         // The cause is not the endpoint, so its state and position are unchanged.
         tracing::error!(
@@ -164,7 +163,7 @@ pub async fn deliver_due_events(
     }
     // Advance the time even if nothing was written, so that the cursor does not become too old.
     if is_last && snapshot.position >= endpoint.progress.position {
-        (endpoint.progress.position, endpoint.progress.position_time) = (snapshot.position, snapshot.time);
+        endpoint.advance_to(snapshot.position, snapshot.time)?;
     }
     endpoint.release().await?;
     Ok(endpoint.report())
@@ -179,7 +178,8 @@ struct Failure {
 type DueWork = (StoredWebhook, Vec<Delivery>, EventBatch);
 
 /// Reads the endpoint, its pending redeliveries and its next events. Returns `None` if the lease was lost.
-/// After a failover or a restore of the database, finds the position again by time.
+/// Finds a position again by time if it belongs to an incarnation of the database that ended before the upgrade to
+/// this version, and has no epoch.
 async fn read_due(tx: &mut TenantTx, lease: &WebhookLease) -> Result<Option<DueWork>, Error> {
     let stored = webhooks::get(tx, lease.webhook).await?;
     let Some(mut stored) = stored.filter(|stored| stored.lease_epoch == lease.epoch) else { return Ok(None) };
@@ -187,16 +187,25 @@ async fn read_due(tx: &mut TenantTx, lease: &WebhookLease) -> Result<Option<DueW
     let selection = EventFilter { kinds: stored.webhook.kinds.clone(), file: None };
     let mut batch = event_stream::read(tx, stored.webhook.position, &selection, EVENTS_PER_ENDPOINT).await?;
     let snapshot = &batch.snapshot;
-    if snapshot.incarnation != stored.incarnation && snapshot.retains_time(stored.position_time) {
+    let has_epoch =
+        snapshot.incarnation_of(stored.webhook.position.epoch) == Some(stored.incarnation.as_str());
+    if !has_epoch && snapshot.retains_time(stored.position_time) {
         stored.webhook.position = event_stream::find_position_at(tx, stored.position_time, snapshot).await?;
-        stored.incarnation.clone_from(&snapshot.incarnation);
+        stored.incarnation = find_incarnation(snapshot, stored.webhook.position)?.to_owned();
         if !webhooks::set_incarnation(tx, lease, stored.webhook.position, &stored.incarnation).await? {
             return Ok(None);
         }
-        tracing::info!(tenant = %lease.tenant, webhook = %lease.webhook, "repositioned webhook in a new incarnation of the database");
+        tracing::info!(tenant = %lease.tenant, webhook = %lease.webhook, "repositioned webhook of a former incarnation of the database");
         batch = event_stream::read(tx, stored.webhook.position, &selection, EVENTS_PER_ENDPOINT).await?;
     }
     Ok(Some((stored, waiting, batch)))
+}
+
+/// Returns the incarnation of the database in the epoch of a stored position.
+fn find_incarnation(snapshot: &StreamSnapshot, position: EventPosition) -> Result<&str, Error> {
+    snapshot
+        .incarnation_of(position.epoch)
+        .ok_or_else(|| Error::internal(format!("epoch {} of a position has not begun", position.epoch)))
 }
 
 async fn tenant_tx(app: &App, lease: &WebhookLease) -> Result<TenantTx, Error> {
@@ -209,8 +218,9 @@ impl<'a> Endpoint<'a> {
         lease: &'a WebhookLease,
         stop: &'a CancellationToken,
         stored: &StoredWebhook,
-        now: Timestamp,
+        snapshot: &'a StreamSnapshot,
     ) -> Self {
+        let now = snapshot.time;
         let begin_time = app.clock.now();
         let webhook = &stored.webhook;
         let open = |sealed: &String| open_secret(app, lease.tenant, webhook.id, sealed).ok();
@@ -223,6 +233,7 @@ impl<'a> Endpoint<'a> {
         };
         let progress = DeliveryProgress {
             position: webhook.position,
+            incarnation: stored.incarnation.clone(),
             position_time: stored.position_time,
             state: webhook.state,
             state_reason: webhook.state_reason.clone(),
@@ -232,8 +243,8 @@ impl<'a> Endpoint<'a> {
             retry_delay: Duration::ZERO,
             lease_seconds: Some(lease_seconds(app)),
         };
-        let (url, incarnation) = (webhook.url.clone(), stored.incarnation.clone());
-        Self { app, lease, stop, begin_time, url, incarnation, secrets, progress, now, done: 0 }
+        let url = webhook.url.clone();
+        Self { app, lease, stop, begin_time, url, snapshot, secrets, progress, done: 0 }
     }
 
     fn report(&self) -> RoundReport {
@@ -246,14 +257,15 @@ impl<'a> Endpoint<'a> {
 
     async fn send(&self, event: &StoredEvent) -> Result<Result<(), SendFailure>, Error> {
         let (tenant, now) = (self.lease.tenant, self.app.clock.now());
-        let message = Message::new(event, tenant, &self.incarnation, &self.secrets, now)?;
+        let incarnation = find_incarnation(self.snapshot, event.position)?;
+        let message = Message::new(event, tenant, incarnation, &self.secrets, now)?;
         Ok(send_message(&self.app.limits.webhooks, &self.url, &message, now).await)
     }
 
     /// Sends the next event. Returns whether another may follow.
     async fn send_next(&mut self, event: &StoredEvent) -> Result<bool, Error> {
         let outcome = self.send(event).await?;
-        let now = self.now;
+        let now = self.snapshot.time;
         let progress = &mut self.progress;
         let Err(SendFailure { error, advice }) = outcome else {
             progress.failed_attempts = 0;
@@ -297,7 +309,7 @@ impl<'a> Endpoint<'a> {
     /// Advances past an event that was delivered or became a dead letter. Returns whether the lease is
     /// still held.
     async fn advance_past(&mut self, event: &StoredEvent, dead: Option<Failure>) -> Result<bool, Error> {
-        (self.progress.position, self.progress.position_time) = (event.position, event.create_time);
+        self.advance_to(event.position, event.create_time)?;
         let mut tx = tenant_tx(self.app, self.lease).await?;
         let written = async {
             let has_lease = webhooks::record_progress(&mut tx, self.lease, &self.progress).await?;
@@ -311,6 +323,14 @@ impl<'a> Endpoint<'a> {
         let has_lease = tx.finish(written).await?;
         self.done += usize::from(has_lease);
         Ok(has_lease)
+    }
+
+    /// Sets the position up to which events were delivered or became dead letters.
+    fn advance_to(&mut self, position: EventPosition, time: Timestamp) -> Result<(), Error> {
+        let progress = &mut self.progress;
+        progress.incarnation = find_incarnation(self.snapshot, position)?.to_owned();
+        (progress.position, progress.position_time) = (position, time);
+        Ok(())
     }
 
     /// Sends a dead letter again. If that fails, it stays a dead letter. Returns whether the lease is still

@@ -16,8 +16,9 @@ const INCARNATION_DIGITS: usize = 8;
 /// A signed message.
 #[derive(Debug)]
 pub(super) struct Message {
-    /// Identical in every attempt to send this event, so that receivers can detect duplicates. It includes
-    /// the database incarnation, because after a restore a different event may have the same position.
+    /// Identical in every attempt to send this event, so that receivers can detect duplicates. It includes the
+    /// incarnation of the database in which the event was written, because two databases that were restored from one
+    /// backup have the same epochs.
     pub(super) id: String,
     pub(super) timestamp_seconds: i64,
     /// One or two signatures, separated by a space.
@@ -34,6 +35,7 @@ struct Body<'a> {
 }
 
 impl Message {
+    /// Creates the message for an event that was written in this incarnation of the database.
     pub(super) fn new(
         event: &StoredEvent,
         tenant: TenantId,
@@ -47,6 +49,7 @@ impl Message {
                 "tenant_id": tenant,
                 "file_id": id,
                 "version": version,
+                "revision": event.revision,
                 "actor_id": event.actor_id,
             }),
             EventSubject::Webhook(id) => json!({

@@ -94,6 +94,7 @@ fn event_json(event: FileEvent, cursor: &str) -> Value {
             "kind": event.kind().as_str_name(),
             "file_id": event.file_id,
             "version": event.version,
+            "revision": event.revision,
             "webhook_id": event.webhook_id,
             "actor_id": event.actor_id,
             "event_time": rfc3339(event.event_time),

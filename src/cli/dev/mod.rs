@@ -124,13 +124,21 @@ async fn serve(
         "maintenance": attach::Attachment::new(args, postgres),
     });
     write_private(data_dir, DEV_JSON, &serde_json::to_vec_pretty(&ready)?)?;
-    print_text(&format!(
+    let text = format!(
         "ready: gRPC at {}, probes and metrics at {}, tokens in {}",
         addresses.0,
         addresses.1,
         data_dir.join(DEV_JSON).display()
-    ))?;
-    let result = service.run(grpc, edge, wait_for_stop_signal()).await;
+    );
+    let health = service.health().clone();
+    let mut serving = Box::pin(service.run(grpc, edge, wait_for_stop_signal()));
+    let result = tokio::select! {
+        ended = &mut serving => ended,
+        () = health.wait_until_ready() => {
+            print_text(&text)?;
+            serving.await
+        }
+    };
     telemetry.shutdown();
     Ok(result?)
 }

@@ -52,6 +52,13 @@ pub(in crate::cli) struct MoveArgs {
 pub(super) async fn run_move(args: MoveArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let config = args.data.load_config(config, Need::DatabaseAndObjects)?;
     config.validate_for_maintenance()?;
+    if config.storage.replica_provider.as_deref() == Some(args.to.as_str()) {
+        return Err(format!(
+            "`{}` is storage.replica_provider, which has the copies; name another target, or set another replica provider",
+            args.to
+        )
+        .into());
+    }
     let db = open_database(&config)?;
     let (clock, ids) = (database_clock(&db).await?, system_ids());
     let stores = open_stores(&config.storage, &clock, &ids)?;

@@ -17,7 +17,8 @@ use super::{
 };
 use crate::app::storage::{
     breakers::BreakerSummary,
-    status::{ProviderStatus, list_provider_statuses},
+    integrity_summary::{ReplicationSummary, ScrubSummary},
+    status::{ProviderStatus, add_integrity_summaries, list_provider_statuses},
 };
 
 const EXIT_CODES: &str = "Exit codes:
@@ -44,7 +45,9 @@ pub(super) async fn run_status(args: StatusArgs, config: Option<PathBuf>) -> Res
     let stores = open_stores(&config.storage, &clock, &ids)?;
     let database = open_database(&config)?;
     let owners = open_owners(&config, &database, &stores, &clock);
-    let providers = list_provider_statuses(&database, &stores, &owners).await?;
+    let mut providers = list_provider_statuses(&database, &stores, &owners).await?;
+    let replica_provider = config.storage.replica_provider.as_deref();
+    add_integrity_summaries(&database, &mut providers, config.scrub.period_days, replica_provider).await?;
     print_text(&if args.json { serde_json::to_string_pretty(&providers)? } else { table(&providers)? })?;
     let is_healthy = providers.iter().all(|provider| provider.is_reachable && provider.problem.is_none());
     Ok(if is_healthy { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
@@ -74,6 +77,12 @@ fn table(providers: &[ProviderStatus]) -> Result<String, Failure> {
         for protection in &provider.protections {
             writeln!(table, "{}: bucket {}: {protection}", provider.name, protection.bucket)?;
         }
+        if let Some(scrub) = &provider.scrub {
+            writeln!(table, "{}: {}", provider.name, describe_scrub(scrub))?;
+        }
+        if let Some(replication) = &provider.replication {
+            writeln!(table, "{}: {}", provider.name, describe_replication(replication))?;
+        }
         if let Some(problem) = &provider.problem {
             writeln!(table, "{}: {problem}", provider.name)?;
         }
@@ -97,6 +106,25 @@ fn describe_breaker(breaker: Option<&BreakerSummary>) -> String {
             format!("{} ({} of {})", breaker.state, breaker.open_process_count, breaker.process_count)
         }
     }
+}
+
+/// Describes the progress of scrubbing, such as `100.0 % verified within 30 days, last full pass 2026-11-30T12:00:00Z`.
+fn describe_scrub(scrub: &ScrubSummary) -> String {
+    let pass = scrub.full_pass_end_time.map_or_else(
+        || format!("no full pass yet, the first began {}", scrub.pass_start_time.to_rfc3339()),
+        |time| format!("last full pass {}", time.to_rfc3339()),
+    );
+    format!("{:.1} % verified within {} days, {pass}", scrub.verified_percent, scrub.period_days)
+}
+
+/// Describes the lag of the copies.
+fn describe_replication(replication: &ReplicationSummary) -> String {
+    format!(
+        "{} blobs ({}) have no verified copy here, the oldest is {} s old",
+        replication.pending_blobs,
+        HumanBytes(replication.pending_bytes),
+        replication.oldest_pending_seconds
+    )
 }
 
 #[cfg(test)]

@@ -63,6 +63,10 @@ extern "SQL" {
     /// The outcome of a transaction, or NULL if it is too old.
     fn pg_xact_status(transaction: Xid8) -> Nullable<Text>;
 
+    /// The epoch of the positions that this transaction writes. Begins one in a new incarnation of the database.
+    #[sql_name = "app.position_epoch"]
+    fn position_epoch() -> Integer;
+
     /// The value of a setting.
     fn current_setting(name: Text) -> Text;
 

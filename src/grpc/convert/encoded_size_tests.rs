@@ -107,7 +107,7 @@ impl Draw {
     }
 
     fn position(&mut self) -> EventPosition {
-        EventPosition { xid: u64::MAX, n: u64::MAX }
+        EventPosition::MAX
     }
 
     fn metadata(&mut self) -> Map<String, Value> {
@@ -242,6 +242,7 @@ impl Draw {
                     id: FileId::from_uuid(self.id()),
                     version: self.small_number(),
                 },
+                revision: self.number(),
                 actor_id: self.text(text::EXTERNAL_ID_CHARACTERS_MAX),
                 create_time: self.time(),
             },
@@ -389,6 +390,7 @@ fn every_message_of_a_stream_is_below_4_mib() {
         position: draw.position(),
         kind: EventKind::FileCreated,
         subject: EventSubject::File { id: FileId::from_uuid(draw.id()), version: draw.small_number() },
+        revision: draw.number(),
         actor_id: draw.text(text::EXTERNAL_ID_CHARACTERS_MAX),
         time: draw.time(),
         file: Some(draw.file()),

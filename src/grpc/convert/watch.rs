@@ -85,6 +85,7 @@ fn event_to_proto(event: FileEvent) -> v1::FileEvent {
         kind: event_kind_to_proto(event.kind).into(),
         file_id,
         version,
+        revision: event.revision,
         webhook_id,
         actor_id: event.actor_id,
         event_time: Some(time::to_proto(event.time)),

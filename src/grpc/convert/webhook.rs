@@ -187,6 +187,7 @@ pub(in crate::grpc) fn delivery_to_proto(delivery: Delivery) -> v1::WebhookDeliv
         kind: watch::event_kind_to_proto(delivery.event.kind).into(),
         file_id,
         version,
+        revision: delivery.event.revision,
         webhook_id,
         event_time: Some(time::to_proto(delivery.event.create_time)),
         state: state.into(),

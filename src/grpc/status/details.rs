@@ -22,6 +22,9 @@ const MESSAGE_CHARACTERS_MAX: usize = 300;
 /// enough.
 const DESCRIPTION_CHARACTERS: [usize; 4] = [200, 120, 80, 40];
 
+/// The trailer from which the retries of gRPC libraries take their delay, which do not read a `RetryInfo` (gRFC A6).
+pub(super) const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
+
 /// Builds a status.
 pub(super) struct StatusBuilder {
     reason: ErrorReason,
@@ -49,7 +52,7 @@ impl StatusBuilder {
         self
     }
 
-    /// Adds a `RetryInfo`.
+    /// Adds a `RetryInfo`, and its delay as a trailer for the retries of gRPC libraries.
     pub(super) fn retry_after(mut self, delay: Duration) -> Self {
         self.details.set_retry_info(Some(delay));
         self
@@ -121,8 +124,17 @@ impl StatusBuilder {
     }
 
     fn with(&self, details: &ErrorDetails) -> Status {
-        Status::with_error_details(code(self.reason), self.message.clone(), details.clone())
+        let mut status = Status::with_error_details(code(self.reason), self.message.clone(), details.clone());
+        if let Some(delay) = details.retry_info().and_then(|info| info.retry_delay) {
+            status.metadata_mut().insert(RETRY_PUSHBACK, pushback_milliseconds(delay).into());
+        }
+        status
     }
+}
+
+/// Returns the delay in milliseconds, rounded up. Libraries read 32 bits.
+fn pushback_milliseconds(delay: Duration) -> i32 {
+    i32::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
 }
 
 /// The subject of a `PreconditionFailure`, for errors that have one.
@@ -130,6 +142,7 @@ fn precondition_subject(error: &Error) -> Option<&'static str> {
     match error {
         Error::FileDeleted
         | Error::FileNotAvailable(_)
+        | Error::Upload(UploadError::DigestUnknown(_))
         | Error::VersionIsCurrent(_)
         | Error::FileRetained { .. }
         | Error::ScanRequired => Some("file"),

@@ -13,7 +13,7 @@ use crate::{
         owner::NotOwner,
         uploads::{Stall, UploadError, bytes_per_second},
     },
-    domain::{clock::Timestamp, media_type::MediaKind},
+    domain::{clock::Timestamp, file::FileState, media_type::MediaKind},
     grpc::convert,
 };
 
@@ -37,9 +37,7 @@ pub(super) fn error_metadata(error: &Error) -> Entries {
             ("file_count", file_count.to_string()),
         ],
         Error::ReadOutOfRange { size_bytes } => vec![("size_bytes", size_bytes.to_string())],
-        Error::FileNotAvailable(state) => {
-            vec![("state", convert::file::state_to_proto(*state).as_str_name().to_owned())]
-        }
+        Error::FileNotAvailable(state) => state_entry(*state),
         Error::VersionIsCurrent(version) => vec![("version", version.to_string())],
         Error::FileRetained { until, hold } => {
             let set_by = hold.as_ref().map(|hold| ("hold_set_by", hold.by.clone()));
@@ -96,10 +94,15 @@ fn one_entry(key: &'static str, value: impl ToString) -> Entries {
     vec![(key, value.to_string())]
 }
 
+fn state_entry(state: FileState) -> Entries {
+    one_entry("state", convert::file::state_to_proto(state).as_str_name())
+}
+
 fn upload_metadata(error: &UploadError) -> Entries {
     match error {
         UploadError::ChecksumMismatch { algorithm } => vec![("algorithm", algorithm.to_string())],
         UploadError::PartEtagMismatch { number } => one_entry("part_number", number),
+        UploadError::DigestUnknown(state) => state_entry(*state),
         UploadError::SizeMismatch { declared, received } => size_entries(*declared, *received),
         UploadError::PartSizeMismatch { number, declared, received } => {
             let number = [("part_number", number.to_string())];

@@ -10,7 +10,7 @@ use crate::{
         imports::{FetchFailure, ImportError, ImportStreamOrder},
         uploads::{Stall, UploadError, UploadStreamOrder},
     },
-    domain::{checksum::ChecksumAlgorithm, ids::FileId},
+    domain::{checksum::ChecksumAlgorithm, file::FileState, ids::FileId},
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -141,11 +141,6 @@ fn content_errors_of_uploads_are_pinned() {
             "part 2 has 99 bytes and must have 100; PUT it again, then complete again",
         ),
         (
-            U::PartEtagMismatch { number: 2 },
-            "CHECKSUM_MISMATCH",
-            "part 2 was completed with another etag; create a new upload for other bytes",
-        ),
-        (
             U::HasAllBytes { size_bytes: 100 },
             "SIZE_MISMATCH",
             "upload already ends at 100 bytes; complete it, or cancel it and start again",
@@ -164,6 +159,25 @@ fn content_errors_of_uploads_are_pinned() {
             U::Committed(FileId::from_uuid(uuid::Uuid::nil())),
             "UPLOAD_COMMITTED",
             "upload was committed as file 00000000-0000-0000-0000-000000000000; delete the file instead",
+        ),
+    ];
+    assert_pinned(pinned.map(|(error, reason, text)| (Error::from(error), reason, text)));
+}
+
+#[test]
+fn errors_of_direct_uploads_are_pinned() {
+    use UploadError as U;
+    let pinned = [
+        (
+            U::PartEtagMismatch { number: 2 },
+            "CHECKSUM_MISMATCH",
+            "part 2 was completed with another etag; create a new upload for other bytes",
+        ),
+        (
+            U::DigestUnknown(FileState::Processing),
+            "FILE_NOT_AVAILABLE",
+            "sha256 cannot be compared: the upload was completed without it, and its content is in state \
+             processing; omit sha256, or complete again after the verification",
         ),
         (
             U::DirectUnsupported,

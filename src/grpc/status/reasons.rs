@@ -77,6 +77,7 @@ fn upload_reason(error: &UploadError) -> ErrorReason {
         UploadError::ChecksumMismatch { .. } | UploadError::PartEtagMismatch { .. } => {
             ErrorReason::ChecksumMismatch
         }
+        UploadError::DigestUnknown(_) => ErrorReason::FileNotAvailable,
         UploadError::ResentBytesDiffer => ErrorReason::UploadContentDiffers,
         UploadError::SizeMismatch { .. }
         | UploadError::PartSizeMismatch { .. }

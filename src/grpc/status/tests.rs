@@ -9,7 +9,7 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tonic_types::StatusExt;
 
-use super::{reasons::code, *};
+use super::{details::RETRY_PUSHBACK, reasons::code, *};
 use crate::{
     app::{
         CategoryUse, CredentialsError, Denial, InvalidCredentials, PendingDeletion, QuotaShortage, RateEvent,
@@ -123,6 +123,7 @@ fn upload_errors() -> Vec<UploadError> {
         UploadError::SizeMismatch { declared: 100, received: 99 },
         UploadError::PartSizeMismatch { number: 2, declared: 100, received: 99 },
         UploadError::PartEtagMismatch { number: 2 },
+        UploadError::DigestUnknown(FileState::Processing),
         UploadError::HasAllBytes { size_bytes: 100 },
         UploadError::OffsetGap { expected: 2048, received: 4096 },
         UploadError::ResentBytesDiffer,
@@ -280,6 +281,26 @@ fn documented_reasons_match_the_statuses() {
         assert_eq!(returned.get(reason), Some(promise), "{reason}");
     }
     assert!(returned.keys().all(|reason| documented.contains_key(reason)));
+}
+
+#[test]
+fn retry_delays_are_sent_as_pushback_too() {
+    let mut delays = BTreeSet::new();
+    for status in statuses() {
+        let pushback = status.metadata().get(RETRY_PUSHBACK).map(|sent| sent.to_str().unwrap().to_owned());
+        let delay = status.get_details_retry_info().map(|info| info.retry_delay.unwrap());
+        let expected = delay.map(|delay| delay.as_millis().to_string());
+        assert_eq!(pushback, expected, "{status:?}");
+        delays.extend(expected);
+    }
+    assert!(delays.len() > 1, "{delays:?}");
+    let built = |delay| {
+        let builder = StatusBuilder::new(ErrorReason::RateLimited, "slow down".to_owned(), CALL_ID);
+        let status = builder.retry_after(delay).build();
+        status.metadata().get(RETRY_PUSHBACK).unwrap().to_str().unwrap().to_owned()
+    };
+    assert_eq!(built(Duration::from_micros(1_500)), "2", "rounded up");
+    assert_eq!(built(Duration::from_secs(1 << 40)), i32::MAX.to_string());
 }
 
 #[test]

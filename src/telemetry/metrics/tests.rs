@@ -49,6 +49,14 @@ fn render_all() -> String {
     let tick = TickLabels { tick: "delete_blobs", provider: "local".to_owned() };
     metrics.record_tick(&tick, TickOutcome::TimedOut, Duration::from_secs(300));
     metrics.set_tick_age(tick, Duration::from_secs(90));
+    metrics.count_scrubbed("local", ScrubOutcome::Damaged);
+    metrics.add_scrubbed_bytes("local", 4);
+    let oldest = Duration::from_secs(60);
+    metrics.set_scrub_level("local", ScrubLevel { left_bytes: 5, oldest });
+    metrics.count_replicated("copies");
+    metrics.count_repaired("local");
+    let pending = ReplicationLevel { pending_blobs: 2, pending_bytes: 9, oldest };
+    metrics.set_replication_level("copies", pending);
     metrics.render().unwrap()
 }
 
@@ -78,6 +86,15 @@ fn scrape_contains_all_metrics_with_their_units() {
         "strongroom_storage_breaker_state{provider=\"local\"} 2",
         "strongroom_ticks_total{outcome=\"timed_out\",provider=\"local\",tick=\"delete_blobs\"} 1",
         "strongroom_tick_duration_seconds_count{provider=\"local\",tick=\"delete_blobs\"} 1",
+        "strongroom_scrub_objects_total{outcome=\"damaged\",provider=\"local\"} 1",
+        "strongroom_scrub_read_bytes_total{provider=\"local\"} 4",
+        "strongroom_scrub_left_bytes{provider=\"local\"} 5",
+        "strongroom_scrub_oldest_seconds{provider=\"local\"} 60",
+        "strongroom_replica_copies_total{provider=\"copies\"} 1",
+        "strongroom_replica_repairs_total{provider=\"local\"} 1",
+        "strongroom_replica_pending_blobs{provider=\"copies\"} 2",
+        "strongroom_replica_pending_bytes{provider=\"copies\"} 9",
+        "strongroom_replica_oldest_pending_seconds{provider=\"copies\"} 60",
         "strongroom_jobs_queued{state=\"parked\"} 3",
         "strongroom_jobs_oldest_due_seconds 90",
         "strongroom_job_attempts_total{kind=\"delete_expired_files\",outcome=\"done\"} 1",

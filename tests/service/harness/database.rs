@@ -110,8 +110,18 @@ impl TestDatabase {
 
     /// Copies the database to another one of the server, as operators do.
     pub(crate) async fn dump_and_restore(&self) -> Self {
-        let copy = Self { name: format!("{}_copy", self.name), ..self.clone() };
-        let admin = connect(&url(&self.server, "postgres", None)).await;
+        self.restore_to(Self { name: format!("{}_copy", self.name), ..self.clone() }).await
+    }
+
+    /// Copies the database to another server.
+    pub(crate) async fn dump_and_restore_on(&self, server: Url) -> Self {
+        // Creates the roles.
+        migrate_and_create_logins(&url(&server, "postgres", None)).await;
+        self.restore_to(Self { server, name: "restored".to_owned(), addresses: None }).await
+    }
+
+    async fn restore_to(&self, copy: Self) -> Self {
+        let admin = connect(&url(&copy.server, "postgres", None)).await;
         admin.batch_execute(&format!("CREATE DATABASE {}", copy.name)).await.unwrap();
         let urls = [self.superuser_url(), copy.superuser_url()];
         tokio::task::spawn_blocking(move || {

@@ -132,6 +132,13 @@ impl Service {
         start_server(config, database, self.clock.clone(), Arc::clone(&self.keys), self.stores.clone()).await
     }
 
+    /// Starts a server over a copy of the database on another database server, and the same stores. The test must
+    /// stop it.
+    pub(crate) async fn start_copy_on(&self, server: Url) -> Self {
+        let (config, database) = (self.config.clone(), self.database.dump_and_restore_on(server).await);
+        start_server(config, database, self.clock.clone(), Arc::clone(&self.keys), self.stores.clone()).await
+    }
+
     /// Replaces the connection with one on the calling runtime, which outlives the server's runtime. Panics if
     /// the service was already cloned.
     pub(crate) async fn reconnect_on_this_runtime(mut self) -> Self {
@@ -438,6 +445,8 @@ fn limits(config: &Config) -> Limits {
         lists: config.lists.clone(),
         retention: config.retention.clone(),
         sweeping: config.sweeping.clone(),
+        scrub: config.scrub.clone(),
+        replica_provider: config.storage.replica_provider.clone(),
         worker: config.worker.clone(),
         scanning: config.scanning.clone(),
         tenants: config.tenants.clone(),

@@ -22,12 +22,11 @@ use crate::{
     config::WatchesConfig,
     db::{
         Database, DbError, Viewer,
-        event_stream::{StreamSnapshot, get_newest},
+        event_stream::{EventPlace, StreamSnapshot, get_newest},
         tenants,
     },
     domain::{
         caller::{Caller, TenantState},
-        event_position::EventPosition,
         ids::TenantId,
     },
 };
@@ -40,8 +39,8 @@ const POLL_INTERVAL_MIN: Duration = Duration::from_millis(20);
 pub(super) struct Tip {
     /// The position up to which events may be read.
     pub(super) snapshot: StreamSnapshot,
-    /// The position of the newest event below that.
-    pub(super) newest: Option<EventPosition>,
+    /// The newest event below that.
+    pub(super) newest: Option<EventPlace>,
     /// The state of the tenant. Watches end when it is suspended.
     pub(super) tenant: TenantState,
 }
@@ -171,7 +170,7 @@ async fn poll(
 }
 
 async fn read_tip(db: &Database, tenant: TenantId) -> Result<Tip, DbError> {
-    let mut tx = db.platform_tx(tenant, &Viewer::system()).await?;
+    let mut tx = db.check_tx(tenant, &Viewer::system()).await?;
     let tip = async {
         let (snapshot, newest) = get_newest(&mut tx).await?;
         Ok(Tip { snapshot, newest, tenant: tenants::get_state(&mut tx).await? })

@@ -9,7 +9,10 @@
 mod cursor;
 mod event_poller;
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -27,10 +30,16 @@ use crate::{
     app::{App, Error, InvalidCredentials, access::require_visible},
     db::{
         TenantTx, Viewer,
-        event_stream::{self, EventBatch, StoredEvent},
+        event_stream::{self, EventBatch, EventPlace, StoredEvent, StreamSnapshot},
         files,
     },
-    domain::{caller::Caller, clock::Timestamp, event_position::EventPosition, file::File, ids::FileId},
+    domain::{
+        caller::Caller,
+        clock::Timestamp,
+        event_position::EventPosition,
+        file::File,
+        ids::{FileId, TenantId},
+    },
 };
 
 /// The number of events in one batch. A file without description and metadata has one to two KiB.
@@ -54,6 +63,8 @@ pub struct FileEvent {
     pub position: EventPosition,
     pub kind: EventKind,
     pub subject: EventSubject,
+    /// The revision of the file after the change. 0 if the event is about a webhook.
+    pub revision: i64,
     /// The id of the person or service that made the change.
     pub actor_id: String,
     pub time: Timestamp,
@@ -87,6 +98,8 @@ pub struct Watch {
     viewer: Viewer,
     request: WatchRequest,
     cursor: Cursor,
+    /// The incarnations of the database for which the cursor was checked.
+    checked_incarnations: Arc<[String]>,
     buffered: VecDeque<(FileEvent, Cursor)>,
     tips: TipReceiver,
     next_heartbeat: Instant,
@@ -112,24 +125,40 @@ pub async fn watch_files(
     };
     let (permit, tips) = app.event_poller.subscribe(&app.db, &caller, &app.limits.watches)?;
     let viewer = Viewer::from_caller(&caller);
-    let mut tx = app.db.tenant_tx(tenant, &viewer).await?;
-    let newest = event_stream::get_newest(&mut tx).await;
-    let (snapshot, _) = tx.finish(newest).await?;
-    let cursor = match cursor {
-        Some(cursor) => cursor.check(&snapshot).map(|()| cursor)?,
-        None => Cursor::at(&snapshot),
-    };
+    let (cursor, snapshot) = start_at(app, tenant, cursor).await?;
     Ok(Watch {
         caller,
         viewer,
         request,
         cursor,
+        checked_incarnations: snapshot.incarnations,
         buffered: VecDeque::new(),
         tips,
         next_heartbeat: Instant::now(),
         valid_until,
         _permit: permit,
     })
+}
+
+/// Checks the cursor to start at, or returns one after all events. Also returns the snapshot of the check.
+///
+/// Sees all events of the tenant, because a cursor is valid for every watcher.
+async fn start_at(
+    app: &App,
+    tenant: TenantId,
+    cursor: Option<Cursor>,
+) -> Result<(Cursor, StreamSnapshot), Error> {
+    let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
+    let started = async {
+        let (snapshot, newest) = event_stream::get_newest(&mut tx).await?;
+        let cursor = match cursor {
+            Some(cursor) => cursor.check(&mut tx, &snapshot).await.map(|()| cursor)?,
+            None => Cursor::at(&snapshot, newest),
+        };
+        Ok::<_, Error>((cursor, snapshot))
+    }
+    .await;
+    tx.finish(started).await
 }
 
 impl Watch {
@@ -150,7 +179,10 @@ impl Watch {
             }
             let tip = self.tips.borrow_and_update().clone().transpose()?;
             match tip {
-                Some(tip) if self.has_new_events(&tip)? => self.read_batch(app).await?,
+                Some(tip) if tip.snapshot.incarnations != self.checked_incarnations => {
+                    self.check_cursor_again(app, &tip).await?;
+                }
+                Some(tip) if self.has_new_events(&tip)? => self.read_batch(app, &tip).await?,
                 _ => self.wait(app).await?,
             }
         }
@@ -159,15 +191,19 @@ impl Watch {
     /// Returns whether there are new events. If not, advances the cursor to the end of the stream.
     fn has_new_events(&mut self, Tip { snapshot, newest, tenant }: &Tip) -> Result<bool, Error> {
         Error::check_tenant_active(*tenant)?;
-        // The positions of another incarnation of the database are not comparable.
-        if snapshot.incarnation != self.cursor.incarnation {
-            return Err(Error::CursorTooOld);
-        }
-        let has_new = newest.is_some_and(|newest| newest > self.cursor.position);
+        let has_new = newest.is_some_and(|newest| newest.position > self.cursor.position);
         if !has_new {
-            self.cursor.advance(snapshot.position, snapshot.time);
+            self.cursor.advance_to_end(snapshot, *newest);
         }
         Ok(has_new)
+    }
+
+    /// Checks that the database still knows the past of this watch, after it was restored or failed over.
+    async fn check_cursor_again(&mut self, app: &App, tip: &Tip) -> Result<(), Error> {
+        start_at(app, self.caller.tenant_id(), Some(self.cursor.clone())).await?;
+        // Those of the tip, which may be older than those of the check: the next tip then has more.
+        self.checked_incarnations = Arc::clone(&tip.snapshot.incarnations);
+        Ok(())
     }
 
     async fn wait(&mut self, app: &App) -> Result<(), Error> {
@@ -195,22 +231,22 @@ impl Watch {
         }
     }
 
-    /// Reads one batch of events into the buffer.
-    async fn read_batch(&mut self, app: &App) -> Result<(), Error> {
+    /// Reads one batch of events into the buffer. It contains at least those of the tip, which was read before.
+    async fn read_batch(&mut self, app: &App, tip: &Tip) -> Result<(), Error> {
         let mut tx = app.db.tenant_tx(self.caller.tenant_id(), &self.viewer).await?;
         let batch = self.read_batch_in_tx(&mut tx).await;
         let (EventBatch { events, snapshot }, files) = tx.finish(batch).await?;
         // Events after the cursor may have been dropped while this watch processed its backlog.
-        self.cursor.check(&snapshot)?;
+        self.cursor.check_retention(&snapshot)?;
         let is_last = events.len() < EVENTS_PER_BATCH;
         for event in events {
-            self.cursor.advance(event.position, event.create_time);
+            self.cursor.advance(EventPlace { position: event.position, time: event.create_time }, &snapshot);
             if let Some(event) = self.to_file_event(event, &files) {
                 self.buffered.push_back((event, self.cursor.clone()));
             }
         }
         if is_last {
-            self.cursor.advance(snapshot.position, snapshot.time);
+            self.cursor.advance_to_end(&tip.snapshot, tip.newest);
         }
         Ok(())
     }
@@ -242,7 +278,7 @@ impl Watch {
                 return None;
             }
         }
-        let StoredEvent { position, kind, subject, actor_id, create_time: time } = event;
-        Some(FileEvent { position, kind, subject, actor_id, time, file })
+        let StoredEvent { position, kind, subject, revision, actor_id, create_time: time } = event;
+        Some(FileEvent { position, kind, subject, revision, actor_id, time, file })
     }
 }

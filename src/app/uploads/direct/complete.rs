@@ -42,11 +42,11 @@ use crate::{
         TenantTx, Viewer, blobs, quotas,
         resumable_uploads::{self, StoredUpload, UploadedBytes},
         upload_completions::{self, UploadCompletion},
-        uploads,
+        uploads, versions,
     },
     domain::{
         caller::Caller,
-        file::ContentState,
+        file::{ContentState, project_state},
         ids::{JobId, UploadId},
         media_type::{MediaKind, resolve_type},
         policy::FileSizeLimits,
@@ -74,9 +74,9 @@ pub(in crate::app::uploads) async fn complete_direct_upload(
     let owned = abandon_if_refused(app, caller, id, tx.finish(owned).await).await;
     let (stored, limits) = match owned? {
         TakenUpload::Open(stored, limits) => (*stored, limits),
-        TakenUpload::Committed { stored, first } => {
+        TakenUpload::Committed(stored) => {
             let committed = replay_committed_upload(app, caller, id).await?;
-            check_same_completion(&completion, &stored, &first)?;
+            check_repeated_completion(app, caller, &completion, &stored, &committed).await?;
             return Ok(committed);
         }
     };
@@ -177,11 +177,7 @@ enum TakenUpload {
     /// It is open, and this process holds it.
     Open(Box<StoredUpload>, FileSizeLimits),
     /// It was committed.
-    Committed {
-        stored: Box<StoredUpload>,
-        /// What the client named then. The digest is the verified one, if there is one.
-        first: UploadCompletion,
-    },
+    Committed(Box<StoredUpload>),
 }
 
 /// Takes over the upload, unless it was committed. A single-part upload gets a new key, because a
@@ -197,12 +193,7 @@ async fn take_over_in_tx(
     let stored = stored.filter(|stored| stored.upload.created_by == caller.actor.id);
     let mut stored = stored.ok_or(Error::NotFound(Resource::Upload))?;
     if stored.upload.state == UploadState::Committed {
-        let verified = blobs::get_sha256(tx, stored.blob_id).await?;
-        // The previous version recorded no completions.
-        let named = upload_completions::get(tx, id).await?.unwrap_or_default();
-        let sha256 = verified.or(named.sha256).or(stored.spec.checked.sha256);
-        let first = UploadCompletion { sha256, ..named };
-        return Ok(TakenUpload::Committed { stored: Box::new(stored), first });
+        return Ok(TakenUpload::Committed(Box::new(stored)));
     }
     check_target_again(tx, caller, &stored.spec.checked).await?;
     check_retention_again(caller, &stored.spec.checked, app.clock.now())?;
@@ -215,6 +206,46 @@ async fn take_over_in_tx(
     }
     let limits = quotas::get(tx).await?.file_size_max_bytes;
     Ok(TakenUpload::Open(Box::new(stored), limits))
+}
+
+/// Checks that a committed upload is completed again with the same content. A digest that nothing can be compared with
+/// yet is refused, because success would mean that the stored content has this digest.
+///
+/// # Errors
+/// Returns the errors of `check_same_completion`, and `DigestUnknown` or `NotFound` if the digest cannot be compared.
+async fn check_repeated_completion(
+    app: &App,
+    caller: &Caller,
+    completion: &Completion,
+    stored: &StoredUpload,
+    committed: &CommittedUpload,
+) -> Result<(), Error> {
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::system()).await?;
+    let first = read_first_completion(&mut tx, stored, committed).await;
+    let (state, first) = tx.finish(first).await?;
+    check_same_completion(completion, stored, &first)?;
+    match (completion.sha256.is_some() && first.sha256.is_none(), state) {
+        (false, _) => Ok(()),
+        (true, Some(state)) => Err(UploadError::DigestUnknown(project_state(state, false, false)).into()),
+        // The version was deleted, and its digest with it.
+        (true, None) => Err(Error::NotFound(Resource::Version)),
+    }
+}
+
+/// Returns the state of the version of a committed upload, and what the client named when it completed the upload. The
+/// digest is the verified one, if there is one.
+async fn read_first_completion(
+    tx: &mut TenantTx,
+    stored: &StoredUpload,
+    committed: &CommittedUpload,
+) -> Result<(Option<ContentState>, UploadCompletion), Error> {
+    // The state first: a version that is verified in between has its digest then.
+    let version = versions::get(tx, committed.file.id, committed.file.version).await?;
+    let verified = blobs::get_sha256(tx, stored.blob_id).await?;
+    // The previous version recorded no completions.
+    let named = upload_completions::get(tx, stored.lease.id).await?.unwrap_or_default();
+    let sha256 = verified.or(named.sha256).or(stored.spec.checked.sha256);
+    Ok((version.map(|version| version.content_state), UploadCompletion { sha256, ..named }))
 }
 
 /// Renews the lease if more complete parts are in the store than at an earlier completion. An attempt that finds

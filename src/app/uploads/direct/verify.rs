@@ -20,7 +20,7 @@ use crate::{
     db::{
         TenantTx, Viewer, blob_checksums,
         blobs::Blob,
-        file_readers, files,
+        file_locks, file_readers, files,
         usage_counters::{self, UsageDelta},
         verifications,
         versions::{self, StoredVersion},
@@ -113,7 +113,7 @@ async fn record_outcome(
         if let Some(checksums) = &read.block_checksums {
             blob_checksums::insert(tx, stored.blob.id, checksums).await?;
         }
-        if let Some(found) = files::get_for_update(tx, file).await? {
+        if let Some(found) = file_locks::get_for_update(tx, file).await? {
             make_available(app, tx, found.file, stored, rules).await?;
         }
     }

@@ -349,10 +349,13 @@ impl StreamHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{
-        caller::{Actor, Origin, Role, Tenant, TenantKind, TenantState},
-        ids::TenantId,
-        policy::Policy,
+    use crate::{
+        admission::Slot,
+        domain::{
+            caller::{Actor, Origin, Role, Tenant, TenantKind, TenantState},
+            ids::TenantId,
+            policy::Policy,
+        },
     };
 
     fn hashing(chunks: usize) -> HashingShare {
@@ -391,30 +394,42 @@ mod tests {
         assert_eq!(hashing.chunks.status().in_use, 0, "the core is free again");
     }
 
+    /// Takes a chunk for a caller, if its share allows it.
+    fn take(limiter: &HashingLimiter, tenant: u128, name: &str) -> Option<Slot> {
+        let tenant = Tenant {
+            id: TenantId::from_uuid(uuid::Uuid::from_u128(tenant)),
+            kind: TenantKind::Organization,
+            state: TenantState::Active,
+            policy: Policy::preset("general").unwrap(),
+        };
+        let share = limiter.share_of(&Caller {
+            first_call: None,
+            tenant: Arc::new(tenant),
+            actor: Actor::user(name),
+            role: Role::Member,
+            groups: Vec::new(),
+            origin: Origin::default(),
+        });
+        share.chunks.try_acquire(share.holder, 1).ok()
+    }
+
     #[test]
     fn flood_of_one_caller_leaves_cores_to_others() {
         let limiter = HashingLimiter(Shares::new(ShareLimits::slots(8)));
-        let share_of = |name: &str| {
-            let tenant = Tenant {
-                id: TenantId::from_uuid(uuid::Uuid::nil()),
-                kind: TenantKind::Organization,
-                state: TenantState::Active,
-                policy: Policy::preset("general").unwrap(),
-            };
-            limiter.share_of(&Caller {
-                first_call: None,
-                tenant: Arc::new(tenant),
-                actor: Actor::user(name),
-                role: Role::Member,
-                groups: Vec::new(),
-                origin: Origin::default(),
-            })
-        };
-        let take = |name: &str| {
-            let share = share_of(name);
-            share.chunks.try_acquire(share.holder, 1).ok()
-        };
-        let flood: Vec<_> = std::iter::from_fn(|| take("flood")).collect();
-        assert!(!flood.is_empty() && take("alice").is_some());
+        let flood: Vec<_> = std::iter::from_fn(|| take(&limiter, 1, "flood")).collect();
+        assert!(!flood.is_empty());
+        let colleague = take(&limiter, 1, "alice");
+        assert!(colleague.is_some() && take(&limiter, 2, "zoe").is_some());
+    }
+
+    #[test]
+    fn flood_of_one_tenant_leaves_cores_to_others() {
+        let limiter = HashingLimiter(Shares::new(ShareLimits::slots(8)));
+        let mut flood = Vec::new();
+        for number in 0..16 {
+            flood.extend(std::iter::from_fn(|| take(&limiter, 1, &number.to_string())));
+        }
+        assert!(!flood.is_empty());
+        assert!(take(&limiter, 2, "zoe").is_some());
     }
 }

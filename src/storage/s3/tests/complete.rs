@@ -164,6 +164,9 @@ async fn checksum_of_the_whole_is_sent_where_the_store_takes_it() {
     let (s3, script) = started(&SUPPORTED, vec![done(), reported(WHOLE.base64, "FULL_OBJECT")]).await;
     complete_whole(&s3).await.unwrap();
     let requests = script.requests();
+    for header in SUPPORTED {
+        assert!(requests[0].contains(&format!("{}: {}\r\n", header.0, header.1)), "{}", requests[0]);
+    }
     let sent = format!("x-amz-checksum-crc64nvme: {}\r\n", WHOLE.base64);
     assert!(requests[1].contains(&sent), "{}", requests[1]);
     assert!(requests[1].contains("x-amz-checksum-type: FULL_OBJECT\r\n"), "{}", requests[1]);

@@ -103,3 +103,19 @@ async fn reports_buckets_that_keep_bytes() {
         assert_eq!(found, expected);
     }
 }
+
+#[tokio::test]
+async fn batch_deletes_versions_of_hidden_objects() {
+    let key = fixed_key();
+    let entry = format!("<Deleted><Key>{key}</Key><DeleteMarker>true</DeleteMarker></Deleted>");
+    let replies = vec![
+        Reply::new(200, &format!("<DeleteResult>{entry}</DeleteResult>")),
+        versions(None, &[("Version", "v1")]),
+        Reply::new(204, ""),
+    ];
+    let (s3, script) = scripted(replies).await;
+    let results = s3.delete_batch(std::slice::from_ref(&key)).await.unwrap();
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    let lines = script.lines();
+    assert!(lines.len() == 3 && lines[2].ends_with("versionId=v1"), "{lines:?}");
+}

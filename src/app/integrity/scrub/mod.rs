@@ -1,0 +1,359 @@
+//! Scrubbing: background work reads every object once in a period, and compares it with its record: its size, SHA-256
+//! and CRC-64. The originals of blobs and their copies are read alike.
+//!
+//! # Which objects are read
+//!
+//! A *pass* of a provider reads the objects that were last verified before its start, the oldest first
+//! (`domain/scrub.rs`). Its state is in the database, so it survives restarts, and all processes share it: a process
+//! *claims* the next few objects, and the rate limits all processes together. No object is read twice at a time, and a
+//! process that crashes delays only the objects that it has claimed.
+//!
+//! # Fairness
+//!
+//! The reads use the stores of background work: they have the share of one tenant, and obey the circuit breakers. A
+//! process reads one object of a provider at a time.
+//!
+//! # Damage
+//!
+//! Damage is confirmed by a second read (`damage.rs`). The versions of a damaged original change to ERROR, and are
+//! repaired from the copy if there is one (`app/storage/repair.rs`). A damaged copy is removed, and copied again
+//! (`app/storage/replicate.rs`). A store that fails is no damage: the object is read again later.
+
+mod counts;
+mod foreground;
+mod pace;
+
+use chrono::Duration;
+use futures::StreamExt as _;
+
+pub use self::foreground::{ScrubOptions, ScrubProgress, ScrubReport, scrub_provider};
+use self::{counts::ScrubCounts, pace::ReadPace};
+use super::damage::{ComparedObject, ObjectComparison, Suspicion, confirm_and_mark, confirm_damage};
+use crate::{
+    app::{
+        App, Error, RoundReport,
+        blob_work::{delay, work_on_claimed},
+        rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_store},
+        storage::relocation::{READERS_HOURS, deletion_delay_hours},
+    },
+    db::{
+        SystemTx, blob_checksums, blob_claims,
+        blob_replicas::{self, Replica},
+        scrubs::{self, DueScrub, ScrubPass},
+    },
+    domain::{block_checksums::BlockChecksums, clock::Timestamp, scrub::scrub_cost_bytes},
+    storage::{ObjectStorage, ObjectStorageExt as _, StorageError, StorageErrorKind},
+    telemetry::metrics::ScrubOutcome,
+};
+
+/// The most bytes that a process claims at a time, unless one object has more.
+const CLAIMED_BYTES_MAX: u64 = 64 << 20;
+
+/// The interval between measurements of the bytes that a pass must still read, in hours.
+const MEASUREMENT_HOURS: i64 = 6;
+
+/// Reads the next objects of a store, if the rate and the window allow it.
+///
+/// # Errors
+/// Returns `DatabaseUnavailable` if the database is unreachable, and `ProviderUnknown` if the provider is not
+/// configured.
+pub async fn scrub_due_objects_in(app: &App, provider: &str) -> Result<RoundReport, Error> {
+    if !app.limits.scrub.enabled {
+        return Ok(RoundReport::default());
+    }
+    let rotation = &app.rotations.scrubbed_objects;
+    run_round_in_store(app, provider, rotation, |store| DueScrubs::new(app, store, true)).await
+}
+
+/// The objects of one store that a pass must read.
+struct DueScrubs<'a> {
+    app: &'a App,
+    store: &'a dyn ObjectStorage,
+    /// Whether the rate and the window apply.
+    is_scheduled: bool,
+    counts: ScrubCounts,
+}
+
+/// A claimed object, and the rate at which it is read.
+pub(in crate::app) struct ClaimedScrub {
+    due: DueScrub,
+    /// `None` if it is read without pauses.
+    bytes_per_second: Option<u64>,
+}
+
+/// The result of reading an object.
+enum Inspection {
+    /// The object is intact, with the checksums of its blocks if it has several.
+    Intact(Option<BlockChecksums>),
+    /// The object differs from its record.
+    Suspect(Suspicion),
+}
+
+impl DueItems for DueScrubs<'_> {
+    type Item = ClaimedScrub;
+    type Position = ();
+
+    const ACTION: &'static str = "scrub object";
+    const PAGE_ITEMS: usize = 100;
+    // A copy of the database does not scrub; a missing confirmation of the owner delays only deletions.
+    const NEEDS_DELETIONS: bool = false;
+
+    fn provider(&self) -> Option<&str> {
+        Some(self.store.provider())
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.app.background_stores.rejects_calls(self.store.provider())
+    }
+
+    /// Claims the next objects. The claims replace the position.
+    async fn list_page(&self, _after: Option<()>, limit: i64) -> Result<Vec<ClaimedScrub>, Error> {
+        self.measure_if_due().await?;
+        let mut tx = self.app.db.system_tx().await?;
+        let claimed = self.claim_next(&mut tx, limit).await?;
+        tx.commit().await?;
+        Ok(claimed)
+    }
+
+    fn position(_item: &ClaimedScrub) {}
+
+    fn fields<'a>(&self, item: &'a ClaimedScrub) -> ItemFields<'a> {
+        ItemFields { key: Some(&item.due.object.key), ..ItemFields::new(item.due.tenant) }
+    }
+
+    async fn process(&self, item: &ClaimedScrub) -> Result<ItemOutcome, Error> {
+        let scrubbed = work_on_claimed(self.app, item.due.claim(), self.scrub(item)).await;
+        if scrubbed.is_err() {
+            self.count(ScrubOutcome::Failed);
+        }
+        scrubbed
+    }
+}
+
+impl<'a> DueScrubs<'a> {
+    fn new(app: &'a App, store: &'a dyn ObjectStorage, is_scheduled: bool) -> Self {
+        Self { app, store, is_scheduled, counts: ScrubCounts::default() }
+    }
+
+    fn count(&self, outcome: ScrubOutcome) {
+        self.counts.add(outcome);
+        self.app.metrics.count_scrubbed(self.store.provider(), outcome);
+    }
+
+    /// Measures the rest of the pass at its start, and every few hours. It reads all blobs of the provider, so no lock
+    /// is held.
+    async fn measure_if_due(&self) -> Result<(), Error> {
+        let provider = self.store.provider();
+        let mut tx = self.app.db.system_tx().await?;
+        let pass = scrubs::lock_pass(&mut tx, provider).await?;
+        tx.commit().await?;
+        let is_recent = |measured: Timestamp| pass.now - measured < Duration::hours(MEASUREMENT_HOURS);
+        if pass.measure_time.is_some_and(is_recent) {
+            return Ok(());
+        }
+        let mut tx = self.app.db.system_tx().await?;
+        scrubs::measure(&mut tx, provider, pass.start_time).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Claims the next objects of the pass, as many as the rate allows. Ends a pass that is complete, and starts the
+    /// next one when it is time. The lock on the pass makes processes claim one after the other.
+    async fn claim_next(&self, tx: &mut SystemTx, limit: i64) -> Result<Vec<ClaimedScrub>, Error> {
+        let provider = self.store.provider();
+        let schedule = self.app.limits.scrub.schedule();
+        let pass = scrubs::lock_pass(tx, provider).await?;
+        if self.is_scheduled && (pass.ready_time > pass.now || !schedule.is_open(pass.now)) {
+            return Ok(Vec::new());
+        }
+        let rate = schedule.rate(pass.left_bytes, pass.start_time, pass.now).max(1);
+        let mut due = scrubs::list_due(tx, provider, pass.start_time, limit).await?;
+        if due.is_empty() {
+            self.end_pass(tx, &pass).await?;
+            return Ok(Vec::new());
+        }
+        due.truncate(count_claimable(&due, self.claimed_bytes_max(rate)));
+        let cost_bytes: u64 = due.iter().map(DueScrub::cost_bytes).sum();
+        for replicas in [false, true] {
+            let blobs: Vec<_> = due.iter().filter(|due| due.is_replica == replicas).collect();
+            if let Some(first) = blobs.first() {
+                let ids: Vec<_> = blobs.iter().map(|due| (due.tenant, due.object.id)).collect();
+                let seconds = self.app.limits.scrub.claim_seconds;
+                blob_claims::claim(tx, first.claim().work, &ids, seconds).await?;
+            }
+        }
+        let ready_time =
+            if self.is_scheduled { self.next_ready_time(&pass, cost_bytes, rate) } else { pass.ready_time };
+        let left_bytes = pass.left_bytes.saturating_sub(cost_bytes);
+        scrubs::record_claimed(tx, provider, left_bytes, ready_time).await?;
+        Ok(due.into_iter().map(|due| self.with_rate(due, rate)).collect())
+    }
+
+    /// Returns the bytes that are claimed at a time: those of one interval between ticks, or of one object.
+    fn claimed_bytes_max(&self, rate: u64) -> u64 {
+        match self.is_scheduled {
+            true => rate.saturating_mul(self.app.limits.worker.tick_seconds).min(CLAIMED_BYTES_MAX),
+            false => CLAIMED_BYTES_MAX,
+        }
+    }
+
+    /// Returns when the next bytes may be claimed. The bytes of the last interval between ticks that were not claimed in
+    /// it may still be.
+    fn next_ready_time(&self, pass: &ScrubPass, cost_bytes: u64, rate: u64) -> Timestamp {
+        let seconds = |seconds: u64| Duration::seconds(i64::try_from(seconds).unwrap_or(i64::MAX / 1_000));
+        let micros = u128::from(cost_bytes) * 1_000_000 / u128::from(rate);
+        let reading = Duration::microseconds(i64::try_from(micros).unwrap_or(i64::MAX));
+        let earliest = pass.now - seconds(self.app.limits.worker.tick_seconds);
+        pass.ready_time.max(earliest).checked_add_signed(reading).unwrap_or(Timestamp::MAX_UTC)
+    }
+
+    fn with_rate(&self, due: DueScrub, rate: u64) -> ClaimedScrub {
+        // Fast enough to end in half of the time that a run has.
+        let needed = due.object.size_bytes / (self.app.limits.scrub.deadline_seconds / 2).max(1);
+        ClaimedScrub { due, bytes_per_second: self.is_scheduled.then_some(rate.max(needed)) }
+    }
+
+    /// Records the end of a pass if all of its objects are verified, and starts the next one if it is time. An object
+    /// that cannot be read does not delay the next pass.
+    async fn end_pass(&self, tx: &mut SystemTx, pass: &ScrubPass) -> Result<(), Error> {
+        let provider = self.store.provider();
+        scrubs::record_oldest(tx, provider).await?;
+        if !scrubs::has_due(tx, provider, pass.start_time).await? && scrubs::end_pass(tx, provider).await? {
+            tracing::info!(provider, start_time = %pass.start_time, "verified all objects of a pass");
+        }
+        if pass.now >= pass.start_time + self.app.limits.scrub.schedule().pass_interval() {
+            scrubs::start_pass(tx, provider).await?;
+        }
+        Ok(())
+    }
+
+    async fn scrub(&self, item: &ClaimedScrub) -> Result<ItemOutcome, Error> {
+        let due = &item.due;
+        let suspicion = match self.inspect(item).await? {
+            Inspection::Intact(block_checksums) => return self.record_verified(due, block_checksums).await,
+            Inspection::Suspect(suspicion) => suspicion,
+        };
+        let outcome = match due.is_replica {
+            true => self.record_damaged_replica(due, suspicion).await?,
+            false => self.record_damaged_original(due, suspicion).await?,
+        };
+        self.count(outcome);
+        if outcome == ScrubOutcome::Unconfirmed {
+            tracing::warn!(
+                tenant = %due.tenant, key = %due.object.key, ?suspicion,
+                "rechecked a suspect object; it is read again later"
+            );
+            delay(self.app, due.claim()).await?;
+            return Ok(ItemOutcome::Skipped);
+        }
+        let mut tx = self.app.db.system_tx().await?;
+        blob_claims::finish(&mut tx, due.claim()).await?;
+        tx.commit().await?;
+        Ok(ItemOutcome::from_done(outcome == ScrubOutcome::Damaged))
+    }
+
+    async fn record_damaged_original(
+        &self,
+        due: &DueScrub,
+        suspicion: Suspicion,
+    ) -> Result<ScrubOutcome, Error> {
+        let db = &self.app.db;
+        let damage = confirm_and_mark(db, self.store, due.tenant, &due.object, suspicion).await?;
+        Ok(match damage {
+            Some(damage) if damage.version_count > 0 => ScrubOutcome::Damaged,
+            Some(_) => ScrubOutcome::Superseded,
+            None => ScrubOutcome::Unconfirmed,
+        })
+    }
+
+    /// Removes a damaged copy. Its object is kept as long as that of a purged file.
+    async fn record_damaged_replica(
+        &self,
+        due: &DueScrub,
+        suspicion: Suspicion,
+    ) -> Result<ScrubOutcome, Error> {
+        let (tenant, object) = (due.tenant, &due.object);
+        let Some(reason) = confirm_damage(self.store, object, suspicion).await? else {
+            return Ok(ScrubOutcome::Unconfirmed);
+        };
+        let replica = Replica { provider: object.provider.clone(), key: object.key.clone() };
+        let hours = deletion_delay_hours(self.app).max(READERS_HOURS);
+        let mut tx = self.app.db.system_tx().await?;
+        let is_removed = blob_replicas::remove(&mut tx, tenant, object.id, &replica, hours).await?;
+        tx.commit().await?;
+        if !is_removed {
+            return Ok(ScrubOutcome::Superseded);
+        }
+        tracing::error!(
+            %tenant, provider = object.provider, key = %object.key, %reason,
+            "found missing or damaged copy of a blob; it is copied again from the original"
+        );
+        Ok(ScrubOutcome::Damaged)
+    }
+
+    /// Reads an object and compares it with its record.
+    async fn inspect(&self, item: &ClaimedScrub) -> Result<Inspection, Error> {
+        let blob = &item.due.object;
+        match self.store.find_object(&blob.key).await? {
+            Some(info) if info.size_bytes == blob.size_bytes => {}
+            _ => return Ok(Inspection::Suspect(Suspicion::Length)),
+        }
+        match self.compare(item).await {
+            Ok(Some(ComparedObject { is_intact: Some(true), block_checksums })) => {
+                Ok(Inspection::Intact(block_checksums))
+            }
+            // A read that ended early proves nothing, but it is no verification either.
+            Ok(_) => Ok(Inspection::Suspect(Suspicion::Checksum)),
+            Err(error) => match error.kind {
+                StorageErrorKind::NotFound => Ok(Inspection::Suspect(Suspicion::Length)),
+                StorageErrorKind::InvalidInput | StorageErrorKind::Damaged => {
+                    Ok(Inspection::Suspect(Suspicion::Checksum))
+                }
+                _ => Err(error.into()),
+            },
+        }
+    }
+
+    /// Returns `None` if the record has no hashes.
+    async fn compare(&self, item: &ClaimedScrub) -> Result<Option<ComparedObject>, StorageError> {
+        let blob = &item.due.object;
+        let Some(mut comparison) = ObjectComparison::with_record(blob) else { return Ok(None) };
+        let mut pace = item.bytes_per_second.map(ReadPace::start);
+        let mut bytes = self.store.get(&blob.key, 0..blob.size_bytes).await?;
+        while let Some(chunk) = bytes.next().await {
+            let chunk = chunk?;
+            comparison.consume(&chunk);
+            self.counts.add_bytes(chunk.len() as u64);
+            self.app.metrics.add_scrubbed_bytes(self.store.provider(), chunk.len() as u64);
+            if let Some(pace) = &mut pace {
+                pace.wait_after(chunk.len()).await;
+            }
+        }
+        Ok(Some(comparison.finish()))
+    }
+
+    /// Records that an object is intact, and the checksums of its blocks if the blob has none. A copy has the same bytes.
+    async fn record_verified(
+        &self,
+        due: &DueScrub,
+        block_checksums: Option<BlockChecksums>,
+    ) -> Result<ItemOutcome, Error> {
+        let mut tx = self.app.db.system_tx().await?;
+        scrubs::record_verified(&mut tx, due).await?;
+        if let Some(checksums) = block_checksums {
+            blob_checksums::insert_missing(&mut tx, due.tenant, due.object.id, &checksums).await?;
+        }
+        blob_claims::finish(&mut tx, due.claim()).await?;
+        tx.commit().await?;
+        self.count(ScrubOutcome::Verified);
+        Ok(ItemOutcome::Done)
+    }
+}
+
+/// Returns how many of the objects are claimed together: at least one, and not more than the bytes allow.
+fn count_claimable(due: &[DueScrub], bytes_max: u64) -> usize {
+    let costs = due.iter().scan(0_u64, |total, due| {
+        *total = total.saturating_add(scrub_cost_bytes(due.object.size_bytes));
+        Some(*total)
+    });
+    costs.take_while(|total| *total <= bytes_max).count().max(1)
+}

@@ -1,0 +1,169 @@
+//! Copies blobs to the replica provider (`storage.replica_provider`), and reads each copy back before it counts.
+//!
+//! A copy has a key of its own. Until its blob references it, it is registered as a stray object, so that a crash leaves
+//! no object that is never deleted. When the row of a blob is deleted, its copy becomes a stray object in the same
+//! transaction.
+
+use super::{
+    copy::BlobCopy,
+    relocation::{COPY_HOURS, verify_object},
+};
+use crate::{
+    app::{
+        App, Error, RoundReport,
+        blob_work::work_on_claimed,
+        integrity::damage::{Suspicion, confirm_and_mark},
+        rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_store},
+    },
+    db::{
+        blob_claims::{self, BlobClaim, BlobWork},
+        blob_replicas::{self, Replica, stray_copy},
+        blobs::{MovableBlob, TenantBlob},
+        replications,
+        stray_objects::{self, StrayObject},
+    },
+    domain::ids::BlobId,
+    storage::{ObjectStorage, PutOptions},
+};
+
+/// The key of the metadata of a copy that has the id of its blob, so that people who inspect the store see what it is.
+const METADATA_KEY: &str = "replica-of";
+
+/// Copies the next blobs to a store, if it is that of the replica provider.
+///
+/// # Errors
+/// Returns `DatabaseUnavailable` if the database is unreachable, and `ProviderUnknown` if the provider is not
+/// configured.
+pub async fn replicate_blobs_to(app: &App, provider: &str) -> Result<RoundReport, Error> {
+    if app.limits.replica_provider.as_deref() != Some(provider) {
+        return Ok(RoundReport::default());
+    }
+    let rotation = &app.rotations.replicated_blobs;
+    run_round_in_store(app, provider, rotation, |store| PendingBlobs { app, store }).await
+}
+
+/// The blobs without a copy.
+struct PendingBlobs<'a> {
+    app: &'a App,
+    /// The store of the copies.
+    store: &'a dyn ObjectStorage,
+}
+
+impl DueItems for PendingBlobs<'_> {
+    type Item = MovableBlob;
+    type Position = ();
+
+    const ACTION: &'static str = "copy blob to replica provider";
+    const PAGE_ITEMS: usize = 20;
+    const NEEDS_DELETIONS: bool = false;
+
+    fn provider(&self) -> Option<&str> {
+        Some(self.store.provider())
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.app.background_stores.rejects_calls(self.store.provider())
+    }
+
+    /// Claims the next blobs. The claims replace the position.
+    async fn list_page(&self, _after: Option<()>, limit: i64) -> Result<Vec<MovableBlob>, Error> {
+        let provider = self.store.provider();
+        let mut tx = self.app.db.system_tx().await?;
+        if replications::is_measurement_due(&mut tx, provider).await? {
+            replications::measure(&mut tx, provider).await?;
+        }
+        let mut pending = blob_replicas::list_pending(&mut tx, provider, limit).await?;
+        let ids: Vec<_> =
+            pending.iter().map(|movable| (movable.tenant_blob.tenant, movable.tenant_blob.blob.id)).collect();
+        let seconds = self.app.limits.scrub.claim_seconds;
+        let claims = blob_claims::claim(&mut tx, BlobWork::Replicate, &ids, seconds).await?;
+        tx.commit().await?;
+        pending.retain(|movable| claims.contains(&claim_of(&movable.tenant_blob)));
+        Ok(pending)
+    }
+
+    fn position(_item: &MovableBlob) {}
+
+    fn fields<'a>(&self, item: &'a MovableBlob) -> ItemFields<'a> {
+        let TenantBlob { tenant, blob } = &item.tenant_blob;
+        ItemFields { key: Some(&blob.key), ..ItemFields::new(*tenant) }
+    }
+
+    async fn process(&self, item: &MovableBlob) -> Result<ItemOutcome, Error> {
+        work_on_claimed(self.app, claim_of(&item.tenant_blob), self.replicate(item)).await
+    }
+}
+
+fn claim_of(owned: &TenantBlob) -> BlobClaim {
+    BlobClaim { tenant: owned.tenant, blob: owned.blob.id, work: BlobWork::Replicate }
+}
+
+impl PendingBlobs<'_> {
+    async fn replicate(&self, item: &MovableBlob) -> Result<ItemOutcome, Error> {
+        let TenantBlob { tenant, blob } = &item.tenant_blob;
+        let from = self.app.background_stores.get(&blob.provider)?;
+        let copy = self.reserve_copy(&item.tenant_blob).await?;
+        let mut options = PutOptions::for_blob(*tenant, item.created_by.as_deref());
+        options.metadata.push((METADATA_KEY.to_owned(), blob.id.to_string()));
+        let part_size_bytes = self.app.limits.uploads.part_size_bytes as u64;
+        let copying =
+            BlobCopy { blob, from: from.as_ref(), to: self.store, key: &copy.key, options: &options };
+        let mut copied = copying.copy_bytes(part_size_bytes).await;
+        if copied.is_ok() {
+            copied = verify_object(self.store, &copy.key, blob).await;
+        }
+        if let Err(error) = copied {
+            // If this fails too, the copy is deleted after `COPY_HOURS`.
+            if let Err(second) = self.discard_copy(&copy).await {
+                tracing::warn!(key = %copy.key, error = %second, "failed to discard copy");
+            }
+            // The original may be what is damaged or missing.
+            if matches!(error, Error::ObjectDamaged | Error::ObjectMissing) {
+                let db = &self.app.db;
+                confirm_and_mark(db, from.as_ref(), *tenant, blob, Suspicion::Checksum).await?;
+            }
+            return Err(error);
+        }
+        self.record_copy(&item.tenant_blob, &copy).await
+    }
+
+    /// Reserves an unused key, and registers the object for deletion in case the copy fails.
+    async fn reserve_copy(&self, owned: &TenantBlob) -> Result<StrayObject, Error> {
+        let id = BlobId::from_uuid(self.app.ids.uuid());
+        let day = self.app.clock.now().date_naive();
+        let key = owned.blob.key.with_new_blob(day, id).map_err(Error::internal)?;
+        let replica = Replica { provider: self.store.provider().to_owned(), key };
+        // It may have parts.
+        let copy = stray_copy(owned.tenant, replica, true);
+        let mut tx = self.app.db.system_tx().await?;
+        stray_objects::insert(&mut tx, &copy, COPY_HOURS).await?;
+        tx.commit().await?;
+        Ok(copy)
+    }
+
+    /// Makes the blob reference its copy. Discards the copy if the blob has another one by now, or is being deleted.
+    async fn record_copy(&self, owned: &TenantBlob, copy: &StrayObject) -> Result<ItemOutcome, Error> {
+        let TenantBlob { tenant, blob } = owned;
+        let mut tx = self.app.db.system_tx().await?;
+        let is_recorded = blob_replicas::record(&mut tx, *tenant, blob.id, &copy.provider, &copy.key).await?
+            && stray_objects::adopt(&mut tx, copy).await?;
+        if is_recorded {
+            blob_claims::finish(&mut tx, claim_of(owned)).await?;
+            tx.commit().await?;
+            self.app.metrics.count_replicated(self.store.provider());
+            return Ok(ItemOutcome::Done);
+        }
+        drop(tx);
+        self.discard_copy(copy).await?;
+        let mut tx = self.app.db.system_tx().await?;
+        blob_claims::finish(&mut tx, claim_of(owned)).await?;
+        tx.commit().await?;
+        Ok(ItemOutcome::Skipped)
+    }
+
+    async fn discard_copy(&self, copy: &StrayObject) -> Result<(), Error> {
+        let mut tx = self.app.db.system_tx().await?;
+        stray_objects::make_due(&mut tx, copy).await?;
+        Ok(tx.commit().await?)
+    }
+}

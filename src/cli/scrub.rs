@@ -1,0 +1,111 @@
+//! `strongroom scrub`: reads and verifies stored objects now.
+
+use std::{fmt::Write as _, io::IsTerminal as _, path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+
+use super::{
+    Failure,
+    assemble::assemble_maintenance_app,
+    dev::attach::{DevDirectory, Need},
+    print_text,
+};
+use crate::{
+    app::integrity::scrub::{ScrubOptions, ScrubProgress, ScrubReport, scrub_provider},
+    telemetry,
+};
+
+const EXIT_CODES: &str = "Exit codes:
+  0  all objects of the pass are verified
+  1  the scrub could not run
+  2  usage error
+  3  objects are damaged, could not be read, or remain";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(super) struct ScrubArgs {
+    /// Read all objects, in a new pass. Otherwise the current pass is completed.
+    #[arg(long)]
+    now: bool,
+    /// Only the objects of this provider, as named in `storage.providers`.
+    #[arg(long, value_name = "NAME")]
+    provider: Option<String>,
+    /// Count the objects that would be read, and read none.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data: DevDirectory,
+}
+
+/// The exit code if objects are damaged or remain.
+const INCOMPLETE: u8 = 3;
+
+/// Runs `strongroom scrub`. See [`EXIT_CODES`].
+pub(super) async fn run_scrub(args: ScrubArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    let config = args.data.load_config(config, Need::DatabaseAndObjects)?;
+    config.validate_for_maintenance()?;
+    let telemetry = telemetry::init(&config.telemetry)?;
+    let app = assemble_maintenance_app(&config, telemetry.metrics()).await?;
+    let options = ScrubOptions { is_new_pass: args.now, is_dry_run: args.dry_run };
+    let mut spinner = Spinner::new(args.json)?;
+    let providers = args.provider.map_or_else(|| app.list_providers(), |provider| vec![provider]);
+    let mut reports = Vec::new();
+    for provider in providers {
+        reports.push(scrub_provider(&app, &provider, options, &mut spinner).await?);
+    }
+    spinner.0.finish_and_clear();
+    telemetry.shutdown();
+    print_text(&if args.json { serde_json::to_string_pretty(&reports)? } else { table(&reports)? })?;
+    let is_clean = |report: &ScrubReport| {
+        report.is_dry_run || report.damaged_objects + report.failed_objects + report.left_objects == 0
+    };
+    Ok(if reports.iter().all(is_clean) { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
+}
+
+/// A spinner on standard error; hidden if standard error is not a terminal.
+struct Spinner(ProgressBar);
+
+impl Spinner {
+    fn new(is_quiet: bool) -> Result<Self, Failure> {
+        if is_quiet || !std::io::stderr().is_terminal() {
+            return Ok(Self(ProgressBar::hidden()));
+        }
+        Ok(Self(ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg}")?)))
+    }
+}
+
+impl ScrubProgress for Spinner {
+    fn report_progress(&mut self, report: &ScrubReport) {
+        self.0.set_message(format!(
+            "{}: {} objects verified ({}), {} damaged, {} failed",
+            report.provider,
+            report.verified_objects,
+            HumanBytes(report.read_bytes),
+            report.damaged_objects,
+            report.failed_objects
+        ));
+        self.0.tick();
+    }
+}
+
+fn table(reports: &[ScrubReport]) -> Result<String, Failure> {
+    let mut table = String::new();
+    for report in reports {
+        let dry_run = if report.is_dry_run { " (dry run: nothing was read)" } else { "" };
+        writeln!(table, "{}{dry_run}", report.provider)?;
+        writeln!(
+            table,
+            "  verified  {} objects, {} read",
+            report.verified_objects,
+            HumanBytes(report.read_bytes)
+        )?;
+        writeln!(table, "  damaged   {}", report.damaged_objects)?;
+        writeln!(table, "  failed    {}", report.failed_objects)?;
+        writeln!(table, "  left      {}", report.left_objects)?;
+    }
+    Ok(table)
+}

@@ -1,0 +1,147 @@
+//! Claims of blobs by processes of background work, so that no two processes do the same work on a blob. A claim
+//! expires if its process does not renew it. After a failure it delays the next attempt.
+
+use diesel::{
+    ExpressionMethods as _, QueryDsl as _, QueryableByName,
+    sql_types::{Array, Interval, Text, Uuid as SqlUuid},
+};
+
+use super::{
+    DbError, SystemTx,
+    schema::blob_claims,
+    sql::{OfTenant as _, now_plus, query, seconds_u64, statement},
+};
+use crate::domain::ids::{BlobId, TenantId};
+
+/// A kind of work on a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlobWork {
+    /// Reading and verifying the object.
+    Scrub,
+    /// Reading and verifying the copy.
+    ScrubReplica,
+    /// Copying the object to the replica provider.
+    Replicate,
+    /// Replacing the object with its copy.
+    Repair,
+}
+
+impl BlobWork {
+    /// Returns the name in the database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scrub => "scrub",
+            Self::ScrubReplica => "scrub_replica",
+            Self::Replicate => "replicate",
+            Self::Repair => "repair",
+        }
+    }
+}
+
+/// The right of one process to a kind of work on a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobClaim {
+    pub tenant: TenantId,
+    pub blob: BlobId,
+    pub work: BlobWork,
+}
+
+/// Selects the row of a claim.
+macro_rules! row_of {
+    ($claim:expr) => {
+        blob_claims::table
+            .of($claim.tenant)
+            .filter(blob_claims::blob_id.eq($claim.blob))
+            .filter(blob_claims::work.eq($claim.work.name()))
+    };
+}
+
+/// A subquery for the claims of a kind of work on a blob that have not expired, in queries for blobs across tenants.
+macro_rules! claims_of_blob {
+    ($work:expr) => {{
+        use $crate::db::schema::{blob_claims, blobs};
+
+        blob_claims::table
+            .across_tenants()
+            .filter(blob_claims::tenant_id.eq(blobs::tenant_id))
+            .filter(blob_claims::blob_id.eq(blobs::id))
+            .filter(blob_claims::work.eq($work.name()))
+            .filter(blob_claims::expire_time.gt($crate::db::sql::now()))
+    }};
+}
+
+pub(super) use claims_of_blob;
+
+#[derive(QueryableByName)]
+#[diesel(table_name = blob_claims)]
+struct ClaimedRow {
+    tenant_id: TenantId,
+    blob_id: BlobId,
+}
+
+/// Claims those of the blobs that no other process has claimed, for a time in seconds. Returns the claims.
+pub async fn claim(
+    tx: &mut SystemTx,
+    work: BlobWork,
+    blobs: &[(TenantId, BlobId)],
+    claim_seconds: u64,
+) -> Result<Vec<BlobClaim>, DbError> {
+    // All processes must lock in the same order.
+    let mut blobs = blobs.to_vec();
+    blobs.sort_unstable();
+    let (tenants, ids): (Vec<TenantId>, Vec<BlobId>) = blobs.into_iter().unzip();
+    // An `unnest` batch.
+    let rows: Vec<ClaimedRow> = statement(
+        "claim blobs",
+        "INSERT INTO blob_claims (tenant_id, blob_id, work, expire_time)
+         SELECT tenant_id, blob_id, $1, app.now() + $2 FROM unnest($3, $4) AS n (tenant_id, blob_id)
+         ON CONFLICT (tenant_id, blob_id, work) DO UPDATE SET expire_time = excluded.expire_time
+            WHERE blob_claims.expire_time <= app.now()
+         RETURNING tenant_id, blob_id",
+    )
+    .bind::<Text, _>(work.name().to_owned())
+    .bind::<Interval, _>(seconds_u64(claim_seconds))
+    .bind::<Array<SqlUuid>, _>(tenants)
+    .bind::<Array<SqlUuid>, _>(ids)
+    .load(tx.connection()?)
+    .await?;
+    Ok(rows.into_iter().map(|row| BlobClaim { tenant: row.tenant_id, blob: row.blob_id, work }).collect())
+}
+
+/// Renews a claim for a time in seconds.
+pub async fn renew(tx: &mut SystemTx, claim: BlobClaim, claim_seconds: u64) -> Result<(), DbError> {
+    let update =
+        diesel::update(row_of!(claim)).set(blob_claims::expire_time.eq(now_plus(seconds_u64(claim_seconds))));
+    query("renew claim of blob", update).execute(tx.connection()?).await.map(|_| ())
+}
+
+/// Ends a claim whose work is done.
+pub async fn finish(tx: &mut SystemTx, claim: BlobClaim) -> Result<(), DbError> {
+    query("finish claim of blob", diesel::delete(row_of!(claim))).execute(tx.connection()?).await.map(|_| ())
+}
+
+/// The pause before the next attempt at work that failed, in seconds. It doubles with each failure.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimPause {
+    pub base_seconds: u64,
+    pub max_seconds: u64,
+}
+
+/// Lets a claim expire after a pause, because its work failed.
+pub async fn fail(tx: &mut SystemTx, claim: BlobClaim, pause: ClaimPause) -> Result<(), DbError> {
+    // Arithmetic with an interval.
+    statement(
+        "fail claim of blob",
+        "UPDATE blob_claims SET failure_count = failure_count + 1,
+            expire_time = app.now() + least($1 * power(2, least(failure_count, 30)), $2)
+         WHERE tenant_id = $3 AND blob_id = $4 AND work = $5",
+    )
+    .bind::<Interval, _>(seconds_u64(pause.base_seconds))
+    .bind::<Interval, _>(seconds_u64(pause.max_seconds))
+    .bind::<SqlUuid, _>(claim.tenant)
+    .bind::<SqlUuid, _>(claim.blob)
+    .bind::<Text, _>(claim.work.name().to_owned())
+    .execute(tx.connection()?)
+    .await
+    .map(|_| ())
+}
