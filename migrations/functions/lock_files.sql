@@ -3,24 +3,24 @@
 -- docs/decisions/0010-order-of-changes.md.
 --
 -- A transaction gets its id with its first lock. While it waits for the next one, a transaction with a later id can
--- change that file and commit. Therefore, if any transaction with a later id has ended, this function starts a
--- subtransaction, which gets an id now, and events get this id. Readers stop at the oldest running transaction. It is
--- not later than this one, so they cannot have passed the id.
+-- change that file and commit. This can happen with a single file too: PostgreSQL assigns the id after the first wait,
+-- but waits again if another transaction was faster. Therefore, if any transaction with a later id has ended, this
+-- function starts a subtransaction, which gets an id now, and events get this id. Readers stop at the oldest running
+-- transaction. It is not later than this one, so they cannot have passed the id.
 --
 -- The permissions of the caller apply: files that it cannot see are not locked.
 CREATE OR REPLACE FUNCTION app.lock_files(tenant uuid, file_ids uuid[]) RETURNS void
     LANGUAGE plpgsql SET enable_seqscan = off
     AS $$
 DECLARE
-    had_id constant boolean := pg_current_xact_id_if_assigned() IS NOT NULL;
     own xid8;
     locked uuid;
     written xid;
 BEGIN
     PERFORM FROM public.files AS f WHERE f.tenant_id = tenant AND f.id = ANY (file_ids) ORDER BY f.id FOR UPDATE;
     own := pg_current_xact_id_if_assigned();
-    IF own IS NULL OR (NOT had_id AND file_ids[1] = ALL (file_ids)) THEN
-        -- Nothing was locked, or the id was assigned with the only lock.
+    IF own IS NULL THEN
+        -- Nothing was locked.
         RETURN;
     END IF;
     -- A new snapshot, which contains the former lock holders.
