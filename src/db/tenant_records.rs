@@ -150,7 +150,15 @@ pub async fn get_for_update(tx: &mut TenantTx) -> Result<TenantRecord, DbError> 
     Ok(row.into())
 }
 
-/// Sets the state of a tenant that was read with [`get_for_update`].
+/// Returns the record of the transaction's tenant, unless it is provisional, and locks it until the transaction ends.
+pub async fn find_for_update(tx: &mut TenantTx) -> Result<Option<TenantRecord>, DbError> {
+    let existing = tenants::table.find(tx.tenant()).filter(tenants::provisional_time.is_null());
+    let record = existing.select(RecordRow::as_select()).for_no_key_update();
+    let row: Option<RecordRow> = query("lock existing tenant", record).first(tx.connection()?).await?;
+    Ok(row.map(TenantRecord::from))
+}
+
+/// Sets the state of a tenant that was read with [`find_for_update`].
 pub async fn set_state(tx: &mut TenantTx, state: TenantState, reason: &str) -> Result<TenantRecord, DbError> {
     let update = diesel::update(tenants::table.find(tx.tenant()))
         .set((

@@ -49,6 +49,13 @@ const ATTACK_FULL: Duration = Duration::from_secs(120);
 /// The shortest time between two attempts of an attacker, and between two probes.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// The time that a call of the others has, and the time to wait for a connection. An unoptimized server that shares two
+/// cores with its attackers, with PostgreSQL and with whatever else runs needs up to 10 s for one call: each of a dozen
+/// round trips to the database takes less than a millisecond there, and waits for up to 3 s behind the tasks of the
+/// attackers. It is shorter than the attack, so a call that waits for something that the attackers hold still fails.
+const WAIT_MAX_SECONDS: u64 = 25;
+const _: () = assert!(WAIT_MAX_SECONDS < ATTACK.as_secs());
+
 const WEBHOOKS: &str = "/strongroom.v1.WebhookService/ListWebhooks";
 
 /// The values that the attackers of one test share.
@@ -263,7 +270,12 @@ async fn probe(server: &Server) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attack_fails_no_call_of_others() {
     let _machine = WHOLE_MACHINE.lock().await;
-    let site = Site::new("attack").await.with_operators();
+    let site = Site::new("attack")
+        .await
+        .with_operators()
+        .set("STRONGROOM_DEADLINES__UNARY_SECONDS", WAIT_MAX_SECONDS)
+        .set("STRONGROOM_DEADLINES__LIST_SECONDS", WAIT_MAX_SECONDS)
+        .set("STRONGROOM_DATABASE__ACQUIRE_TIMEOUT_SECONDS", WAIT_MAX_SECONDS);
     let server = site.start_server().await;
     let token = site.identity.token("mallory", "globex", "member");
     let attacker = connect(&server.grpc, token.clone()).await;

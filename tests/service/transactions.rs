@@ -16,7 +16,7 @@ use strongroom::{
     domain::ids::TenantId,
 };
 
-use crate::harness::{Service, database_options, service_test};
+use crate::harness::{Service, database_options, service_test, service_test_with};
 
 /// Polls a future a number of times, then drops it.
 struct DropAfter<F> {
@@ -195,4 +195,22 @@ fn operator_gets_a_connection_before_background_work() {
         check.await.unwrap().commit().await.unwrap();
         other.commit().await.unwrap();
     });
+}
+
+#[test]
+fn suspension_takes_no_connection_across_tenants() {
+    service_test_with(
+        |config| (config.database.system_pool_size_max, config.database.acquire_timeout_seconds) = (2, 2),
+        |s| async move {
+            let acme = s.alice().tenant_id().await;
+            let mut held = Vec::new();
+            while let Ok(tx) = s.app.db().operator_tx().await {
+                held.push(tx);
+            }
+            assert_eq!(held.len(), 2);
+            s.operator().suspend_tenant(&acme).await.unwrap();
+            s.operator().resume_tenant(&acme).await.unwrap();
+            drop(held);
+        },
+    );
 }

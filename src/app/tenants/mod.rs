@@ -107,7 +107,22 @@ async fn change_state(
     id: TenantId,
     change: StateChange,
 ) -> Result<TenantRecord, Error> {
+    if let Some(changed) = try_change_state(app, operator, id, &change).await? {
+        return Ok(changed);
+    }
+    // Only now: it needs a connection across tenants and further round trips, for which a suspension would have to
+    // wait while the server is busy.
     first_call::adopt_tenant(app, id).await?;
+    try_change_state(app, operator, id, &change).await?.ok_or(Error::NotFound(Resource::Tenant))
+}
+
+/// Changes the state of a tenant in one transaction. Returns `None` if the tenant does not exist or is provisional.
+async fn try_change_state(
+    app: &App,
+    operator: &Operator,
+    id: TenantId,
+    change: &StateChange,
+) -> Result<Option<TenantRecord>, Error> {
     let mut tx = app.db.platform_tx(id, &Viewer::system()).await?;
     let changed = change_state_in_tx(app, &mut tx, operator, change).await;
     let changed = tx.finish(changed).await;
@@ -119,15 +134,15 @@ async fn change_state_in_tx(
     app: &App,
     tx: &mut TenantTx,
     operator: &Operator,
-    change: StateChange,
-) -> Result<TenantRecord, Error> {
+    change: &StateChange,
+) -> Result<Option<TenantRecord>, Error> {
     let payload = [operator.id().into_bytes(), change.reason.clone().into_bytes()];
     let attempt =
         match idempotency::claim_request(app, tx, change.request_id, change.method, &payload).await? {
-            RequestClaim::Replay(response) => return Ok(response),
+            RequestClaim::Replay(response) => return Ok(Some(response)),
             RequestClaim::New(attempt) => attempt,
         };
-    let record = tenant_records::get_for_update(tx).await?;
+    let Some(record) = tenant_records::find_for_update(tx).await? else { return Ok(None) };
     let record = match record.state {
         TenantState::Deleting | TenantState::Deleted => return Err(Error::TenantDeleted),
         state if state == change.state => record,
@@ -142,5 +157,5 @@ async fn change_state_in_tx(
     if let Some(attempt) = attempt {
         attempt.record_response(tx, &record).await?;
     }
-    Ok(record)
+    Ok(Some(record))
 }

@@ -100,16 +100,18 @@ impl Places {
     /// Returns the oldest of the requests of the address that has the most, and their number. Of several such
     /// addresses it is `preferred`, or that of the oldest request.
     fn oldest_of_largest(&self, indexes: &[usize], preferred: IpAddr) -> Option<(usize, usize)> {
-        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        // The number of requests of each address, and the index of the oldest.
+        let mut by_address: HashMap<IpAddr, (usize, usize)> = HashMap::new();
         for index in indexes {
-            *counts.entry(self.taken[*index].address).or_default() += 1;
+            let (count, _oldest) = by_address.entry(self.taken[*index].address).or_insert((0, *index));
+            *count += 1;
         }
-        let rank = |index: &usize| {
-            let address = self.taken[*index].address;
-            (counts[&address], address == preferred, std::cmp::Reverse(*index))
+        let rank = |address: &IpAddr, count: usize, oldest: usize| {
+            (count, *address == preferred, std::cmp::Reverse(oldest))
         };
-        let index = indexes.iter().copied().max_by_key(rank)?;
-        Some((index, counts[&self.taken[index].address]))
+        let largest =
+            by_address.iter().max_by_key(|(address, (count, oldest))| rank(address, *count, *oldest));
+        largest.map(|(_, (count, oldest))| (*oldest, *count))
     }
 }
 
