@@ -1,9 +1,10 @@
 //! Locks on files. Every change of a file takes its locks here, before the transaction writes anything, because the
 //! order of a file's events is the order in which it was locked; see `docs/decisions/0010-order-of-changes.md`.
 //!
-//! PostgreSQL assigns the id of a transaction when it gets its first row lock, after the wait for it. The lock of one
-//! file as the first write of a transaction therefore needs nothing else. Several files are locked with the database
-//! function `app.lock_files`. The trigger `change_order` rejects changes by a transaction that took its id earlier.
+//! PostgreSQL assigns the id of a transaction while it waits for its first row lock, so a transaction with a later id can
+//! get the lock before it. All files, also a single one, are therefore locked with the database function
+//! `app.lock_files`, which gives the transaction a later id then. The trigger `change_order` rejects changes by a
+//! transaction that took its id earlier.
 
 use diesel::{
     ExpressionMethods as _, IntoSql as _, QueryDsl as _, QueryableByName, SelectableHelper as _,
@@ -24,8 +25,11 @@ use crate::domain::ids::{BlobId, FileId, TenantId};
 
 /// Returns the file with this id, if it is visible, and locks it until the transaction ends.
 pub async fn get_for_update(tx: &mut TenantTx, id: FileId) -> Result<Option<VisibleFile>, DbError> {
-    let file = visible_files!(tx).filter(files::id.eq(id)).for_update();
-    let row: Option<VisibleRow> = query("lock file", file).first(tx.connection()?).await?;
+    let tenant = tx.tenant();
+    lock_all(tx.connection()?, tenant, &[id]).await?;
+    // A separate statement, so that it sees the changes of the former lock holders.
+    let file = visible_files!(tx).filter(files::id.eq(id));
+    let row: Option<VisibleRow> = query("get locked file", file).first(tx.connection()?).await?;
     Ok(row.map(visible_file))
 }
 
@@ -49,8 +53,8 @@ pub async fn get_for_share(tx: &mut TenantTx, id: FileId) -> Result<Option<Visib
 
 /// Locks the file with this id until the transaction ends.
 pub(super) async fn lock(tx: &mut TenantTx, id: FileId) -> Result<(), DbError> {
-    let file = files::table.of(tx.tenant()).filter(files::id.eq(id)).select(files::id).for_update();
-    query("lock file by id", file).execute(tx.connection()?).await.map(|_| ())
+    let tenant = tx.tenant();
+    lock_all(tx.connection()?, tenant, &[id]).await
 }
 
 /// Locks up to `limit` files of an owner, including those in the trash, in id order, and returns them.
@@ -99,7 +103,7 @@ struct IdRow {
     id: FileId,
 }
 
-/// Locks several files. Their later events then have later positions than their former ones.
+/// Locks files. Their later events then have later positions than their former ones.
 async fn lock_all(
     connection: &mut AsyncPgConnection,
     tenant: TenantId,
