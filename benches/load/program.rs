@@ -40,7 +40,10 @@ impl Program {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STRONGROOM_")) {
             command.env_remove(name);
         }
-        for (key, value) in settings {
+        // The server of scripts/with-postgres may not sync. A program of an earlier version has no such key.
+        let allow_unsafe =
+            (self.path == Self::of_this_build().path).then(|| ("database.allow_unsafe", "true".to_owned()));
+        for (key, value) in settings.into_iter().chain(allow_unsafe) {
             command.env(format!("STRONGROOM_{}", key.replace('.', "__").to_uppercase()), value);
         }
         command.stdin(Stdio::null());

@@ -1,6 +1,6 @@
 -- Commits finished uploads of the transaction's tenant. Every commit writes in this order, which is also the
--- lock order: request ids, files that get a new version, uploads, blobs, files, versions, tags, attachments,
--- readers, audit entries, events, imports, usage counters, and the quota last. Only the response follows,
+-- lock order: request ids, files that get a new version, uploads, blobs, files, versions, block checksums, tags,
+-- attachments, readers, audit entries, events, imports, usage counters, and the quota last. Only the response follows,
 -- because it contains the quota.
 --
 -- `outcomes` has one name per item, in order: `committed` at `create_time`; `replayed`, because the request id
@@ -41,6 +41,7 @@ DECLARE
     has_readers boolean;
     has_versions boolean;
     has_imports boolean;
+    has_block_checksums boolean;
     kind_changes jsonb;
     change_xid xid8;
     revisions jsonb;
@@ -52,9 +53,9 @@ BEGIN
     SELECT coalesce(array_agg(n), '{}'), array_agg(n.request_id) FILTER (WHERE n.request_id IS NOT NULL),
         array_agg(commit_time + make_interval(days => n.retention_days)), bool_or(n.lease_id IS NOT NULL),
         bool_or(cardinality(n.tags) > 0), bool_or(jsonb_array_length(n.attachments) > 0), bool_or(cardinality(n.readers) > 0),
-        bool_or(n.is_version), bool_or(n.import_source IS NOT NULL)
+        bool_or(n.is_version), bool_or(n.import_source IS NOT NULL), bool_or(n.block_checksums IS NOT NULL)
     INTO finished, requests, deletion_times, has_leases, has_tags, has_attachments, has_readers, has_versions,
-        has_imports
+        has_imports, has_block_checksums
     FROM jsonb_populate_recordset(NULL::app.finished_upload, items) AS n;
     outcomes := array_fill('committed'::text, ARRAY[cardinality(finished)]);
     accepted := finished;
@@ -176,6 +177,11 @@ BEGIN
             || lpad(to_hex(n.event_number), 16, '0'))
     INTO event_positions FROM n;
 
+    -- Blobs of one block have none.
+    IF has_block_checksums THEN
+        INSERT INTO public.blob_checksums (tenant_id, blob_id, block_checksums)
+        SELECT tenant, n.blob_id, n.block_checksums FROM unnest(accepted) AS n WHERE n.block_checksums IS NOT NULL;
+    END IF;
     IF has_tags THEN
         INSERT INTO public.file_tags (tenant_id, file_id, tag)
         -- Uploads that were created before tags were normalized may contain one tag in two forms.

@@ -63,6 +63,7 @@ pub async fn assemble_service(
     let database = Database::open(&database_options(&config))?;
     database.check_pooler().await?;
     database.check_roles().await?;
+    database.check_durability(config.database.allow_unsafe).await?;
     database.check_schema().await?;
     synced_clock.follow(database.measure_clock(synced_clock.local()).await?);
     observe_pool(&metrics, &database);
@@ -108,6 +109,7 @@ pub(super) async fn assemble_worker(config: Config, metrics: Metrics) -> Result<
     let (app, database, stores) = open_app(&config, metrics.clone(), sealer, synced_clock.clone())?;
     database.check_pooler().await?;
     database.check_roles().await?;
+    database.check_durability(config.database.allow_unsafe).await?;
     database.check_schema().await?;
     synced_clock.follow(database.measure_clock(synced_clock.local()).await?);
     observe_pool(&metrics, &database);

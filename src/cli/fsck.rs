@@ -43,8 +43,8 @@ pub(super) struct FsckArgs {
     #[arg(long, value_name = "SECONDS")]
     grace_seconds: Option<u64>,
     /// Update the states of versions: versions with a missing or damaged object become ERROR, and versions in
-    /// ERROR whose object is intact again get their earlier state back. Without this flag, fsck changes
-    /// nothing.
+    /// ERROR whose object is intact again get their earlier state back. Also records missing block checksums of the
+    /// blobs that are read, and deletes wrong ones. Without this flag, fsck changes nothing.
     #[arg(long)]
     repair: bool,
     /// Print the result as JSON.

@@ -2,7 +2,7 @@
 
 use super::providers::OpenError;
 use crate::{
-    db::{DbError, PoolerError, RoleError, SchemaError},
+    db::{DbError, DurabilityError, PoolerError, RoleError, SchemaError},
     domain::policy::UnknownPreset,
 };
 
@@ -15,6 +15,8 @@ pub enum StartError {
     Pooler(#[from] PoolerError),
     #[error(transparent)]
     Role(#[from] RoleError),
+    #[error(transparent)]
+    Durability(#[from] DurabilityError),
     #[error(transparent)]
     Schema(#[from] SchemaError),
     #[error(transparent)]

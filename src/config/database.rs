@@ -38,6 +38,8 @@ pub struct DatabaseConfig {
     pub tls_ca_file: Option<PathBuf>,
     /// Whether connections without TLS may leave this machine.
     pub allow_plaintext: bool,
+    /// Whether a database may be used that could lose committed transactions in a crash.
+    pub allow_unsafe: bool,
 }
 
 impl DatabaseConfig {

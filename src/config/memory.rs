@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Config;
+use crate::domain::block_checksums::BLOCK_SIZE_BYTES;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -11,7 +12,7 @@ const MIB: u64 = 1024 * 1024;
 const BASE_BYTES: u64 = 64 * MIB;
 
 /// The memory of a request without its data: its state in the server and its read buffers. Uploads of small
-/// chunks need most: 110 KiB, measured with a thousand of them.
+/// chunks need most: 110 KiB, measured with a thousand of them. Block checksums of a download take up to 32 KiB.
 const REQUEST_BYTES: u64 = 160 * 1024;
 
 /// The memory of a page of records while it is read: each connection to the database reads one at a time. A
@@ -35,7 +36,7 @@ pub struct MemoryBound {
     pub decoding_bytes: u64,
     /// Responses that clients have not read, and the pages of records that are being read from the database.
     pub responses_bytes: u64,
-    /// Chunks of downloads that are read ahead.
+    /// Chunks of downloads that are read ahead, and for each download the block that is being verified.
     pub downloads_bytes: u64,
 }
 
@@ -62,8 +63,8 @@ impl MemoryBound {
                 .saturating_add(server.unread_responses_max_bytes as u64),
             downloads_bytes: product(&[
                 downloads.streams_max as u64,
-                downloads.chunks_in_flight_max as u64,
-                downloads.chunk_size_bytes as u64,
+                product(&[downloads.chunks_in_flight_max as u64, downloads.chunk_size_bytes as u64])
+                    .saturating_add(BLOCK_SIZE_BYTES),
             ]),
         }
     }

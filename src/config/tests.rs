@@ -312,10 +312,10 @@ fn memory_bound_is_the_sum_of_its_components() {
     // messages until they are validated.
     let (uploads, decoding) = (32 + 32, 9 * 2 + (9 * 2 + 32));
     let responses = 128 + 16 * 40;
-    let total = 64 + 64 + 10 + uploads + decoding + responses + 10;
+    let total = 64 + 64 + 10 + uploads + decoding + responses + 5 * (2 + 1);
     assert_eq!(config.memory_bound_bytes(), total * mib as u64);
-    let expected = "at most 1048 MiB = 64 base + 64 windows + 10 requests + 64 upload buffers + 68 decoding + \
-                    768 responses + 10 downloads";
+    let expected = "at most 1053 MiB = 64 base + 64 windows + 10 requests + 64 upload buffers + 68 decoding + \
+                    768 responses + 15 downloads";
     assert_eq!(bound.to_string(), expected);
     // A few connections cannot fill the windows of all requests.
     config.server.http2.connection_window_bytes = 4 << 20;

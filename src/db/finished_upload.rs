@@ -6,6 +6,7 @@ use super::{
     Viewer, audit_entries::AuditEntry, blobs::Blob, idempotency_keys::RequestKey, uploads::UploadLease,
 };
 use crate::domain::{
+    block_checksums::BlockChecksums,
     file::VersionContent,
     ids::FileId,
     upload_destination::{NewFile, NewVersion},
@@ -25,6 +26,8 @@ pub struct FinishedUpload<'a, A> {
     /// The description of the change in this version.
     pub change_description: &'a str,
     pub blob: &'a Blob,
+    /// The checksums of its blocks, if it has several and its bytes are verified.
+    pub block_checksums: Option<&'a BlockChecksums>,
     /// The audit entry of the upload. The commit adds the file and the version.
     pub audit: &'a AuditEntry,
     /// The lease of the upload's reservation, if it has one. The commit converts the reservation into usage.

@@ -11,6 +11,7 @@
 pub mod admission_data;
 pub mod attachments;
 pub mod audit_entries;
+pub mod blob_checksums;
 pub mod blob_claims;
 pub mod blob_replicas;
 pub mod blobs;
@@ -20,6 +21,7 @@ pub mod committed_file;
 mod connect;
 pub mod content_states;
 pub mod download_counts;
+mod durability;
 pub mod erasures;
 mod error;
 mod event_hints;
@@ -81,6 +83,7 @@ pub mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 
+pub use durability::DurabilityError;
 pub use error::{Constraint, DbError, DbErrorKind};
 pub use event_hints::EventHints;
 pub use evidence::{TransactionId, WrittenRow};
@@ -218,6 +221,13 @@ impl Database {
     /// Checks that neither role can bypass row-level security and that each has the permissions it needs.
     pub async fn check_roles(&self) -> Result<(), RoleError> {
         roles::check(&self.tenant_pool, &self.system_pool).await
+    }
+
+    /// Checks that committed transactions survive a crash of the database. If `allow_unsafe`, unsafe settings are only
+    /// logged.
+    pub async fn check_durability(&self, allow_unsafe: bool) -> Result<(), DurabilityError> {
+        let pools = [("database.url", &self.tenant_pool), ("database.system_url", &self.system_pool)];
+        durability::check(pools, allow_unsafe).await
     }
 
     /// Checks that the database has the migrations and functions that this version needs.

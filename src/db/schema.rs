@@ -38,6 +38,14 @@ diesel::table! {
 }
 
 diesel::table! {
+    blob_checksums (tenant_id, blob_id) {
+        tenant_id -> Uuid,
+        blob_id -> Uuid,
+        block_checksums -> Binary,
+    }
+}
+
+diesel::table! {
     blob_claims (tenant_id, blob_id, work) {
         tenant_id -> Uuid,
         blob_id -> Uuid,
@@ -416,6 +424,8 @@ diesel::table! {
         etag -> Text,
         crc64nvme -> Binary,
         sha256_state -> Binary,
+        block_checksums -> Nullable<Binary>,
+        partial_block_checksum -> Nullable<Binary>,
     }
 }
 
@@ -538,6 +548,7 @@ diesel::table! {
 diesel::allow_tables_to_appear_in_same_query!(
     attachments,
     audit_entries,
+    blob_checksums,
     blob_claims,
     blobs,
     download_counts,
@@ -575,6 +586,7 @@ diesel::allow_tables_to_appear_in_same_query!(
 super::sql::tenant_tables!(
     attachments,
     audit_entries,
+    blob_checksums,
     blob_claims,
     blobs,
     download_counts,

@@ -12,7 +12,12 @@ use super::{
     sql::{OfTenant as _, query, seconds, sql, statement},
     uploads::UploadLease,
 };
-use crate::domain::{checksum::Crc64, ids::UploadId, upload::UploadState};
+use crate::domain::{
+    block_checksums::{BlockCheckpoint, BlockChecksums, Crc32c},
+    checksum::Crc64,
+    ids::UploadId,
+    upload::UploadState,
+};
 
 /// A stored part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +30,8 @@ pub struct StoredPart {
     pub crc64nvme: Crc64,
     /// The state of the SHA-256 after the last byte of the part.
     pub sha256_state: Vec<u8>,
+    /// The checksum of the bytes after the last whole block. `None` if the previous version recorded the part.
+    pub partial_block: Option<Crc32c>,
 }
 
 #[derive(Queryable, Selectable)]
@@ -35,6 +42,7 @@ struct Row {
     etag: String,
     crc64nvme: Crc64,
     sha256_state: Vec<u8>,
+    partial_block_checksum: Option<Crc32c>,
 }
 
 impl Row {
@@ -46,6 +54,7 @@ impl Row {
             etag: self.etag,
             crc64nvme: self.crc64nvme,
             sha256_state: self.sha256_state,
+            partial_block: self.partial_block_checksum,
         })
     }
 }
@@ -61,17 +70,36 @@ pub async fn list(tx: &mut TenantTx, upload: UploadId) -> Result<Vec<StoredPart>
     rows.into_iter().map(Row::into_part).collect()
 }
 
+/// Returns the checksums of the whole blocks of all parts before a number, or `None` if a part has none.
+pub async fn list_block_checksums(
+    tx: &mut TenantTx,
+    upload: UploadId,
+    before_number: u32,
+) -> Result<Option<BlockChecksums>, DbError> {
+    let of_parts = upload_parts::table
+        .of(tx.tenant())
+        .filter(upload_parts::upload_id.eq(upload))
+        .filter(upload_parts::number.lt(to_i32(before_number)))
+        .order(upload_parts::number)
+        .select(upload_parts::block_checksums);
+    let of_parts: Vec<Option<Vec<u8>>> =
+        query("list block checksums of parts", of_parts).load(tx.connection()?).await?;
+    let of_parts: Option<Vec<Vec<u8>>> = of_parts.into_iter().collect();
+    Ok(of_parts.map(|of_parts| BlockChecksums::from_bytes(of_parts.concat())))
+}
+
 /// Records a part of the multipart upload with this id, in one statement. Returns false if the lease was lost or has
 /// expired, or if the upload has another multipart upload now. Renews the lease if the
 /// upload had fewer parts before: a part that is written again is no progress.
 ///
 /// Replaces a part with the same number that an earlier writer left after a gap. `sniffed_mime_type` is used
-/// only with the first part.
+/// only with the first part. `blocks` is the checkpoint after the part, if it is known.
 pub async fn record(
     tx: &mut TenantTx,
     lease: UploadLease,
     multipart_id: &str,
     part: &StoredPart,
+    blocks: Option<&BlockCheckpoint>,
     sniffed_mime_type: Option<&str>,
     lease_seconds: u32,
 ) -> Result<bool, DbError> {
@@ -85,11 +113,13 @@ pub async fn record(
              WHERE tenant_id = $3 AND id = $4 AND lease_epoch = $5 AND state = {open}
                AND lease_expire_time > app.now() AND multipart_id = $11
              RETURNING tenant_id, id)
-         INSERT INTO upload_parts (tenant_id, upload_id, number, size_bytes, etag, crc64nvme, sha256_state)
-         SELECT tenant_id, id, $6, $7, $8, $9, $10 FROM renewed
+         INSERT INTO upload_parts (tenant_id, upload_id, number, size_bytes, etag, crc64nvme, sha256_state,
+             block_checksums, partial_block_checksum)
+         SELECT tenant_id, id, $6, $7, $8, $9, $10, $12, $13 FROM renewed
          ON CONFLICT (tenant_id, upload_id, number) DO UPDATE
          SET size_bytes = excluded.size_bytes, etag = excluded.etag, crc64nvme = excluded.crc64nvme,
-             sha256_state = excluded.sha256_state",
+             sha256_state = excluded.sha256_state, block_checksums = excluded.block_checksums,
+             partial_block_checksum = excluded.partial_block_checksum",
         open = UploadState::Open,
     );
     let recorded = statement("record part of upload", text)
@@ -104,6 +134,8 @@ pub async fn record(
         .bind::<Binary, _>(part.crc64nvme)
         .bind::<Binary, _>(part.sha256_state.clone())
         .bind::<Text, _>(multipart_id.to_owned())
+        .bind::<Nullable<Binary>, _>(blocks.map(|blocks| blocks.whole.clone()))
+        .bind::<Nullable<Binary>, _>(blocks.map(|blocks| blocks.partial))
         .execute(tx.connection()?)
         .await?;
     Ok(recorded == 1)

@@ -10,11 +10,13 @@ use uuid::Uuid;
 
 use super::{
     DbError, TenantTx,
+    blob_checksums::SliceArguments,
     blobs::Blob,
-    schema::{blobs, versions},
-    sql::{OfTenant as _, now, query, sum_of},
+    schema::{blob_checksums, blobs, versions},
+    sql::{OfTenant as _, now, query, slice_bytes, sum_of},
 };
 use crate::domain::{
+    block_checksums::{BlockChecksums, BlockSlice},
     clock::Timestamp,
     digest::Digest,
     file::{ContentState, FileVersion, ScanStatus, StateReason},
@@ -65,6 +67,35 @@ pub async fn get(tx: &mut TenantTx, file: FileId, version: i32) -> Result<Option
         .filter(versions::version.eq(version))
         .select(StoredVersion::as_select());
     query("get version", version).first(tx.connection()?).await
+}
+
+/// A version with the checksums of some blocks of its blob.
+#[derive(Debug, Clone, Queryable)]
+pub struct ReadableVersion {
+    pub stored: StoredVersion,
+    /// `None` if the blob has no block checksums.
+    pub checksums: Option<BlockChecksums>,
+}
+
+/// Returns one version of a file with the checksums of the blocks in `slice`. The caller has already checked that the
+/// viewer may see the file.
+pub async fn get_readable(
+    tx: &mut TenantTx,
+    file: FileId,
+    version: i32,
+    slice: BlockSlice,
+) -> Result<Option<ReadableVersion>, DbError> {
+    let SliceArguments { from, length } = slice.into();
+    let of_blob = blob_checksums::tenant_id.eq(blobs::tenant_id).and(blob_checksums::blob_id.eq(blobs::id));
+    let version = versions_with_blobs!(tx)
+        .left_join(blob_checksums::table.on(of_blob))
+        .filter(versions::file_id.eq(file))
+        .filter(versions::version.eq(version))
+        .select((
+            StoredVersion::as_select(),
+            slice_bytes(blob_checksums::block_checksums.nullable(), from, length),
+        ));
+    query("get version with block checksums", version).first(tx.connection()?).await
 }
 
 /// A version in a tenant export.

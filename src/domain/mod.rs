@@ -2,6 +2,7 @@
 //! crate. Time and random values are passed in.
 
 pub mod address_range;
+pub mod block_checksums;
 pub mod breaker;
 pub mod byte_range;
 pub mod caller;

@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, stream::BoxStream};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -24,7 +23,10 @@ use tracing::Instrument;
 use super::{convert, status};
 use crate::{
     admission::{Holder, ShareLimits, Shares, Slot},
-    app::{Error, Workload, files::Download},
+    app::{
+        Error, Workload,
+        files::{Download, DownloadPiece},
+    },
     config::DownloadsConfig,
     domain::caller::{Caller, Origin},
     proto::v1::DownloadFileResponse,
@@ -110,7 +112,7 @@ enum Stop {
 
 /// Reads bytes from the store and sends them to the queue in chunks.
 struct ChunkSender {
-    bytes: BoxStream<'static, Result<Bytes, Error>>,
+    bytes: BoxStream<'static, Result<DownloadPiece, Error>>,
     offset: u64,
     end_offset: u64,
     chunks: mpsc::Sender<DownloadFileResponse>,
@@ -137,16 +139,18 @@ impl ChunkSender {
     }
 
     /// Sends a piece in chunks. Returns `Break` if the client has disconnected.
-    async fn send_piece(&mut self, mut piece: Bytes) -> Result<ControlFlow<()>, Stop> {
-        while !piece.is_empty() {
-            let data = piece.split_to(piece.len().min(self.chunk_size_bytes));
+    async fn send_piece(&mut self, piece: DownloadPiece) -> Result<ControlFlow<()>, Stop> {
+        let DownloadPiece { data: mut rest, crc32c } = piece;
+        let crc32c = crc32c.filter(|_| rest.len() <= self.chunk_size_bytes);
+        while !rest.is_empty() {
+            let data = rest.split_to(rest.len().min(self.chunk_size_bytes));
             let length = data.len() as u64;
             if length > self.end_offset.saturating_sub(self.offset) {
                 return Err(Stop::Failed(Error::ObjectDamaged));
             }
             let permit = timeout(self.idle_timeout, self.chunks.reserve()).await.map_err(|_| Stop::Idle)?;
             let Ok(permit) = permit else { return Ok(ControlFlow::Break(())) };
-            permit.send(convert::download::chunk_to_proto(self.offset, data));
+            permit.send(convert::download::chunk_to_proto(self.offset, DownloadPiece { data, crc32c }));
             self.offset += length;
             self.metrics.add_downloaded_bytes(length);
         }

@@ -1,5 +1,6 @@
 //! Tests of download streams, with a list of pieces in place of the store.
 
+use bytes::Bytes;
 use futures::stream;
 use tonic::Code;
 
@@ -42,6 +43,7 @@ fn caller() -> Caller {
 }
 
 fn download(length: u64, bytes: BoxStream<'static, Result<Bytes, Error>>) -> Download {
+    let bytes = bytes.map(|piece| piece.map(DownloadPiece::from)).boxed();
     Download { file: file(), range: 2..2 + length, total_bytes: 100, sha256: Digest::compute(b""), bytes }
 }
 

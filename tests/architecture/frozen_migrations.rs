@@ -50,11 +50,12 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261201030000_create_restore_windows", 0x2733_bce3_ac7e_2825),
     ("20261201040000_record_blob_verifications", 0x98b9_e2df_f0e8_8daf),
     ("20261201040010_record_blob_replicas", 0x68b8_fa2e_2b6f_d843),
+    ("20261201050000_add_block_checksums", 0xccda_889f_6829_307e),
     ("20261201090000_narrow_blob_indexes", 0x1059_c873_2d46_dd84),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.
-const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0xe217_ce3a_aa97_492c];
+const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x0375_5f04_cd6d_8cdf];
 
 /// The file that contains the constant `FUNCTIONS_REVISION`.
 const REVISION_FILE: &str = "src/db/migrate/embedded.rs";

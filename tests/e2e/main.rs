@@ -29,4 +29,5 @@ mod server;
 #[path = "../stalled_calls/mod.rs"]
 mod stalled_calls;
 mod storage;
+mod unsafe_database;
 mod worker;

@@ -62,8 +62,13 @@ impl Postgres {
     /// its shared memory for a moment, and until then a new postmaster exits at once, so the start is
     /// retried.
     pub(crate) async fn restart(&self) {
+        self.restart_with("").await;
+    }
+
+    /// Does the same with more options, which override the others.
+    pub(crate) async fn restart_with(&self, more: &str) {
         let options = format!(
-            "-c listen_addresses= -c unix_socket_directories={} -c max_connections=200 -c fsync=on",
+            "-c listen_addresses= -c unix_socket_directories={} -c max_connections=200 -c fsync=on {more}",
             self.directory.path().display()
         );
         for _ in 0..200 {

@@ -83,6 +83,8 @@ impl Site {
             .env("STRONGROOM_EDGE__LISTEN", "127.0.0.1:0")
             .env("STRONGROOM_DATABASE__URL", self.database.url(APP_LOGIN))
             .env("STRONGROOM_DATABASE__SYSTEM_URL", self.database.url(SYSTEM_LOGIN))
+            // The server of scripts/with-postgres does not sync.
+            .env("STRONGROOM_DATABASE__ALLOW_UNSAFE", "true")
             .env("STRONGROOM_STORAGE__PROVIDERS__LOCAL__ROOT", self.path("objects"))
             .env("STRONGROOM_AUTH__ISSUERS", self.issuers(""))
             .env("STRONGROOM_SECRETS__PAGE_TOKEN_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")

@@ -130,7 +130,6 @@ fn unavailable_store_or_single_bad_read_marks_no_file() {
             Fault::Before(StorageErrorKind::NotFound),
             Fault::EndStream { after_bytes: 100 },
             Fault::CutStream { after_bytes: 100 },
-            Fault::FlipBit,
         ] {
             s.faults.set_plan(Plan::new().with_fault(Operation::Get, 1, fault));
             s.alice().read(&id).await.unwrap_err();

@@ -13,6 +13,7 @@ mod auth;
 mod background_isolation;
 mod batch_delete;
 mod batch_get;
+mod block_checksums;
 mod bounded_responses;
 mod broken_requests;
 mod categories;

@@ -2,22 +2,25 @@
 //!
 //! The disclosure is durable in the audit log before the first byte is sent.
 //!
-//! Whole files are checked against the CRC-64 that was computed during the upload. The CRC-64 misses one in
+//! Each block of a file is compared with its CRC-32C before any of its bytes is sent (`block_stream`), also for a range.
+//! Whole files are also checked against the CRC-64 that was computed during the upload. The CRC-64 misses one in
 //! 2⁶⁴ accidental corruptions, and a deliberate change in the store that keeps the CRC-64. The SHA-256
 //! detects such a change: the header contains it for the client to compare, and `fsck --deep` computes it
 //! over the stored bytes. Computing the SHA-256 here took more than half of the time of a download.
 
 use std::{ops::Range, sync::Arc};
 
-use bytes::Bytes;
 use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
-
 use tokio::time::Instant;
 
-use super::{count_downloads::CountedFile, load_tags_and_attachments};
+use super::{
+    block_stream::{BlobToRead, BlockStream, DownloadPiece, StreamError, checksums_max},
+    count_downloads::CountedFile,
+    load_tags_and_attachments,
+};
 use crate::{
     admission::{CallerKey, Holder},
     app::{
@@ -29,10 +32,11 @@ use crate::{
     db::{
         TenantTx, Viewer,
         audit_entries::AuditAction,
-        files,
-        versions::{self, StoredVersion},
+        blob_checksums, files,
+        versions::{self, ReadableVersion},
     },
     domain::{
+        block_checksums::BlockSlice,
         byte_range::ByteRangeRequest,
         caller::Caller,
         checksum::{Crc64, Crc64Hasher},
@@ -41,7 +45,7 @@ use crate::{
         ids::FileId,
         violations::Violations,
     },
-    storage::{ByteStream, StorageError, StorageErrorKind},
+    storage::StorageErrorKind,
 };
 
 /// A request to download a file.
@@ -65,7 +69,7 @@ pub struct Download {
     /// The SHA-256 of the whole version.
     pub sha256: Digest,
     /// Exactly the bytes of the range, or an error.
-    pub bytes: BoxStream<'static, Result<Bytes, Error>>,
+    pub bytes: BoxStream<'static, Result<DownloadPiece, Error>>,
 }
 
 /// Opens a download.
@@ -82,8 +86,9 @@ pub async fn download_file(
         return Err(Violations::one("version", "must not be negative; 0 means the current one").into());
     }
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let found = find_version_and_details(&mut tx, caller, &request).await;
-    let (file, version) = tx.finish(found).await?;
+    let found = find_version_and_details(&mut tx, caller, &request, checksums_max(app)).await;
+    let FoundVersion { file, version: ReadableVersion { stored: version, checksums }, slice } =
+        tx.finish(found).await?;
     if !request.if_etag.is_empty() && !file.has_same_content(&request.if_etag) {
         return Err(Error::EtagMismatch);
     }
@@ -100,8 +105,15 @@ pub async fn download_file(
         store: Arc::clone(app.stores.get(provider)?),
         blob: version.blob.clone(),
     };
-    let store = app.stores.get_for(provider, Holder::of_caller(caller))?;
-    let bytes = store.get(&version.blob.key, range.clone()).await.map_err(|error| match error.kind {
+    let from = BlobToRead {
+        app: Arc::clone(app),
+        tenant: caller.tenant_id(),
+        store: app.stores.get_for(provider, Holder::of_caller(caller))?,
+        blob: version.blob.clone(),
+        checksums,
+        slice,
+    };
+    let bytes = BlockStream::open(from, range.clone()).await.map_err(|error| match error.kind {
         // The range is within the recorded size, so a store that rejects it has a shorter object.
         StorageErrorKind::InvalidInput => Error::ObjectDamaged,
         _ => error.into(),
@@ -124,39 +136,63 @@ pub async fn download_file(
     let request = DownloadRequest { version: version.version, ..request };
     let bytes = VerifiedStream {
         access: ReadAccess::new(app, caller, request),
-        bytes,
         remaining_bytes: range.end - range.start,
-        hasher: is_whole.then(Crc64Hasher::default),
+        hasher: (is_whole && !bytes.verifies_whole()).then(Crc64Hasher::default),
+        bytes,
         expected_crc64: hashes.crc64nvme,
         suspect,
     };
     Ok(Download { file, range, total_bytes, sha256: hashes.sha256, bytes: bytes.into_stream() })
 }
 
+/// A version to download.
+struct FoundVersion {
+    file: File,
+    version: ReadableVersion,
+    /// The blocks whose checksums were read.
+    slice: BlockSlice,
+}
+
 async fn find_version_and_details(
     tx: &mut TenantTx,
     caller: &Caller,
     request: &DownloadRequest,
-) -> Result<(File, StoredVersion), Error> {
-    let (mut file, version) = find_version(tx, caller, request).await?;
+    checksums_max: u64,
+) -> Result<FoundVersion, Error> {
+    let (offset, limit) = (request.range.offset, request.range.limit);
+    // The checksums of the first blocks are read together with the version, if the range does not depend on its size.
+    let start = u64::try_from(offset).ok();
+    let end = |start: u64| if limit == 0 { u64::MAX } else { start.saturating_add(limit) };
+    let mut slice =
+        start.map_or(BlockSlice::EMPTY, |start| BlockSlice::of_range(&(start..end(start)), checksums_max));
+    let (mut file, mut version) = find_version(tx, caller, request, slice).await?;
+    let ReadableVersion { stored, checksums } = &mut version;
+    if start.is_none()
+        && checksums.is_some()
+        && let Ok(range) = request.range.resolve(stored.blob.size_bytes)
+    {
+        slice = BlockSlice::of_range(&range, checksums_max);
+        *checksums = blob_checksums::get(tx, stored.blob.id, slice).await?;
+    }
     load_tags_and_attachments(tx, std::slice::from_mut(&mut file)).await?;
-    Ok((file, version))
+    Ok(FoundVersion { file, version, slice })
 }
 
-/// Returns the version of a file, if the caller may read it now.
+/// Returns the version of a file and the checksums of some blocks, if the caller may read it now.
 async fn find_version(
     tx: &mut TenantTx,
     caller: &Caller,
     request: &DownloadRequest,
-) -> Result<(File, StoredVersion), Error> {
+    slice: BlockSlice,
+) -> Result<(File, ReadableVersion), Error> {
     let file = require_visible(caller, files::get(tx, request.file).await?)?;
     let number = if request.version == 0 { file.version } else { request.version };
-    let version = versions::get(tx, file.id, number).await?.ok_or(Error::NotFound(Resource::Version))?;
+    let version = versions::get_readable(tx, file.id, number, slice).await?;
+    let version = version.ok_or(Error::NotFound(Resource::Version))?;
+    let stored = &version.stored;
     // Trash and archive are states of the file; the content state is that of the requested version.
-    match (
-        File { content_state: version.content_state, ..file.clone() }.check_readable(),
-        version.state_reason,
-    ) {
+    match (File { content_state: stored.content_state, ..file.clone() }.check_readable(), stored.state_reason)
+    {
         (Ok(()), _) => Ok((file, version)),
         (Err(WrongState::State(FileState::Error)), Some(reason)) => Err(match reason {
             StateReason::ObjectMissing => Error::ObjectMissing,
@@ -206,7 +242,7 @@ impl ReadAccess {
         let viewer = Viewer::from_caller(&self.caller);
         // Not of the caller's share, so that its other calls cannot delay the check.
         let mut tx = self.app.db.check_tx(self.caller.tenant_id(), &viewer).await?;
-        let found = find_version(&mut tx, &self.caller, &self.request).await;
+        let found = find_version(&mut tx, &self.caller, &self.request, BlockSlice::EMPTY).await;
         tx.finish(found).await.map(|_| ())
     }
 }
@@ -215,20 +251,20 @@ impl ReadAccess {
 /// checksum of a whole file, and returns an error instead of the last chunk if it differs.
 struct VerifiedStream {
     access: ReadAccess,
-    bytes: ByteStream,
+    bytes: BlockStream,
     remaining_bytes: u64,
-    /// Present if the range is the whole file.
+    /// Present if the range is the whole file, and its checksum is not verified with its only block.
     hasher: Option<Crc64Hasher>,
     expected_crc64: Crc64,
     suspect: SuspectObject,
 }
 
 impl VerifiedStream {
-    fn into_stream(self) -> BoxStream<'static, Result<Bytes, Error>> {
+    fn into_stream(self) -> BoxStream<'static, Result<DownloadPiece, Error>> {
         stream::unfold(Some(self), |verified| async move {
             let mut verified = verified?;
-            match verified.next_chunk().await {
-                Ok(Some(chunk)) => Some((Ok(chunk), Some(verified))),
+            match verified.next_piece().await {
+                Ok(Some(piece)) => Some((Ok(piece), Some(verified))),
                 Ok(None) => None,
                 Err(error) => Some((Err(error), None)),
             }
@@ -236,28 +272,25 @@ impl VerifiedStream {
         .boxed()
     }
 
-    async fn next_chunk(&mut self) -> Result<Option<Bytes>, Error> {
+    async fn next_piece(&mut self) -> Result<Option<DownloadPiece>, Error> {
         self.access.check_if_due().await?;
-        let next = self.read_chunk().await;
+        let next = self.read_piece().await;
         match &next {
             Err(StreamError::Length) => self.suspect.recheck_in_background(Suspicion::Length),
             Err(StreamError::Checksum) => self.suspect.recheck_in_background(Suspicion::Checksum),
             _ => {}
         }
-        next.map_err(|error| match error {
-            StreamError::Length | StreamError::Checksum => Error::ObjectDamaged,
-            StreamError::Storage(error) => error.into(),
-        })
+        next.map_err(Error::from)
     }
 
-    async fn read_chunk(&mut self) -> Result<Option<Bytes>, StreamError> {
-        let Some(chunk) = self.bytes.next().await.transpose()? else {
+    async fn read_piece(&mut self) -> Result<Option<DownloadPiece>, StreamError> {
+        let Some(piece) = self.bytes.next().await? else {
             return if self.remaining_bytes == 0 { Ok(None) } else { Err(StreamError::Length) };
         };
         self.remaining_bytes =
-            self.remaining_bytes.checked_sub(chunk.len() as u64).ok_or(StreamError::Length)?;
+            self.remaining_bytes.checked_sub(piece.data.len() as u64).ok_or(StreamError::Length)?;
         if let Some(hasher) = &mut self.hasher {
-            hasher.update(&chunk);
+            hasher.update(&piece.data);
         }
         if self.remaining_bytes == 0 {
             let checksum = self.hasher.take().map(Crc64Hasher::finish);
@@ -265,25 +298,6 @@ impl VerifiedStream {
                 return Err(StreamError::Checksum);
             }
         }
-        Ok(Some(chunk))
-    }
-}
-
-/// An error in the bytes of a download.
-enum StreamError {
-    /// The object has fewer or more bytes than recorded.
-    Length,
-    /// The bytes do not match the checksum.
-    Checksum,
-    /// The store failed.
-    Storage(StorageError),
-}
-
-impl From<StorageError> for StreamError {
-    fn from(error: StorageError) -> Self {
-        match error.kind {
-            StorageErrorKind::Damaged => Self::Length,
-            _ => Self::Storage(error),
-        }
+        Ok(Some(piece))
     }
 }

@@ -3,6 +3,7 @@
 mod archive;
 pub mod batch_delete;
 pub mod batch_get;
+mod block_stream;
 mod copy;
 pub mod count_downloads;
 mod delete;
@@ -30,6 +31,7 @@ pub use self::{
     archive::archive_file,
     batch_delete::batch_delete_files,
     batch_get::batch_get_files,
+    block_stream::DownloadPiece,
     copy::{CopyRequest, copy_file},
     delete::delete_file,
     delete_version::delete_file_version,

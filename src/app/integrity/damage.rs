@@ -8,8 +8,9 @@ use futures::StreamExt;
 
 use crate::{
     app::{App, Error},
-    db::{Database, DbError, Viewer, blobs::Blob, content_states},
+    db::{Database, DbError, Viewer, blob_checksums, blobs::Blob, content_states},
     domain::{
+        block_checksums::{BlockChecksums, BlockHasher},
         checksum::Crc64Hasher,
         digest::{Hasher, ObjectHashes},
         file::StateReason,
@@ -73,7 +74,7 @@ pub(in crate::app) async fn is_intact(
     while let Some(chunk) = bytes.next().await {
         comparison.consume(&chunk?);
     }
-    Ok(comparison.finish())
+    Ok(comparison.finish().is_intact)
 }
 
 /// Compares the bytes of a whole object with its record.
@@ -82,7 +83,16 @@ pub(in crate::app) struct ObjectComparison {
     size_bytes: u64,
     sha256: Hasher,
     crc64nvme: Crc64Hasher,
+    blocks: BlockHasher,
     read_bytes: u64,
+}
+
+/// The result of a comparison.
+pub(in crate::app) struct ComparedObject {
+    /// `None` if the read ended early, which proves nothing.
+    pub(in crate::app) is_intact: Option<bool>,
+    /// The checksums of the blocks, if the object has several.
+    pub(in crate::app) block_checksums: Option<BlockChecksums>,
 }
 
 impl ObjectComparison {
@@ -93,25 +103,27 @@ impl ObjectComparison {
             size_bytes: blob.size_bytes,
             sha256: Hasher::default(),
             crc64nvme: Crc64Hasher::default(),
+            blocks: BlockHasher::default(),
             read_bytes: 0,
         })
     }
 
-    /// Consumes the next bytes. This is the one place that sees all bytes of an object that is verified, so other
-    /// consumers of whole objects, such as a writer of missing block checksums, are called here.
+    /// Consumes the next bytes. This is the one place that sees all bytes of an object that is verified.
     pub(in crate::app) fn consume(&mut self, chunk: &Bytes) {
         self.sha256.update(chunk);
         self.crc64nvme.update(chunk);
+        self.blocks.update(chunk);
         self.read_bytes += chunk.len() as u64;
     }
 
-    /// Returns whether the object is intact, or `None` if the read ended early, which proves nothing.
-    pub(in crate::app) fn finish(self) -> Option<bool> {
+    /// Returns whether the object is intact.
+    pub(in crate::app) fn finish(self) -> ComparedObject {
+        let block_checksums = self.blocks.finish();
         if self.read_bytes != self.size_bytes {
-            return None;
+            return ComparedObject { is_intact: None, block_checksums };
         }
         let found = ObjectHashes { sha256: self.sha256.finish(), crc64nvme: self.crc64nvme.finish() };
-        Some(found == self.recorded)
+        ComparedObject { is_intact: Some(found == self.recorded), block_checksums }
     }
 }
 
@@ -158,6 +170,22 @@ async fn mark_damaged(
     tx.finish(marked).await
 }
 
+/// Deletes the checksums of the blocks of an intact object that differed from them twice. They may be wrong, and a wrong
+/// checksum would make the file unreadable. Continuous verification computes them again.
+pub(in crate::app) async fn distrust_block_checksums(db: &Database, tenant: TenantId, blob: &Blob) {
+    let deleted = async {
+        let mut tx = db.tenant_tx(tenant, &Viewer::system()).await?;
+        let deleted = blob_checksums::delete(&mut tx, blob.id).await;
+        tx.finish(deleted).await
+    };
+    let key = &blob.key;
+    match deleted.await {
+        Ok(true) => tracing::error!(%tenant, %key, "deleted the block checksums of an intact object"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%tenant, %key, %error, "failed to delete block checksums"),
+    }
+}
+
 /// An object that is being read, and that may be missing or damaged.
 #[derive(Clone)]
 pub(in crate::app) struct SuspectObject {
@@ -184,6 +212,9 @@ impl SuspectObject {
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     tracing::warn!(%tenant, %key, ?suspicion, "rechecked a suspect object; it is intact");
+                    if suspicion == Suspicion::Checksum {
+                        distrust_block_checksums(&app.db, tenant, &blob).await;
+                    }
                 }
                 Err(error) => tracing::warn!(%tenant, %key, %error, "failed to recheck suspect object"),
             }

@@ -2,7 +2,8 @@
 //! `docs/architecture.md` explains how they are enforced.
 //!
 //! Only reads, unless it is asked to repair the states of versions: versions with missing or damaged objects
-//! are then moved to ERROR, and versions with intact objects are moved out of it.
+//! are then moved to ERROR, and versions with intact objects are moved out of it. It then also records missing block
+//! checksums.
 //!
 //! Does not use [`App`](crate::app::App), so that it also works if the service cannot start.
 
@@ -17,11 +18,12 @@ use super::{
 use crate::{
     app::Error,
     db::{
-        Database, content_states,
+        Database, blob_checksums, content_states,
         fsck::{self, CheckedBlob},
         sweep_candidates::{self, Ownership, SweepCandidate},
     },
     domain::{
+        block_checksums::{BlockChecksums, BlockHasher},
         checksum::Crc64Hasher,
         clock::{Clock, IdSource, Timestamp},
         digest::{Hasher, ObjectHashes},
@@ -58,7 +60,7 @@ pub struct Fsck {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Invariant {
-    /// The object of an available version exists, with the recorded size, SHA-256 and CRC-64.
+    /// The object of an available version exists, with the recorded size, SHA-256, CRC-64 and block checksums.
     StoredBytes,
     /// An object in the store belongs to a blob, an open upload, a stray object or a quarantine, or is younger
     /// than the grace period.
@@ -137,8 +139,8 @@ impl Fsck {
         Ok(report)
     }
 
-    /// Checks that the object of an available version exists, with the recorded size, SHA-256 and
-    /// CRC-64.
+    /// Checks that the object of an available version exists, with the recorded size, SHA-256,
+    /// CRC-64 and block checksums.
     async fn check_blobs(
         &self,
         report: &mut FsckReport,
@@ -182,9 +184,10 @@ impl Fsck {
     async fn mark_if_damaged(&self, checked: &CheckedBlob, report: &mut FsckReport) -> Result<(), Error> {
         let Ok(store) = self.stores.get(&checked.blob.provider) else { return Ok(()) };
         let CheckedBlob { tenant, blob, .. } = checked;
-        let marked =
-            damage::confirm_and_mark(&self.db, store.as_ref(), *tenant, blob, Suspicion::Checksum).await?;
-        report.marked_versions += marked.map_or(0, |damage| damage.version_count as u64);
+        match damage::confirm_and_mark(&self.db, store.as_ref(), *tenant, blob, Suspicion::Checksum).await? {
+            Some(damage) => report.marked_versions += damage.version_count as u64,
+            None => damage::distrust_block_checksums(&self.db, *tenant, blob).await,
+        }
         Ok(())
     }
 
@@ -233,15 +236,38 @@ impl Fsck {
         }
         report.hashed_blobs += 1;
         report.hashed_bytes += size;
-        let ObjectHashes { sha256, crc64nvme } = hash_object(store, &blob.key, size).await?;
+        let ReadObject { hashes: ObjectHashes { sha256, crc64nvme }, block_checksums } =
+            read_object(store, &blob.key, size).await?;
         let Some(recorded) = blob.hashes else {
             return Ok(Some(format!("has the SHA-256 {sha256}; its record has none")));
         };
         if sha256 != recorded.sha256 {
             return Ok(Some(format!("has the SHA-256 {sha256}; its record has {}", recorded.sha256)));
         }
-        Ok((crc64nvme != recorded.crc64nvme)
-            .then(|| format!("has the CRC-64 {crc64nvme}; its record has {}", recorded.crc64nvme)))
+        if crc64nvme != recorded.crc64nvme {
+            return Ok(Some(format!("has the CRC-64 {crc64nvme}; its record has {}", recorded.crc64nvme)));
+        }
+        match self.has_recorded_blocks(checked, block_checksums.as_ref()).await? {
+            true => Ok(None),
+            false => Ok(Some("has other block checksums than its record".to_owned())),
+        }
+    }
+
+    /// Compares the block checksums of an intact object with the recorded ones. Records those of a blob without any, if
+    /// it is repairing.
+    async fn has_recorded_blocks(
+        &self,
+        checked: &CheckedBlob,
+        found: Option<&BlockChecksums>,
+    ) -> Result<bool, Error> {
+        let CheckedBlob { tenant, blob, .. } = checked;
+        let mut tx = self.db.system_tx().await?;
+        let recorded = blob_checksums::get_all(&mut tx, *tenant, blob.id).await?;
+        if let (None, Some(found), true) = (&recorded, found, self.is_repairing) {
+            blob_checksums::insert_missing(&mut tx, *tenant, blob.id, found).await?;
+        }
+        tx.commit().await?;
+        Ok(recorded.is_none() || recorded.as_ref() == found)
     }
 
     /// Checks that an object in the store belongs to a blob or an open upload, or is younger than the
@@ -387,14 +413,28 @@ pub(in crate::app) async fn hash_object(
     key: &ObjectKey,
     size: u64,
 ) -> Result<ObjectHashes, Error> {
+    Ok(read_object(store, key, size).await?.hashes)
+}
+
+/// The checksums of the bytes of an object.
+struct ReadObject {
+    hashes: ObjectHashes,
+    /// `None` if it has at most one block.
+    block_checksums: Option<BlockChecksums>,
+}
+
+async fn read_object(store: &dyn ObjectStorage, key: &ObjectKey, size: u64) -> Result<ReadObject, Error> {
     let (mut sha256, mut crc64nvme) = (Hasher::default(), Crc64Hasher::default());
+    let mut blocks = BlockHasher::default();
     let mut bytes = store.get(key, 0..size).await?;
     while let Some(chunk) = bytes.next().await {
         let chunk = chunk?;
         sha256.update(&chunk);
         crc64nvme.update(&chunk);
+        blocks.update(&chunk);
     }
-    Ok(ObjectHashes { sha256: sha256.finish(), crc64nvme: crc64nvme.finish() })
+    let hashes = ObjectHashes { sha256: sha256.finish(), crc64nvme: crc64nvme.finish() };
+    Ok(ReadObject { hashes, block_checksums: blocks.finish() })
 }
 
 impl FsckReport {

@@ -20,6 +20,7 @@ use crate::{
         quotas, tenants, unknown_objects,
     },
     domain::{
+        block_checksums::{BlockChecksums, BlockHasher},
         checksum::Crc64Hasher,
         digest::{Hasher, ObjectHashes},
         error_text::with_causes,
@@ -102,18 +103,20 @@ fn is_writable_by_url(app: &App, store: &dyn ObjectStorage, object: &ObjectInfo)
 /// The content of an object.
 struct ReadContent {
     hashes: ObjectHashes,
+    block_checksums: Option<BlockChecksums>,
     sniffed: Option<String>,
 }
 
 /// Reads the whole object.
 async fn read_content(store: &dyn ObjectStorage, object: &ObjectInfo) -> Result<ReadContent, Error> {
     let (mut sha256, mut crc64nvme, mut head) = (Hasher::default(), Crc64Hasher::default(), Vec::new());
-    let mut read_bytes = 0;
+    let (mut blocks, mut read_bytes) = (BlockHasher::default(), 0);
     let mut bytes = store.get(&object.key, 0..object.size_bytes).await?;
     while let Some(chunk) = bytes.next().await {
         let chunk = chunk?;
         sha256.update(&chunk);
         crc64nvme.update(&chunk);
+        blocks.update(&chunk);
         let missing = SNIFF_BYTES_MAX - head.len();
         head.extend_from_slice(&chunk[..chunk.len().min(missing)]);
         read_bytes += chunk.len() as u64;
@@ -122,7 +125,7 @@ async fn read_content(store: &dyn ObjectStorage, object: &ObjectInfo) -> Result<
         return Err(Error::ObjectDamaged);
     }
     let hashes = ObjectHashes { sha256: sha256.finish(), crc64nvme: crc64nvme.finish() };
-    Ok(ReadContent { hashes, sniffed: sniff_media_type(&head) })
+    Ok(ReadContent { hashes, block_checksums: blocks.finish(), sniffed: sniff_media_type(&head) })
 }
 
 /// Adds the category to the policy of a tenant, if it is missing.
@@ -163,7 +166,7 @@ async fn commit_file(
     label: Option<ObjectLabel>,
     content: ReadContent,
 ) -> Result<(), Error> {
-    let ReadContent { hashes, sniffed } = content;
+    let ReadContent { hashes, block_checksums, sniffed } = content;
     let blob = Blob {
         id: BlobId::from_uuid(app.ids.uuid()),
         provider: provider.to_owned(),
@@ -199,6 +202,7 @@ async fn commit_file(
         uploader: &uploader,
         change_description: "",
         blob: &blob,
+        block_checksums: block_checksums.as_ref(),
         audit: &audit,
         lease: None,
         request: None,

@@ -4,7 +4,8 @@ use diesel::{
     expression::AsExpression,
     pg::{Pg, data_types::PgInterval},
     sql_types::{
-        BigInt, Bool, Integer, Interval, Nullable, SingleValue, SqlType, Text, Timestamptz, Uuid as SqlUuid,
+        BigInt, Binary, Bool, Integer, Interval, Nullable, SingleValue, SqlType, Text, Timestamptz,
+        Uuid as SqlUuid,
     },
 };
 
@@ -39,6 +40,11 @@ extern "SQL" {
     /// The greater of two values.
     #[sql_name = "greatest"]
     fn greatest<T: SqlType + SingleValue>(one: T, other: T) -> T;
+
+    /// The bytes of a value from a position, which starts at 1. Of a large value that is not compressed, only these
+    /// bytes are read.
+    #[sql_name = "substr"]
+    fn slice_bytes(value: Nullable<Binary>, from: Integer, length: Integer) -> Nullable<Binary>;
 
     /// The sum of values.
     #[aggregate]

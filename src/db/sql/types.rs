@@ -24,6 +24,7 @@ use crate::{
         jobs::{JobOutcome, JobState},
     },
     domain::{
+        block_checksums::{BlockChecksums, Crc32c},
         breaker::BreakerState,
         caller::{ActorKind, Role, TenantKind, TenantState},
         checksum::Crc64,
@@ -205,6 +206,34 @@ impl ToSql<Binary, Pg> for Crc64 {
 impl FromSql<Binary, Pg> for Crc64 {
     fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
         Self::from_slice(bytes.as_bytes()).ok_or_else(|| "a checksum has 8 bytes".into())
+    }
+}
+
+stored!(Crc32c, Binary);
+
+impl ToSql<Binary, Pg> for Crc32c {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        ToSql::<Binary, Pg>::to_sql(self.to_be_bytes().as_slice(), &mut out.reborrow())
+    }
+}
+
+impl FromSql<Binary, Pg> for Crc32c {
+    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+        Self::from_slice(bytes.as_bytes()).ok_or_else(|| "a checksum has 4 bytes".into())
+    }
+}
+
+stored!(BlockChecksums, Binary);
+
+impl ToSql<Binary, Pg> for BlockChecksums {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        ToSql::<Binary, Pg>::to_sql(self.as_bytes(), out)
+    }
+}
+
+impl FromSql<Binary, Pg> for BlockChecksums {
+    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+        Ok(Self::from_bytes(bytes.as_bytes().to_vec()))
     }
 }
 

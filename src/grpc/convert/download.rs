@@ -1,12 +1,11 @@
 //! Conversions of download requests and of the messages of a download.
 
 use bytes::Bytes;
-use crc_fast::CrcAlgorithm;
 
 use super::file;
 use crate::{
-    app::files::{Download, DownloadRequest},
-    domain::{byte_range::ByteRangeRequest, ids::FileId, violations::Violations},
+    app::files::{Download, DownloadPiece, DownloadRequest},
+    domain::{block_checksums::Crc32c, byte_range::ByteRangeRequest, ids::FileId, violations::Violations},
     proto::v1::{self, download_file_response::Message},
 };
 
@@ -47,16 +46,11 @@ pub(in crate::grpc) fn header_to_proto(download: &Download) -> v1::DownloadFileR
 }
 
 /// Builds the message for a chunk, with its checksum.
-pub(in crate::grpc) fn chunk_to_proto(offset: u64, data: Bytes) -> v1::DownloadFileResponse {
-    let crc32c = compute_crc32c(&data);
+pub(in crate::grpc) fn chunk_to_proto(offset: u64, piece: DownloadPiece) -> v1::DownloadFileResponse {
+    let DownloadPiece { data, crc32c } = piece;
+    let crc32c = crc32c.unwrap_or_else(|| Crc32c::compute([&*data])).as_u32();
     let chunk = v1::DownloadChunk { offset: file::size_to_proto(offset), data, crc32c };
     v1::DownloadFileResponse { message: Some(Message::Chunk(chunk)) }
-}
-
-/// Computes the CRC-32C (Castagnoli) of a chunk. The library calls it CRC-32/ISCSI.
-fn compute_crc32c(data: &[u8]) -> u32 {
-    #[allow(clippy::cast_possible_truncation, reason = "a CRC-32 has 32 bits; the type fits all CRCs")]
-    return crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, data) as u32;
 }
 
 #[cfg(test)]
@@ -64,8 +58,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checksum_is_crc32c() {
-        assert_eq!(compute_crc32c(b"123456789"), 0xE306_9283);
+    fn every_chunk_has_its_crc32c() {
+        let checksum = |piece| match chunk_to_proto(0, piece).message {
+            Some(Message::Chunk(chunk)) => chunk.crc32c,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(checksum(Bytes::from_static(b"123456789").into()), 0xE306_9283);
+        let data = Bytes::from_static(b"123456789");
+        let crc32c = Some(Crc32c::compute([&*data]));
+        assert_eq!(checksum(DownloadPiece { data, crc32c }), 0xE306_9283);
     }
 
     #[test]

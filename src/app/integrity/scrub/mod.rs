@@ -28,7 +28,7 @@ use futures::StreamExt as _;
 
 pub use self::foreground::{ScrubOptions, ScrubProgress, ScrubReport, scrub_provider};
 use self::{counts::ScrubCounts, pace::ReadPace};
-use super::damage::{ObjectComparison, Suspicion, confirm_and_mark, confirm_damage};
+use super::damage::{ComparedObject, ObjectComparison, Suspicion, confirm_and_mark, confirm_damage};
 use crate::{
     app::{
         App, Error, RoundReport,
@@ -37,11 +37,11 @@ use crate::{
         storage::relocation::{READERS_HOURS, deletion_delay_hours},
     },
     db::{
-        SystemTx, blob_claims,
+        SystemTx, blob_checksums, blob_claims,
         blob_replicas::{self, Replica},
         scrubs::{self, DueScrub, ScrubPass},
     },
-    domain::{clock::Timestamp, scrub::scrub_cost_bytes},
+    domain::{block_checksums::BlockChecksums, clock::Timestamp, scrub::scrub_cost_bytes},
     storage::{ObjectStorage, ObjectStorageExt as _, StorageError, StorageErrorKind},
     telemetry::metrics::ScrubOutcome,
 };
@@ -79,6 +79,14 @@ pub(in crate::app) struct ClaimedScrub {
     due: DueScrub,
     /// `None` if it is read without pauses.
     bytes_per_second: Option<u64>,
+}
+
+/// The result of reading an object.
+enum Inspection {
+    /// The object is intact, with the checksums of its blocks if it has several.
+    Intact(Option<BlockChecksums>),
+    /// The object differs from its record.
+    Suspect(Suspicion),
 }
 
 impl DueItems for DueScrubs<'_> {
@@ -222,8 +230,9 @@ impl<'a> DueScrubs<'a> {
 
     async fn scrub(&self, item: &ClaimedScrub) -> Result<ItemOutcome, Error> {
         let due = &item.due;
-        let Some(suspicion) = self.inspect(item).await? else {
-            return self.record_verified(due).await;
+        let suspicion = match self.inspect(item).await? {
+            Inspection::Intact(block_checksums) => return self.record_verified(due, block_checksums).await,
+            Inspection::Suspect(suspicion) => suspicion,
         };
         let outcome = match due.is_replica {
             true => self.record_damaged_replica(due, suspicion).await?,
@@ -283,26 +292,31 @@ impl<'a> DueScrubs<'a> {
         Ok(ScrubOutcome::Damaged)
     }
 
-    /// Reads an object. Returns a suspicion if it differs from its record.
-    async fn inspect(&self, item: &ClaimedScrub) -> Result<Option<Suspicion>, Error> {
+    /// Reads an object and compares it with its record.
+    async fn inspect(&self, item: &ClaimedScrub) -> Result<Inspection, Error> {
         let blob = &item.due.object;
         match self.store.find_object(&blob.key).await? {
             Some(info) if info.size_bytes == blob.size_bytes => {}
-            _ => return Ok(Some(Suspicion::Length)),
+            _ => return Ok(Inspection::Suspect(Suspicion::Length)),
         }
         match self.compare(item).await {
-            Ok(Some(true)) => Ok(None),
+            Ok(Some(ComparedObject { is_intact: Some(true), block_checksums })) => {
+                Ok(Inspection::Intact(block_checksums))
+            }
             // A read that ended early proves nothing, but it is no verification either.
-            Ok(Some(false) | None) => Ok(Some(Suspicion::Checksum)),
+            Ok(_) => Ok(Inspection::Suspect(Suspicion::Checksum)),
             Err(error) => match error.kind {
-                StorageErrorKind::NotFound => Ok(Some(Suspicion::Length)),
-                StorageErrorKind::InvalidInput | StorageErrorKind::Damaged => Ok(Some(Suspicion::Checksum)),
+                StorageErrorKind::NotFound => Ok(Inspection::Suspect(Suspicion::Length)),
+                StorageErrorKind::InvalidInput | StorageErrorKind::Damaged => {
+                    Ok(Inspection::Suspect(Suspicion::Checksum))
+                }
                 _ => Err(error.into()),
             },
         }
     }
 
-    async fn compare(&self, item: &ClaimedScrub) -> Result<Option<bool>, StorageError> {
+    /// Returns `None` if the record has no hashes.
+    async fn compare(&self, item: &ClaimedScrub) -> Result<Option<ComparedObject>, StorageError> {
         let blob = &item.due.object;
         let Some(mut comparison) = ObjectComparison::with_record(blob) else { return Ok(None) };
         let mut pace = item.bytes_per_second.map(ReadPace::start);
@@ -316,12 +330,20 @@ impl<'a> DueScrubs<'a> {
                 pace.wait_after(chunk.len()).await;
             }
         }
-        Ok(comparison.finish())
+        Ok(Some(comparison.finish()))
     }
 
-    async fn record_verified(&self, due: &DueScrub) -> Result<ItemOutcome, Error> {
+    /// Records that an object is intact, and the checksums of its blocks if the blob has none. A copy has the same bytes.
+    async fn record_verified(
+        &self,
+        due: &DueScrub,
+        block_checksums: Option<BlockChecksums>,
+    ) -> Result<ItemOutcome, Error> {
         let mut tx = self.app.db.system_tx().await?;
         scrubs::record_verified(&mut tx, due).await?;
+        if let Some(checksums) = block_checksums {
+            blob_checksums::insert_missing(&mut tx, due.tenant, due.object.id, &checksums).await?;
+        }
         blob_claims::finish(&mut tx, due.claim()).await?;
         tx.commit().await?;
         self.count(ScrubOutcome::Verified);

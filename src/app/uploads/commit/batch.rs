@@ -57,6 +57,7 @@ impl PendingCommit {
             uploader: &self.uploader,
             change_description: &self.change_description,
             blob: &self.blob,
+            block_checksums: self.block_checksums.as_ref(),
             audit: &self.audit,
             lease: self.lease,
             request: self.request,

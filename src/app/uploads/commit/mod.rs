@@ -41,6 +41,7 @@ use crate::{
         uploads::{self, UploadLease},
     },
     domain::{
+        block_checksums::BlockChecksums,
         caller::Caller,
         checksum::Crc64,
         clock::Timestamp,
@@ -67,6 +68,8 @@ pub(in crate::app) struct PendingCommit {
     pub(super) change_description: String,
     pub(super) warnings: Vec<Warning>,
     pub(super) blob: Blob,
+    /// The checksums of its blocks, if it has several and its bytes are verified.
+    pub(super) block_checksums: Option<BlockChecksums>,
     /// When the last bytes were received, or a direct upload was completed. A small file is sent to the store
     /// after that.
     pub(super) store_time: Timestamp,
@@ -106,10 +109,14 @@ pub(super) async fn store_and_commit(
     spec: ResolvedSpec,
     received: ReceivedStream,
 ) -> Result<CommittedUpload, Error> {
-    let StoredContent { content, hashes, target, open, store_time } = store_content(app, received).await?;
+    let StoredContent { content, hashes, block_checksums, target, open, store_time } =
+        store_content(app, received).await?;
     let lease = open.as_ref().map(|open| open.lease());
     let blob = target.to_blob(content.size_bytes, Some(hashes));
-    let finished = new_pending_commit(app, caller, spec, &content, blob, lease, store_time);
+    let finished = PendingCommit {
+        block_checksums,
+        ..new_pending_commit(app, caller, spec, &content, blob, lease, store_time)
+    };
     let (has_request_id, file) = (finished.request.is_some(), finished.destination.file_id());
     // A batch that was lost without an outcome may have committed.
     let committed =
@@ -186,6 +193,7 @@ pub(super) fn new_pending_commit(
         warnings: content_warnings(&spec.declared_mime_type, content),
         request: spec.request_id.map(|id| RequestKey { id, payload }),
         blob,
+        block_checksums: None,
         store_time,
         lease,
         verification: None,
@@ -224,6 +232,7 @@ async fn clean_up_after_commit(
 struct StoredContent {
     content: ContentSummary,
     hashes: ObjectHashes,
+    block_checksums: Option<BlockChecksums>,
     target: Target,
     /// The open upload, if any. A small file has none.
     open: Option<Box<OpenUpload>>,
@@ -233,7 +242,7 @@ struct StoredContent {
 
 /// Stores the received bytes. If this fails, no object of a small file is left behind.
 async fn store_content(app: &Arc<App>, received: ReceivedStream) -> Result<StoredContent, Error> {
-    let ReceivedStream { content, sha256, bytes } = received;
+    let ReceivedStream { content, sha256, block_checksums, bytes } = received;
     let store_time = app.clock.now();
     let (target, open, crc64nvme) = match bytes {
         ReceivedBytes::Memory(target, part) => {
@@ -255,7 +264,7 @@ async fn store_content(app: &Arc<App>, received: ReceivedStream) -> Result<Store
         ReceivedBytes::Compared => return Err(Error::internal("compared upload has no bytes to store")),
     };
     let hashes = ObjectHashes { sha256, crc64nvme };
-    Ok(StoredContent { content, hashes, target, open, store_time })
+    Ok(StoredContent { content, hashes, block_checksums, target, open, store_time })
 }
 
 /// Completes the multipart upload of an open upload. Safe to repeat if the outcome of an earlier attempt is

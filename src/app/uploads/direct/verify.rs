@@ -18,7 +18,7 @@ use crate::{
         tenants::system_caller,
     },
     db::{
-        TenantTx, Viewer,
+        TenantTx, Viewer, blob_checksums,
         blobs::Blob,
         file_locks, file_readers, files,
         usage_counters::{self, UsageDelta},
@@ -26,6 +26,7 @@ use crate::{
         versions::{self, StoredVersion},
     },
     domain::{
+        block_checksums::{BlockChecksums, BlockHasher},
         checksum::Crc64Hasher,
         digest::{Digest, Hasher, ObjectHashes},
         file::{ContentState, File, StateReason},
@@ -47,6 +48,7 @@ struct CurrentRules<'a> {
 /// The hashes and the detected type of an object.
 struct ObjectSummary {
     hashes: ObjectHashes,
+    block_checksums: Option<BlockChecksums>,
     sniffed: Option<String>,
 }
 
@@ -108,6 +110,9 @@ async fn record_outcome(
     if let (true, Ok(read)) = (is_recorded, verified) {
         // Lock the file before its blobs, as a purge does.
         verifications::record_hashes(tx, &stored.blob, read.hashes).await?;
+        if let Some(checksums) = &read.block_checksums {
+            blob_checksums::insert(tx, stored.blob.id, checksums).await?;
+        }
         if let Some(found) = file_locks::get_for_update(tx, file).await? {
             make_available(app, tx, found.file, stored, rules).await?;
         }
@@ -163,12 +168,14 @@ async fn make_current(
 
 async fn read_object(store: &dyn ObjectStorage, blob: &Blob) -> Result<ObjectSummary, Error> {
     let (mut sha256, mut crc64nvme) = (Hasher::default(), Crc64Hasher::default());
+    let mut blocks = BlockHasher::default();
     let (mut head, mut read_bytes) = (Vec::new(), 0);
     let mut bytes = store.get(&blob.key, 0..blob.size_bytes).await?;
     while let Some(piece) = bytes.next().await {
         let piece = piece?;
         sha256.update(&piece);
         crc64nvme.update(&piece);
+        blocks.update(&piece);
         let remaining = SNIFF_BYTES_MAX - head.len();
         head.extend_from_slice(&piece[..piece.len().min(remaining)]);
         read_bytes += piece.len() as u64;
@@ -180,6 +187,7 @@ async fn read_object(store: &dyn ObjectStorage, blob: &Blob) -> Result<ObjectSum
     }
     Ok(ObjectSummary {
         hashes: ObjectHashes { sha256: sha256.finish(), crc64nvme: crc64nvme.finish() },
+        block_checksums: blocks.finish(),
         sniffed: sniff_media_type(&head),
     })
 }

@@ -1,4 +1,4 @@
-//! Computes size, digest and type of a file while its bytes are received, and compares them with the spec.
+//! Computes size, hashes and type of a file while its bytes are received, and compares them with the spec.
 //!
 //! Hashing costs more than all other work per byte, so one stream would be as fast as one core can hash. A
 //! chunk is therefore hashed on another thread while the next one is received, one chunk at a time, which is
@@ -15,6 +15,7 @@ use crate::{
     admission::{Holder, ShareLimits, ShareStatus, Shares},
     app::{Error, uploads::UploadError},
     domain::{
+        block_checksums::{BlockCheckpoint, BlockChecksums, BlockHasher},
         caller::Caller,
         checksum::ChecksumAlgorithm,
         digest::{Digest, Hasher},
@@ -58,6 +59,14 @@ pub(in crate::app::uploads) struct ContentSummary {
     pub(in crate::app::uploads) kind: MediaKind,
 }
 
+/// The complete content.
+pub(super) struct InspectedContent {
+    pub(super) summary: ContentSummary,
+    pub(super) sha256: Digest,
+    /// The checksums of its blocks; `None` if it has at most one block, or if those of an earlier part are unknown.
+    pub(super) block_checksums: Option<BlockChecksums>,
+}
+
 impl ContentInspector {
     /// Creates the inspector of a new upload, before its first byte. The type is checked if there are rules.
     pub(in crate::app::uploads) fn new(
@@ -96,7 +105,7 @@ impl ContentInspector {
     ) -> Result<Self, Error> {
         let received_bytes = persisted.size_bytes();
         let mut content = Self {
-            hasher: StreamHasher::resume(hashing, persisted.hasher()?),
+            hasher: StreamHasher::resume(hashing, persisted.hasher()?, persisted.block_hasher()),
             received_bytes,
             ..Self::new(&spec.checked, limits, Some(spec.rules.clone()), hashing)
         };
@@ -120,8 +129,8 @@ impl ContentInspector {
         sniff_media_type(&self.head)
     }
 
-    /// Returns the digest state after the bytes received so far.
-    pub(super) async fn digest_state(&mut self) -> Result<Vec<u8>, Error> {
+    /// Returns the state of the hashes after the bytes received so far.
+    pub(super) async fn save_hashes(&mut self) -> Result<HashState, Error> {
         self.hasher.save_state().await
     }
 
@@ -178,14 +187,18 @@ impl ContentInspector {
         }
     }
 
-    /// Completes the digest and returns it with the summary.
-    pub(super) async fn finish(mut self) -> Result<(ContentSummary, Digest), Error> {
+    /// Completes the hashes and returns them with the summary.
+    pub(super) async fn finish(mut self) -> Result<InspectedContent, Error> {
         self.ensure_type_resolved()?;
         let mime_type =
             self.resolved_type.take().ok_or_else(|| Error::internal("content type was not resolved"))?;
         let kind = MediaKind::from_mime_type(&mime_type.mime_type);
-        let sha256 = self.hasher.finish().await?;
-        Ok((ContentSummary { size_bytes: self.received_bytes, mime_type, kind }, sha256))
+        let hashes = self.hasher.finish().await?;
+        Ok(InspectedContent {
+            summary: ContentSummary { size_bytes: self.received_bytes, mime_type, kind },
+            sha256: hashes.sha256.finish(),
+            block_checksums: hashes.blocks.and_then(BlockHasher::finish),
+        })
     }
 
     /// Resolves the content type and checks that the category allows it.
@@ -232,40 +245,64 @@ impl HashingLimiter {
     }
 }
 
-/// The digest of the bytes received so far.
+/// The hashes of the bytes received so far. Both are computed while the bytes are in the cache.
+struct Hashes {
+    sha256: Hasher,
+    /// `None` if the state after an earlier part is unknown.
+    blocks: Option<BlockHasher>,
+}
+
+impl Hashes {
+    fn update(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        if let Some(blocks) = &mut self.blocks {
+            blocks.update(bytes);
+        }
+    }
+}
+
+/// The state of the hashes after some bytes.
+pub(super) struct HashState {
+    pub(super) sha256: Vec<u8>,
+    /// `None` if the state after an earlier part is unknown.
+    pub(super) blocks: Option<BlockCheckpoint>,
+}
+
+/// Computes the hashes of the bytes received so far.
 struct StreamHasher {
     hashing: HashingShare,
     state: State,
 }
 
 enum State {
-    Idle(Box<Hasher>),
-    Running(JoinHandle<Box<Hasher>>),
+    Idle(Box<Hashes>),
+    Running(JoinHandle<Box<Hashes>>),
     /// Hashing was cancelled in the middle of a chunk. Every later call returns an error.
     Lost,
 }
 
 impl StreamHasher {
     fn new(hashing: &HashingShare) -> Self {
-        Self::resume(hashing, Hasher::default())
+        Self::resume(hashing, Hasher::default(), Some(BlockHasher::default()))
     }
 
     /// Continues after bytes that were hashed before.
-    fn resume(hashing: &HashingShare, hasher: Hasher) -> Self {
-        Self { hashing: hashing.clone(), state: State::Idle(Box::new(hasher)) }
+    fn resume(hashing: &HashingShare, sha256: Hasher, blocks: Option<BlockHasher>) -> Self {
+        Self { hashing: hashing.clone(), state: State::Idle(Box::new(Hashes { sha256, blocks })) }
     }
 
     /// Returns the state needed to continue after the bytes received so far.
-    async fn save_state(&mut self) -> Result<Vec<u8>, Error> {
-        let hasher = self.hasher().await?;
-        let state = hasher.state();
-        self.state = State::Idle(hasher);
+    async fn save_state(&mut self) -> Result<HashState, Error> {
+        let mut hashes = self.hashes().await?;
+        let blocks = hashes.blocks.as_mut().map(BlockHasher::checkpoint);
+        let state = HashState { sha256: hashes.sha256.state(), blocks };
+        self.state = State::Idle(hashes);
         Ok(state)
     }
 
     /// Adds the next bytes once the previous chunk is hashed.
     async fn update(&mut self, data: &Bytes) -> Result<(), Error> {
-        let mut hasher = self.hasher().await?;
+        let mut hashes = self.hashes().await?;
         let permit = match data.len() >= PARALLEL_BYTES_MIN {
             true => self.hashing.chunks.try_acquire(self.hashing.holder, 1).ok(),
             false => None,
@@ -274,14 +311,14 @@ impl StreamHasher {
             Some(permit) => {
                 let data = data.clone();
                 State::Running(tokio::task::spawn_blocking(move || {
-                    hasher.update(&data);
+                    hashes.update(&data);
                     drop(permit);
-                    hasher
+                    hashes
                 }))
             }
             None => {
-                hasher.update(data);
-                State::Idle(hasher)
+                hashes.update(data);
+                State::Idle(hashes)
             }
         };
         Ok(())
@@ -289,20 +326,20 @@ impl StreamHasher {
 
     /// Returns the digest of the bytes received so far.
     async fn digest(&mut self) -> Result<Digest, Error> {
-        let hasher = self.hasher().await?;
-        let digest = (*hasher).clone().finish();
-        self.state = State::Idle(hasher);
+        let hashes = self.hashes().await?;
+        let digest = hashes.sha256.clone().finish();
+        self.state = State::Idle(hashes);
         Ok(digest)
     }
 
-    /// Returns the digest of all bytes.
-    async fn finish(mut self) -> Result<Digest, Error> {
-        Ok(self.hasher().await?.finish())
+    /// Returns the hashes of all bytes.
+    async fn finish(mut self) -> Result<Hashes, Error> {
+        Ok(*self.hashes().await?)
     }
 
-    async fn hasher(&mut self) -> Result<Box<Hasher>, Error> {
+    async fn hashes(&mut self) -> Result<Box<Hashes>, Error> {
         match std::mem::replace(&mut self.state, State::Lost) {
-            State::Idle(hasher) => Ok(hasher),
+            State::Idle(hashes) => Ok(hashes),
             State::Running(hashing) => hashing.await.map_err(Error::internal),
             State::Lost => Err(Error::internal("digest of upload was lost")),
         }
@@ -335,7 +372,8 @@ mod tests {
             for piece in &pieces {
                 hasher.update(piece).await.unwrap();
             }
-            assert_eq!(hasher.finish().await.unwrap(), Digest::compute(&pieces.concat()));
+            let hashes = hasher.finish().await.unwrap();
+            assert_eq!(hashes.sha256.finish(), Digest::compute(&pieces.concat()));
         }
     }
 

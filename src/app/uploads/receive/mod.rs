@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use self::{
     assembly::Assembly,
     budget::BudgetError,
-    content::{ContentInspector, ContentSummary},
+    content::{ContentInspector, ContentSummary, InspectedContent},
     message::{PartMessage, UploadMessage},
     pace::{PaceLimits, PaceMonitor, UploadStream},
     part::{Part, WrittenPart},
@@ -44,6 +44,7 @@ use crate::{
         uploads::{UploadError, UploadStreamOrder},
     },
     domain::{
+        block_checksums::{BlockChecksums, Crc32c},
         caller::Caller,
         checksum::{ChecksumAlgorithm, Crc64},
         digest::Digest,
@@ -85,6 +86,8 @@ impl Sink {
 pub(super) struct ReceivedStream {
     pub(super) content: ContentSummary,
     pub(super) sha256: Digest,
+    /// The checksums of its blocks; see `InspectedContent`.
+    pub(super) block_checksums: Option<BlockChecksums>,
     pub(super) bytes: ReceivedBytes,
 }
 
@@ -247,7 +250,7 @@ impl<'a> Receiver<'a> {
             return Err(Violations::one("chunk.data", problem).into());
         }
         let begin = self.check_offset(offset)?;
-        if crc32c.is_some_and(|sent| sent != compute_crc32c(&data)) {
+        if crc32c.is_some_and(|sent| sent != Crc32c::compute([&*data]).as_u32()) {
             return Err(UploadError::ChecksumMismatch { algorithm: ChecksumAlgorithm::Crc32c }.into());
         }
         self.offset = Some(begin + data.len() as u64);
@@ -354,7 +357,7 @@ impl<'a> Receiver<'a> {
             self.write_part().await?;
         }
         self.finish_assembly().await?;
-        let (content, sha256) = self.content.finish().await?;
+        let InspectedContent { summary: content, sha256, block_checksums } = self.content.finish().await?;
         let bytes = match self.sink {
             Sink::Compare => ReceivedBytes::Compared,
             Sink::Store { open: Some(open), .. } => {
@@ -369,7 +372,7 @@ impl<'a> Receiver<'a> {
             }
             Sink::Store { target, open: None } => ReceivedBytes::Memory(target, self.part),
         };
-        Ok(ReceivedStream { content, sha256, bytes })
+        Ok(ReceivedStream { content, sha256, block_checksums, bytes })
     }
 }
 
@@ -381,10 +384,4 @@ fn parse_finish(size_bytes: i64, sha256: Option<&[u8]>) -> Result<(u64, Option<D
     let sha256 = sha256.and_then(|raw| violations.ok_or_add("finish.sha256", Digest::from_slice(raw)));
     violations.into_result()?;
     Ok((size_bytes.unwrap_or_default(), sha256))
-}
-
-/// Returns the CRC32C (Castagnoli) of the bytes.
-fn compute_crc32c(data: &[u8]) -> u32 {
-    // The checksum has 32 bits; the library returns every algorithm's result as 64 bits.
-    u32::try_from(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, data)).unwrap_or_default()
 }

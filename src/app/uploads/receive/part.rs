@@ -16,7 +16,7 @@ use crate::{
         Viewer,
         upload_parts::{self, StoredPart},
     },
-    domain::checksum::Crc64,
+    domain::{block_checksums::BlockCheckpoint, checksum::Crc64},
     storage::{PartReceipt, Payload},
 };
 
@@ -85,6 +85,8 @@ pub(super) struct WrittenPart {
 pub(super) struct PartCheckpoint {
     /// The intermediate state of the digest.
     pub(super) sha256_state: Vec<u8>,
+    /// The checkpoint of the block checksums, if it is known.
+    pub(super) blocks: Option<BlockCheckpoint>,
     /// The type detected from the first bytes. Only recorded with the first part.
     pub(super) sniffed_mime_type: Option<String>,
 }
@@ -133,12 +135,21 @@ impl PartWrite {
         let OpenMultipart { tenant, lease, id, .. } = &self.upload;
         let PartReceipt { number, size_bytes, etag } = written.receipt.clone();
         let sha256_state = checkpoint.sha256_state.clone();
-        let part = StoredPart { number, size_bytes, etag, crc64nvme: written.crc64nvme, sha256_state };
+        let blocks = checkpoint.blocks.as_ref();
+        let partial_block = blocks.map(|blocks| blocks.partial);
+        let part = StoredPart {
+            number,
+            size_bytes,
+            etag,
+            crc64nvme: written.crc64nvme,
+            sha256_state,
+            partial_block,
+        };
         let mut tx = self.app.db.tenant_tx(*tenant, &Viewer::system()).await?;
         let sniffed = checkpoint.sniffed_mime_type.as_deref();
         let lease_seconds = lease_seconds(&self.app);
         let recorded =
-            upload_parts::record(&mut tx, *lease, id.as_str(), &part, sniffed, lease_seconds).await;
+            upload_parts::record(&mut tx, *lease, id.as_str(), &part, blocks, sniffed, lease_seconds).await;
         match tx.finish(recorded).await? {
             true => Ok(()),
             false => Err(self.upload.resolve_unrecorded(&self.app).await?),

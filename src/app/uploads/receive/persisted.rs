@@ -6,6 +6,7 @@ use crate::{
     app::{Error, uploads::UploadError},
     db::upload_parts::StoredPart,
     domain::{
+        block_checksums::{BLOCK_SIZE_BYTES, BlockChecksums, BlockHasher},
         checksum::{Crc64, Crc64Hasher},
         digest::Hasher,
     },
@@ -14,43 +15,77 @@ use crate::{
 
 /// The usable parts: those from the first one up to the first gap.
 #[derive(Debug, Default)]
-pub(in crate::app::uploads) struct PersistedParts(Vec<StoredPart>);
+pub(in crate::app::uploads) struct PersistedParts {
+    parts: Vec<StoredPart>,
+    blocks: PersistedBlocks,
+}
+
+/// The checksums of the whole blocks in the parts.
+#[derive(Debug, Default)]
+enum PersistedBlocks {
+    /// They were not read: the caller does not complete the upload.
+    #[default]
+    Unread,
+    Read(BlockChecksums),
+    /// The previous version recorded a part without them.
+    Unknown,
+}
 
 impl PersistedParts {
     /// Selects the usable parts from all recorded parts, ordered by number.
     pub(in crate::app::uploads) fn from_rows(mut parts: Vec<StoredPart>) -> Self {
         let gapless = parts.iter().zip(1..).take_while(|(part, number)| part.number == *number).count();
         parts.truncate(gapless);
-        Self(parts)
+        Self { parts, blocks: PersistedBlocks::Unread }
+    }
+
+    /// Adds the checksums of the whole blocks of these parts, for a caller that completes the upload. `None` means that
+    /// a part has none.
+    #[must_use]
+    pub(in crate::app::uploads) fn with_block_checksums(self, checksums: Option<BlockChecksums>) -> Self {
+        let count = self.size_bytes() / BLOCK_SIZE_BYTES;
+        let complete = checksums.filter(|checksums| checksums.block_count() as u64 == count);
+        Self { blocks: complete.map_or(PersistedBlocks::Unknown, PersistedBlocks::Read), ..self }
     }
 
     /// Returns the total size of the parts.
     pub(super) fn size_bytes(&self) -> u64 {
-        self.0.iter().map(|part| part.size_bytes).sum()
+        self.parts.iter().map(|part| part.size_bytes).sum()
     }
 
     /// Returns whether the last part is shorter than the part size. Then the upload has all of its bytes, and
     /// no part can follow.
     pub(super) fn is_closed(&self, part_size_bytes: u64) -> bool {
-        self.0.last().is_some_and(|last| last.size_bytes < part_size_bytes)
+        self.parts.last().is_some_and(|last| last.size_bytes < part_size_bytes)
     }
 
     pub(in crate::app::uploads) fn next_number(&self) -> u32 {
-        self.0.last().map_or(1, |part| part.number + 1)
+        self.parts.last().map_or(1, |part| part.number + 1)
     }
 
     /// Returns a hasher in the state after the bytes of the parts.
     pub(super) fn hasher(&self) -> Result<Hasher, Error> {
-        match self.0.last() {
+        match self.parts.last() {
             None => Ok(Hasher::default()),
             Some(last) => Hasher::from_state(&last.sha256_state)
                 .ok_or_else(|| Error::internal("invalid digest state of upload")),
         }
     }
 
+    /// Returns a hasher of blocks in the state after the bytes of the parts, or `None` if that is unknown.
+    pub(super) fn block_hasher(&self) -> Option<BlockHasher> {
+        let Some(last) = self.parts.last() else { return Some(BlockHasher::default()) };
+        let whole = match &self.blocks {
+            PersistedBlocks::Unread => Vec::new(),
+            PersistedBlocks::Read(checksums) => checksums.as_bytes().to_vec(),
+            PersistedBlocks::Unknown => return None,
+        };
+        Some(BlockHasher::resume(whole, last.partial_block?, self.size_bytes()))
+    }
+
     /// Returns the receipts that complete the object, with the checksums of the parts.
     pub(super) fn receipts(&self) -> impl Iterator<Item = (PartReceipt, Crc64)> + '_ {
-        self.0.iter().map(|part| {
+        self.parts.iter().map(|part| {
             let StoredPart { number, size_bytes, etag, crc64nvme, .. } = part;
             (PartReceipt { number: *number, size_bytes: *size_bytes, etag: etag.clone() }, *crc64nvme)
         })
@@ -60,10 +95,10 @@ impl PersistedParts {
     /// start of any part. Returns `None` for other offsets.
     pub(super) fn resent_parts_from(&self, offset: u64) -> Option<ResentParts> {
         let mut begin = 0;
-        for (index, part) in self.0.iter().enumerate() {
+        for (index, part) in self.parts.iter().enumerate() {
             if begin == offset {
                 return Some(ResentParts::new(
-                    self.0[index..]
+                    self.parts[index..]
                         .iter()
                         .map(|part| ResentPart { size_bytes: part.size_bytes, crc64nvme: part.crc64nvme }),
                 ));
@@ -138,6 +173,7 @@ mod tests {
             etag: String::new(),
             crc64nvme: Crc64::compute(bytes),
             sha256_state: Hasher::default().state(),
+            partial_block: None,
         };
         (1..).zip(bytes.chunks(PART)).map(part).collect()
     }

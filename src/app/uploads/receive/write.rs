@@ -5,6 +5,7 @@ use tracing::Instrument as _;
 use super::{
     Receiver, Sink,
     assembly::Assembly,
+    content::HashState,
     part::{Part, PartCheckpoint, PartWrite},
 };
 use crate::{
@@ -22,8 +23,10 @@ impl Receiver<'_> {
         let checkpoint = match self.is_resumable() {
             true => {
                 self.content.ensure_type_resolved()?;
+                let HashState { sha256, blocks } = self.content.save_hashes().await?;
                 Some(PartCheckpoint {
-                    sha256_state: self.content.digest_state().await?,
+                    sha256_state: sha256,
+                    blocks,
                     sniffed_mime_type: self.content.sniffed_type(),
                 })
             }

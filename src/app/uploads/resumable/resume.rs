@@ -63,7 +63,7 @@ async fn receive_and_commit<S>(
 where
     S: UploadStream,
 {
-    let OwnedUpload { stored, persisted, limits } = match take_over(app, caller, id).await? {
+    let OwnedUpload { stored, persisted, limits } = match take_over(app, caller, id, Purpose::Finish).await? {
         TakenUpload::Open(owned) => *owned,
         TakenUpload::Committed(parts) => {
             let committed = replay_committed_upload(app, caller, id).await?;
@@ -99,10 +99,24 @@ pub(super) enum TakenUpload {
     Committed(Box<CommittedParts>),
 }
 
+/// What an upload is taken over for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To add one part.
+    AddPart,
+    /// To add parts and to complete it, which needs the block checksums of its earlier parts.
+    Finish,
+}
+
 /// Takes over an upload, unless it was committed.
-pub(super) async fn take_over(app: &App, caller: &Caller, id: UploadId) -> Result<TakenUpload, Error> {
+pub(super) async fn take_over(
+    app: &App,
+    caller: &Caller,
+    id: UploadId,
+    purpose: Purpose,
+) -> Result<TakenUpload, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
-    let owned = take_over_in_tx(&mut tx, caller, id, app.clock.now()).await;
+    let owned = take_over_in_tx(&mut tx, caller, id, app.clock.now(), purpose).await;
     abandon_if_refused(app, caller, id, tx.finish(owned).await).await
 }
 
@@ -111,6 +125,7 @@ async fn take_over_in_tx(
     caller: &Caller,
     id: UploadId,
     now: Timestamp,
+    purpose: Purpose,
 ) -> Result<TakenUpload, Error> {
     resumable_uploads::take_over(tx, id).await?;
     let stored = resumable_uploads::get(tx, id).await?;
@@ -120,7 +135,7 @@ async fn take_over_in_tx(
     if stored.is_direct {
         return Err(UploadError::IsDirect.into());
     }
-    let persisted = PersistedParts::from_rows(upload_parts::list(tx, id).await?);
+    let mut persisted = PersistedParts::from_rows(upload_parts::list(tx, id).await?);
     if stored.upload.state == UploadState::Committed {
         return Ok(TakenUpload::Committed(Box::new(CommittedParts { stored, persisted })));
     }
@@ -128,6 +143,10 @@ async fn take_over_in_tx(
     check_retention_again(caller, &stored.spec.checked, now)?;
     // Parts after a gap were written after different bytes, and so were their digest states.
     upload_parts::delete_from(tx, stored.lease, persisted.next_number()).await?;
+    if purpose == Purpose::Finish && persisted.next_number() > 1 {
+        let checksums = upload_parts::list_block_checksums(tx, id, persisted.next_number()).await?;
+        persisted = persisted.with_block_checksums(checksums);
+    }
     let limits = quotas::get(tx).await?.file_size_max_bytes;
     Ok(TakenUpload::Open(Box::new(OwnedUpload { stored, persisted, limits })))
 }

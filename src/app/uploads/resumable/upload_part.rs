@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     get::get_upload,
-    resume::{OwnedUpload, TakenUpload, take_over},
+    resume::{OwnedUpload, Purpose, TakenUpload, take_over},
 };
 use crate::{
     app::{
@@ -40,7 +40,8 @@ async fn store_part(
     id: UploadId,
     part: PartMessage,
 ) -> Result<Upload, Error> {
-    let OwnedUpload { stored, persisted, limits } = match take_over(app, caller, id).await? {
+    let OwnedUpload { stored, persisted, limits } = match take_over(app, caller, id, Purpose::AddPart).await?
+    {
         TakenUpload::Open(owned) => *owned,
         TakenUpload::Committed(parts) => {
             parts.compare_part(app, caller, part).await?;
