@@ -2,10 +2,11 @@
 -- events is later than the positions of all former events of these files; see
 -- docs/decisions/0010-order-of-changes.md.
 --
--- A transaction gets its id with its first lock, or while it waits for it. Until it has the last one, transactions with
--- later ids can change the files and commit. Therefore, if any transaction with a later id has ended, this function
--- starts a subtransaction, which gets an id now, and events get this id. Readers stop at the oldest running transaction. It is
--- not later than this one, so they cannot have passed the id.
+-- A transaction gets its id with its first lock. While it waits for the next one, a transaction with a later id can
+-- change that file and commit. This can happen with a single file too: PostgreSQL assigns the id after the first wait,
+-- but waits again if another transaction was faster. Therefore, if any transaction with a later id has ended, this
+-- function starts a subtransaction, which gets an id now, and events get this id. Readers stop at the oldest running
+-- transaction. It is not later than this one, so they cannot have passed the id.
 --
 -- The permissions of the caller apply: files that it cannot see are not locked.
 CREATE OR REPLACE FUNCTION app.lock_files(tenant uuid, file_ids uuid[]) RETURNS void
@@ -18,8 +19,12 @@ DECLARE
 BEGIN
     PERFORM FROM public.files AS f WHERE f.tenant_id = tenant AND f.id = ANY (file_ids) ORDER BY f.id FOR UPDATE;
     own := pg_current_xact_id_if_assigned();
-    -- Without an id, nothing was locked. This is a new snapshot, which contains the former lock holders.
-    IF own IS NULL OR pg_snapshot_xmax(pg_current_snapshot()) <= own THEN
+    IF own IS NULL THEN
+        -- Nothing was locked.
+        RETURN;
+    END IF;
+    -- A new snapshot, which contains the former lock holders.
+    IF pg_snapshot_xmax(pg_current_snapshot()) <= own THEN
         RETURN;
     END IF;
     locked := (SELECT f.id FROM public.files AS f WHERE f.tenant_id = tenant AND f.id = ANY (file_ids) LIMIT 1);

@@ -1,10 +1,9 @@
 //! Locks on files. Every change of a file takes its locks here, before the transaction writes anything, because the
 //! order of a file's events is the order in which it was locked; see `docs/decisions/0010-order-of-changes.md`.
 //!
-//! PostgreSQL assigns the id of a transaction while it waits for its first row lock, so a transaction with a later id can
-//! get the lock before it. All files, also a single one, are therefore locked with the database function
-//! `app.lock_files`, which gives the transaction a later id then. The trigger `change_order` rejects changes by a
-//! transaction that took its id earlier.
+//! PostgreSQL assigns the id of a transaction when it gets its first row lock, and may wait afterwards. The database
+//! function `app.lock_files` therefore takes the locks, and gives the transaction's events a later id if necessary. The
+//! trigger `change_order` rejects changes by a transaction that took its id earlier.
 
 use diesel::{
     ExpressionMethods as _, IntoSql as _, QueryDsl as _, QueryableByName, SelectableHelper as _,
@@ -27,7 +26,6 @@ use crate::domain::ids::{BlobId, FileId, TenantId};
 pub async fn get_for_update(tx: &mut TenantTx, id: FileId) -> Result<Option<VisibleFile>, DbError> {
     let tenant = tx.tenant();
     lock_all(tx.connection()?, tenant, &[id]).await?;
-    // A separate statement, so that it sees the changes of the former lock holders.
     let file = visible_files!(tx).filter(files::id.eq(id));
     let row: Option<VisibleRow> = query("get locked file", file).first(tx.connection()?).await?;
     Ok(row.map(visible_file))

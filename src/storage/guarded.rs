@@ -125,7 +125,8 @@ fn limit_pauses(stream: ByteStream, breaker: Arc<Breaker>, limit: Duration) -> B
             Some((piece, rest))
         }
     };
-    stream::unfold(Some(stream), next).boxed()
+    // Readers may poll a stream again after its end.
+    stream::unfold(Some(stream), next).fuse().boxed()
 }
 
 #[cfg(test)]
@@ -156,6 +157,15 @@ mod tests {
         let breaker = Arc::new(Breaker::new(OPTIONS));
         let store = Guarded::wrap(Arc::clone(&flaky) as _, Arc::clone(&breaker), LIMIT);
         (flaky, breaker, store)
+    }
+
+    #[tokio::test]
+    async fn ended_download_can_be_polled_again() {
+        let ((_, _, store), key) = (guarded(Plan::new()), key());
+        store.put(&key, Bytes::from_static(b"bytes").into(), &PutOptions::default()).await.unwrap();
+        let mut bytes = store.get(&key, 0..5).await.unwrap();
+        while bytes.next().await.is_some() {}
+        assert!(bytes.next().await.is_none());
     }
 
     /// The clock is paused and advances to the next timer when all tasks wait, so no time passes.

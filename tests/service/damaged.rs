@@ -181,6 +181,7 @@ fn only_versions_of_lost_object_are_marked() {
 #[test]
 fn fsck_marks_lost_versions_and_restores_repaired_ones() {
     service_test(|s| async move {
+        s.allow_logged_errors();
         let alice = s.alice();
         let (id, key) = upload_file(&s, b"bytes").await;
         let untouched = file_id(&alice.upload(spec("b"), b"whole").await.unwrap());

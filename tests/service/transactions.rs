@@ -41,8 +41,13 @@ impl<F: Future> Future for DropAfter<F> {
 
 /// Opens a database with one connection for each role.
 fn open_single_connection(s: &Service) -> Database {
+    open_connections(s, 1)
+}
+
+/// Opens pools of this many connections.
+fn open_connections(s: &Service, count: usize) -> Database {
     let mut options = database_options(&Config::defaults().unwrap(), &s.database);
-    (options.pool_size_max, options.system_pool_size_max) = (1, 1);
+    (options.pool_size_max, options.system_pool_size_max) = (count, count);
     Database::open(&options).unwrap()
 }
 
@@ -161,8 +166,9 @@ fn full_pool_returns_error_after_acquire_timeout() {
 #[test]
 fn operator_gets_a_connection_before_background_work() {
     service_test(|s| async move {
-        let db = open_single_connection(&s);
-        let held = db.system_tx().await.unwrap();
+        // The service holds both connections, so the operator is next, which holds none.
+        let db = open_connections(&s, 2);
+        let (held, other) = (db.system_tx().await.unwrap(), db.system_tx().await.unwrap());
         let mut background = Box::pin(db.system_tx());
         assert!(futures::poll!(&mut background).is_pending());
         let mut operator = Box::pin(db.operator_tx());
@@ -172,10 +178,12 @@ fn operator_gets_a_connection_before_background_work() {
         assert!(futures::poll!(&mut background).is_pending(), "it waits longer than the operator");
         operator.commit().await.unwrap();
         background.await.unwrap().commit().await.unwrap();
+        other.commit().await.unwrap();
 
         let tenant: TenantId = s.alice().tenant_id().await.parse().unwrap();
         let viewer = Viewer::system();
         let held = db.check_tx(tenant, &viewer).await.unwrap();
+        let other = db.check_tx(tenant, &viewer).await.unwrap();
         let mut check = Box::pin(db.check_tx(tenant, &viewer));
         assert!(futures::poll!(&mut check).is_pending());
         let mut operator = Box::pin(db.platform_tx(tenant, &viewer));
@@ -185,5 +193,6 @@ fn operator_gets_a_connection_before_background_work() {
         assert!(futures::poll!(&mut check).is_pending(), "it waits longer than the operator");
         operator.commit().await.unwrap();
         check.await.unwrap().commit().await.unwrap();
+        other.commit().await.unwrap();
     });
 }
