@@ -208,6 +208,7 @@ impl App {
         let event_poller = EventPoller::new(&limits.watches);
         observe_shares(&metrics, &budget, &hashing, &event_poller);
         observe_stores(&metrics, &stores);
+        stores.iter().for_each(|store| metrics.start_scrub_counts(store.provider()));
         let commits = UploadCommitter::new(db.clone(), Arc::clone(&clock), metrics.clone(), &limits);
         let connections_max = limits.uploads.commit_connections_max;
         let batch_max = limits.uploads.commit_batch_max;

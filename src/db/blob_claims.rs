@@ -79,7 +79,8 @@ struct ClaimedRow {
     blob_id: BlobId,
 }
 
-/// Claims those of the blobs that no other process has claimed, for a time in seconds. Returns the claims.
+/// Claims those of the blobs that no other process has claimed, for a time in seconds. Returns the claims. A blob that is
+/// deleted or gets another object at the same time is not claimed.
 pub async fn claim(
     tx: &mut SystemTx,
     work: BlobWork,
@@ -90,11 +91,15 @@ pub async fn claim(
     let mut blobs = blobs.to_vec();
     blobs.sort_unstable();
     let (tenants, ids): (Vec<TenantId>, Vec<BlobId>) = blobs.into_iter().unzip();
-    // An `unnest` batch.
+    // An `unnest` batch. The rows of blobs are locked before those of their claims, as a deletion does.
     let rows: Vec<ClaimedRow> = statement(
         "claim blobs",
-        "INSERT INTO blob_claims (tenant_id, blob_id, work, expire_time)
-         SELECT tenant_id, blob_id, $1, app.now() + $2 FROM unnest($3, $4) AS n (tenant_id, blob_id)
+        "WITH stored AS MATERIALIZED (
+            SELECT b.tenant_id, b.id FROM blobs AS b
+            JOIN unnest($3, $4) AS n (tenant_id, blob_id) ON b.tenant_id = n.tenant_id AND b.id = n.blob_id
+            ORDER BY b.tenant_id, b.id FOR KEY SHARE OF b SKIP LOCKED)
+         INSERT INTO blob_claims (tenant_id, blob_id, work, expire_time)
+         SELECT tenant_id, id, $1, app.now() + $2 FROM stored
          ON CONFLICT (tenant_id, blob_id, work) DO UPDATE SET expire_time = excluded.expire_time
             WHERE blob_claims.expire_time <= app.now()
          RETURNING tenant_id, blob_id",

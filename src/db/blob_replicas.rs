@@ -5,8 +5,9 @@
 
 use diesel::{
     BoolExpressionMethods as _, ExpressionMethods as _, NullableExpressionMethods as _, QueryDsl as _,
-    Queryable, SelectableHelper as _,
+    Queryable, QueryableByName, SelectableHelper as _,
     dsl::{exists, not},
+    sql_types::{Nullable, Text, Timestamptz},
 };
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
     blob_claims::{BlobWork, claims_of_blob},
     blobs::{MovableBlob, TenantBlob, is_movable, movable_columns, versions_of_blob},
     schema::{blobs, versions},
-    sql::{AcrossTenants as _, OfTenant as _, now, query},
+    sql::{AcrossTenants as _, OfTenant as _, now, query, sql, statement},
     stray_objects::{self, StrayObject},
 };
 use crate::domain::{
@@ -35,26 +36,69 @@ macro_rules! pending_blobs {
     };
 }
 
-/// Returns blobs that have no copy, are stored elsewhere than with the replica provider, and are not claimed, the
-/// oldest first.
+/// Returns blobs of the providers that have no copy and are not claimed, the oldest first.
 pub async fn list_pending(
     tx: &mut SystemTx,
-    replica_provider: &str,
+    sources: &[&str],
     limit: i64,
 ) -> Result<Vec<MovableBlob>, DbError> {
-    let page = pending_blobs!()
-        .filter(blobs::provider.ne(replica_provider))
-        .filter(not(exists(claims_of_blob!(BlobWork::Replicate))))
-        .order((blobs::create_time, blobs::tenant_id, blobs::id))
-        .limit(limit)
-        .select(movable_columns!());
-    query("list blobs to replicate", page).load(tx.connection()?).await
+    type PendingRow = (TenantBlob, Option<String>, Timestamp);
+    let mut pending: Vec<PendingRow> = Vec::new();
+    // One query for each, so that blobs of other providers are not read.
+    for source in sources {
+        let (tenant_blob, created_by) = movable_columns!();
+        let page = pending_blobs!()
+            .filter(blobs::provider.eq(source))
+            .filter(not(exists(claims_of_blob!(BlobWork::Replicate))))
+            .order(blobs::create_time)
+            .limit(limit)
+            .select((tenant_blob, created_by, blobs::create_time));
+        let page: Vec<PendingRow> = query("list blobs to replicate", page).load(tx.connection()?).await?;
+        pending.extend(page);
+    }
+    pending.sort_by_key(|(_, _, create_time)| *create_time);
+    pending.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let movable = |(tenant_blob, created_by, _)| MovableBlob { tenant_blob, created_by };
+    Ok(pending.into_iter().map(movable).collect())
 }
 
-/// Returns when the oldest blob without a copy was created.
-pub async fn find_oldest_pending(tx: &mut SystemTx) -> Result<Option<Timestamp>, DbError> {
-    let oldest = pending_blobs!().order(blobs::create_time).limit(1).select(blobs::create_time);
-    query("find oldest blob to replicate", oldest).first(tx.connection()?).await
+#[derive(QueryableByName)]
+struct OldestRow {
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    create_time: Option<Timestamp>,
+}
+
+/// Returns when the oldest blob was created that has no copy and is stored elsewhere than with the replica provider.
+pub async fn find_oldest_pending(
+    tx: &mut SystemTx,
+    replica_provider: &str,
+) -> Result<Option<Timestamp>, DbError> {
+    // A recursive skip scan over the providers, and the oldest blob of each.
+    let text = sql!(
+        "WITH RECURSIVE source AS (
+             SELECT min(b.provider) AS provider FROM blobs AS b
+             WHERE b.replica_key IS NULL AND b.sha256 IS NOT NULL AND b.delete_after IS NULL
+             UNION ALL
+             SELECT (SELECT min(b.provider) FROM blobs AS b
+                     WHERE b.replica_key IS NULL AND b.sha256 IS NOT NULL AND b.delete_after IS NULL
+                       AND b.provider > source.provider)
+             FROM source WHERE source.provider IS NOT NULL
+         )
+         SELECT min(oldest.create_time) AS create_time FROM source CROSS JOIN LATERAL (
+             SELECT b.create_time FROM blobs AS b
+             WHERE b.replica_key IS NULL AND b.sha256 IS NOT NULL AND b.delete_after IS NULL
+               AND b.provider = source.provider
+               AND EXISTS (SELECT FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id
+                           AND v.content_state = {available})
+             ORDER BY b.create_time LIMIT 1) AS oldest
+         WHERE source.provider <> $1",
+        available = ContentState::Available,
+    );
+    let row: OldestRow = statement("find oldest blob to replicate", text)
+        .bind::<Text, _>(replica_provider.to_owned())
+        .one(tx.connection()?)
+        .await?;
+    Ok(row.create_time)
 }
 
 /// Records a verified copy. Returns false if the blob has one already, is being deleted, or has moved to the provider of

@@ -261,6 +261,40 @@ pub async fn is_known(
     Ok(row.is_known)
 }
 
+/// Returns the last event that a reader of the version before epochs has seen. It has reached a position at a time.
+/// Returns `None` if there is no such event, or if it was dropped by retention.
+///
+/// The position can be the bound of a snapshot. The ids below it can belong to transactions that were rolled back, and a
+/// server that crashes before it has stored these ids assigns them again. Their events are later than the snapshot. So
+/// are those of transactions that began while it was taken, which the reader may get again.
+pub async fn find_last_seen(
+    tx: &mut TenantTx,
+    position: EventPosition,
+    time: Timestamp,
+) -> Result<Option<EventPlace>, DbError> {
+    const OPERATION: &str = "find last seen event";
+    // The bound is a row of the same table.
+    let row: Option<PlaceRow> = statement(
+        OPERATION,
+        "WITH unseen AS MATERIALIZED (
+             SELECT e.xid, e.n FROM events AS e
+             WHERE e.tenant_id = $1 AND e.epoch = $2 AND (e.xid, e.n) < ($3, $4) AND e.create_time > $5
+             ORDER BY e.xid, e.n LIMIT 1)
+         SELECT e.epoch, e.xid, e.n, e.create_time FROM events AS e
+         WHERE e.tenant_id = $1 AND e.epoch = $2 AND (e.xid, e.n) <= ($3, $4)
+           AND NOT EXISTS (SELECT FROM unseen AS u WHERE (e.xid, e.n) >= (u.xid, u.n))
+         ORDER BY e.xid DESC, e.n DESC LIMIT 1",
+    )
+    .bind::<SqlUuid, _>(tx.tenant())
+    .bind::<Integer, _>(i32::from(position.epoch))
+    .bind::<Xid8, _>(Xid(position.xid))
+    .bind::<BigInt, _>(position_number(position))
+    .bind::<Timestamptz, _>(time)
+    .first(tx.connection()?)
+    .await?;
+    row.map(|row| row.into_place(OPERATION)).transpose()
+}
+
 /// Returns the position from which to continue after a reader has reached `time` in an incarnation without an epoch,
 /// one that ended before the upgrade to this version.
 ///

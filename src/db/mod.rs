@@ -267,7 +267,7 @@ impl Database {
     ///
     /// Every transaction that writes a position does the same. This is for databases that nothing is written to.
     pub async fn begin_position_epoch(&self) -> Result<i32, DbError> {
-        let mut tx = self.system_tx().await?;
+        let mut tx = self.operator_tx().await?;
         let epoch = diesel::select(sql::position_epoch());
         let epoch = sql::query("begin position epoch", epoch).one(tx.connection()?).await?;
         tx.commit().await?;

@@ -3,7 +3,8 @@
 use chrono::Duration;
 use diesel::{
     ExpressionMethods as _, QueryDsl as _, Queryable, QueryableByName, Selectable, SelectableHelper as _,
-    sql_types::BigInt, upsert::excluded,
+    sql_types::{BigInt, Text},
+    upsert::excluded,
 };
 
 use super::{
@@ -52,7 +53,7 @@ pub async fn is_measurement_due(tx: &mut SystemTx, provider: &str) -> Result<boo
     }))
 }
 
-/// Counts the blobs without a copy.
+/// Counts the blobs without a copy that are stored elsewhere than with the replica provider.
 pub async fn measure(tx: &mut SystemTx, provider: &str) -> Result<(), DbError> {
     // A setting of the transaction, because the first measurement counts all blobs.
     statement("extend timeout of count", "SELECT set_config('statement_timeout', '10min', true)")
@@ -62,11 +63,13 @@ pub async fn measure(tx: &mut SystemTx, provider: &str) -> Result<(), DbError> {
     let pending: PendingRow = statement(
         "measure blobs to replicate",
         "SELECT count(*) AS pending_blob_count, coalesce(sum(size_bytes), 0)::bigint AS pending_bytes
-         FROM blobs WHERE replica_key IS NULL AND sha256 IS NOT NULL AND delete_after IS NULL",
+         FROM blobs
+         WHERE replica_key IS NULL AND sha256 IS NOT NULL AND delete_after IS NULL AND provider <> $1",
     )
+    .bind::<Text, _>(provider.to_owned())
     .one(tx.connection()?)
     .await?;
-    let oldest = blob_replicas::find_oldest_pending(tx).await?;
+    let oldest = blob_replicas::find_oldest_pending(tx, provider).await?;
     let upsert = diesel::insert_into(replications::table)
         .values((
             replications::provider.eq(provider),

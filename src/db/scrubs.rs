@@ -162,7 +162,7 @@ pub async fn list_due(
 ) -> Result<Vec<DueScrub>, DbError> {
     let originals = due_blobs!(provider, before)
         .filter(not(exists(claims_of_blob!(BlobWork::Scrub))))
-        .order((verified_time!(), blobs::tenant_id, blobs::id))
+        .order(verified_time!())
         .limit(limit)
         .select((TenantBlob::as_select(), verified_time!()));
     let originals: Vec<(TenantBlob, Timestamp)> =

@@ -6,8 +6,8 @@
 //! the last changes of a transaction.
 
 use diesel::{
-    ExpressionMethods as _, Insertable, IntoSql as _, QueryDsl as _, Queryable, Selectable,
-    SelectableHelper as _,
+    ExpressionMethods as _, Insertable, IntoSql as _, NullableExpressionMethods as _, QueryDsl as _,
+    Queryable, Selectable, SelectableHelper as _,
     dsl::{exists, not},
     sql_types::{Array, BigInt, Integer, Record, Text, Timestamptz, Uuid as SqlUuid},
 };
@@ -94,13 +94,20 @@ pub async fn adopt(tx: &mut SystemTx, object: &StrayObject) -> Result<bool, DbEr
 }
 
 /// Claims an object for deletion; it can no longer be adopted. Returns false if it is not due, or a blob
-/// references it.
+/// references it as its original or its copy.
 pub async fn claim(tx: &mut SystemTx, object: &StrayObject) -> Result<bool, DbError> {
     let references = blobs::table
         .of(object.tenant)
         .filter(blobs::provider.eq(stray_objects::provider))
         .filter(blobs::storage_key.eq(stray_objects::storage_key));
-    let due = row_of!(object).filter(stray_objects::delete_after.le(now())).filter(not(exists(references)));
+    let copies = blobs::table
+        .of(object.tenant)
+        .filter(blobs::replica_provider.eq(stray_objects::provider.nullable()))
+        .filter(blobs::replica_key.eq(stray_objects::storage_key.nullable()));
+    let due = row_of!(object)
+        .filter(stray_objects::delete_after.le(now()))
+        .filter(not(exists(references)))
+        .filter(not(exists(copies)));
     let update = diesel::update(due).set(stray_objects::is_being_deleted.eq(true));
     Ok(query("claim stray object", update).execute(tx.connection()?).await? == 1)
 }

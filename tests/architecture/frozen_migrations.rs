@@ -51,6 +51,7 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261201040000_record_blob_verifications", 0x98b9_e2df_f0e8_8daf),
     ("20261201040010_record_blob_replicas", 0x68b8_fa2e_2b6f_d843),
     ("20261201050000_add_block_checksums", 0xccda_889f_6829_307e),
+    ("20261201090000_narrow_blob_indexes", 0x1059_c873_2d46_dd84),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.

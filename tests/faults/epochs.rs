@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use chrono::Duration;
 use strongroom::{
     app::webhooks::deliver::deliver_webhooks,
     proto::v1::{CreateWebhookRequest, Webhook},
@@ -63,6 +64,14 @@ fn received_positions(receiver: &Receiver) -> Vec<String> {
 async fn use_transactions(s: &Service, count: usize) {
     let use_up = format!(
         "DO $$ BEGIN FOR i IN 1..{count} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
+    );
+    s.superuser.execute(&use_up).await;
+}
+
+/// Uses up transaction ids of transactions that are rolled back, whose ids the server stores late.
+async fn roll_back_transactions(s: &Service, count: usize) {
+    let use_up = format!(
+        "DO $$ BEGIN FOR i IN 1..{count} LOOP PERFORM pg_current_xact_id(); ROLLBACK; END LOOP; END $$"
     );
     s.superuser.execute(&use_up).await;
 }
@@ -200,5 +209,46 @@ fn recovery_rejects_cursors_of_lost_events() {
         let ids: Vec<String> = receiver.messages().iter().map(|sent| sent.header("webhook-id")).collect();
         assert_eq!(ids[2], ids[0], "the same event has the same id");
         assert_ne!(ids[3], lost_id, "another event has another id");
+    });
+}
+
+#[test]
+fn crash_that_assigns_ids_again_skips_no_event() {
+    let postgres = Arc::new(PrivatePostgres::start());
+    let crashing = Arc::clone(&postgres);
+    service_test_in(Some(postgres.url()), allow_private_addresses, |s| async move {
+        s.allow_logged_errors();
+        let receiver = Receiver::start().await;
+        create_webhook(&s, &receiver.url).await;
+        let mut watcher = s.alice().watch_files().await;
+        upload(&s, "a").await;
+        watcher.next_event().await;
+        let cursor = watcher.cursor.clone();
+        drop(watcher);
+        assert_eq!(deliver_all(&s).await, 1);
+        s.superuser.execute("ALTER SYSTEM SET wal_writer_delay = '10s'").await;
+        s.superuser.execute("SELECT pg_reload_conf()").await;
+        // Without events, the webhook advances to the bound of a snapshot.
+        roll_back_transactions(&s, 1_000).await;
+        s.clock.advance(Duration::hours(2));
+        assert_eq!(deliver_all(&s).await, 0);
+        let incarnation = s.superuser.query_texts("SELECT app.event_incarnation()").await.remove(0);
+        roll_back_transactions(&s, 1_000).await;
+        let bound = s.superuser.query_number("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").await;
+        let former = s.seal_former_cursor(bound, &incarnation).await;
+
+        tokio::task::spawn_blocking(move || crashing.restart("immediate")).await.unwrap();
+        wait_for_new_primary(&s).await;
+        s.clock.advance(Duration::seconds(1));
+        upload(&s, "b").await;
+        let written = list_positions(&s).await.pop().unwrap();
+        assert_eq!(deliver_all(&s).await, 1);
+        assert_eq!(received_positions(&receiver).pop().unwrap(), written);
+        // The counter passes the bound of the cursor, which is ahead of the database until then.
+        use_transactions(&s, 3_000).await;
+        for cursor in [cursor, former] {
+            let mut resumed = s.alice().watch_files_after(&cursor).await.unwrap();
+            assert_eq!(resumed.next_event().await.position, written);
+        }
     });
 }

@@ -174,6 +174,32 @@ fn change_with_an_earlier_position_is_rejected() {
     });
 }
 
+/// Transactions get their ids while they wait for the file, so they get it in another order.
+#[test]
+fn concurrent_changes_of_one_file_are_accepted() {
+    service_test(|s| async move {
+        let ids = s.upload_files(&["a"]).await;
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|_| {
+                let (alice, id) = (s.alice(), ids[0].clone());
+                tokio::spawn(async move {
+                    for _ in 0..CHANGES_PER_WRITER {
+                        rename(alice.clone(), id.clone()).await;
+                    }
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        let changes = i64::try_from(WRITERS * CHANGES_PER_WRITER).unwrap();
+        assert_eq!(s.alice().get(&ids[0]).await.unwrap().revision, 1 + changes);
+        let positions = "SELECT (SELECT array_agg(revision ORDER BY epoch, xid, n) FROM events)
+            = (SELECT array_agg(revision ORDER BY revision) FROM events)";
+        assert_eq!(s.superuser.query_number(&format!("({positions})::int")).await, 1);
+    });
+}
+
 const FILES: usize = 6;
 const WRITERS: usize = 8;
 const CHANGES_PER_WRITER: usize = 12;

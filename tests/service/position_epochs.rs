@@ -1,7 +1,8 @@
 //! Positions of events in several incarnations of the database: copies, failovers, and cursors of former versions.
 //! `tests/faults/epochs.rs` has restores into other clusters.
 
-use strongroom::{crypto::sealer::Sealer, domain::clock::Clock as _, proto::v1::FileEventKind as Kind};
+use chrono::Duration;
+use strongroom::proto::v1::FileEventKind as Kind;
 
 use crate::{
     harness::{Service, reason, service_test, spec},
@@ -123,41 +124,33 @@ fn open_watch_of_lost_event_ends() {
     });
 }
 
-/// Seals a cursor as the version before epochs did.
-async fn seal_former_cursor(s: &Service, xid: i64, incarnation: &str) -> String {
-    let tenant = uuid::Uuid::parse_str(&s.alice().tenant_id().await).unwrap();
-    let purpose = [b"watch cursor ".as_slice(), tenant.as_bytes()].concat();
-    let position = format!("{xid:016x}{:016x}", 0);
-    let cursor = serde_json::json!({ "p": position, "t": s.clock.now(), "i": incarnation });
-    Sealer::new(&[7; 32]).unwrap().seal(&purpose, cursor.to_string().as_bytes()).unwrap()
+/// Makes the database look as if it had been migrated with the events in it.
+const FIRST_EPOCH: &str = "UPDATE events SET epoch = 0; DELETE FROM app.position_epochs WHERE epoch > 0;
+    UPDATE app.position_epochs SET incarnation = '7-00000001-5';
+    CREATE OR REPLACE FUNCTION app.event_incarnation() RETURNS text LANGUAGE sql STABLE RETURN '7-00000001-5'";
+
+/// Waits until readers read all events of transactions with lower ids.
+async fn wait_until_readable(s: &Service, xid: i64) {
+    s.wait_until("no earlier transaction is running", || async {
+        let running = format!("SELECT (pg_snapshot_xmin(pg_current_snapshot())::text::bigint < {xid})::int");
+        // Only a transaction that writes takes an id.
+        s.superuser.query_number("SELECT pg_current_xact_id()::text").await;
+        s.superuser.query_number(&running).await == 0
+    })
+    .await;
 }
 
 #[test]
 fn cursor_of_former_version_stays_valid() {
     service_test(|s| async move {
         let file = upload_file(&s.alice(), spec("a")).await;
-        // As if the database had been migrated with the events in it.
-        s.superuser
-            .execute(
-                "UPDATE events SET epoch = 0; DELETE FROM app.position_epochs WHERE epoch > 0;
-                 UPDATE app.position_epochs SET incarnation = '7-00000001-5';
-                 CREATE OR REPLACE FUNCTION app.event_incarnation() RETURNS text LANGUAGE sql STABLE
-                 RETURN '7-00000001-5'",
-            )
-            .await;
+        s.superuser.execute(FIRST_EPOCH).await;
         let next = s.superuser.query_number("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").await;
-        let idle = seal_former_cursor(&s, next, "7-00000001-5").await;
-        let first = seal_former_cursor(&s, 3, "7-00000001-5").await;
-        let ahead = seal_former_cursor(&s, next + 1_000_000_000, "7-00000001-5").await;
-        let former = seal_former_cursor(&s, 3, "6-00000001-5").await;
-        s.wait_until("no earlier transaction is running", || async {
-            let running =
-                format!("SELECT (pg_snapshot_xmin(pg_current_snapshot())::text::bigint < {next})::int");
-            // Only a transaction that writes takes an id.
-            s.superuser.query_number("SELECT pg_current_xact_id()::text").await;
-            s.superuser.query_number(&running).await == 0
-        })
-        .await;
+        let idle = s.seal_former_cursor(next, "7-00000001-5").await;
+        let first = s.seal_former_cursor(3, "7-00000001-5").await;
+        let ahead = s.seal_former_cursor(next + 1_000_000_000, "7-00000001-5").await;
+        let former = s.seal_former_cursor(3, "6-00000001-5").await;
+        wait_until_readable(&s, next).await;
         assert_cursor_too_old(&s, &ahead).await;
         assert_cursor_too_old(&s, &former).await;
         s.alice().watch_files_after(&idle).await.unwrap();
@@ -184,6 +177,32 @@ fn cursor_of_former_version_stays_valid() {
             .await;
         assert_cursor_too_old(&s, &idle).await;
         s.alice().watch_files_after(&first).await.unwrap();
+    });
+}
+
+#[test]
+fn cursor_of_former_version_skips_no_reassigned_id() {
+    service_test(|s| async move {
+        let file = upload_file(&s.alice(), spec("a")).await;
+        s.superuser.execute(FIRST_EPOCH).await;
+        // A transaction without events.
+        let reassigned = s.superuser.query_number("SELECT pg_current_xact_id()::text").await;
+        let cursor = s.seal_former_cursor(reassigned + 1, "7-00000001-5").await;
+        s.clock.advance(Duration::seconds(1));
+        s.alice().rename(&file, "b").await.unwrap();
+        let reassign =
+            format!("UPDATE events SET xid = '{reassigned}' WHERE kind = {{event_kind.file_updated}}");
+        s.superuser.execute(&reassign).await;
+        wait_until_readable(&s, reassigned + 1).await;
+        let mut resumed = s.alice().watch_files_after(&cursor).await.unwrap();
+        let updated = (Kind::Updated, file);
+        assert_eq!(resumed.next_kind_and_file().await, updated, "and not the event before it");
+        // Its cursor names an event, like those of this version.
+        s.alice().rename(&updated.1, "c").await.unwrap();
+        assert_eq!(resumed.next_kind_and_file().await, updated);
+        let mut resumed = s.alice().watch_files_after(&resumed.cursor).await.unwrap();
+        s.alice().delete(&updated.1).await.unwrap();
+        assert_eq!(resumed.next_kind_and_file().await, (Kind::Deleted, updated.1));
     });
 }
 

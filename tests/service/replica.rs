@@ -241,8 +241,58 @@ fn copy_is_removed_if_its_blob_moves_to_the_same_provider() {
         assert_eq!(mover.move_blobs(&options, &mut NoProgress).await.unwrap().blobs, 1);
         s.clock.advance(Duration::hours(73));
         assert_eq!(replicate(&s).await, 0, "a copy beside the original protects from nothing");
+        assert_eq!(pending(&s).await, (0, 0), "a blob that gets no copy does not wait for one");
         worker::run_round(&s.app).await;
         assert_eq!(count_objects(&s).await, (0, 1));
         assert_eq!(s.alice().read(&id).await.unwrap(), pattern(10));
+    });
+}
+
+#[test]
+fn unreadable_blobs_do_not_keep_others_from_being_copied() {
+    service_test_with(configure_copies, |s| async move {
+        for _ in 0..21 {
+            upload_file(&s, 10).await;
+        }
+        // A full page of blobs that cannot be read, older than the one that can.
+        let first = "UPDATE blobs SET provider = 'gone' WHERE id IN (SELECT id FROM blobs ORDER BY create_time LIMIT 20)";
+        s.superuser.execute(first).await;
+        assert_eq!(replicate(&s).await, 1);
+        s.superuser.execute("UPDATE blobs SET provider = 'main'").await;
+        assert_eq!(replicate(&s).await, 20, "no attempt has failed");
+    });
+}
+
+#[test]
+fn repaired_object_is_read_back() {
+    service_test_with(configure_copies, |s| async move {
+        s.allow_logged_errors();
+        let id = upload_file(&s, 3 * PART).await;
+        replicate(&s).await;
+        flip_bit(&s, &object_key(&s).await, 3 * PART).await;
+        scrub(&s).await;
+        // The store damages whatever is read from it.
+        s.faults.set_plan(Plan::new().with_fault_in_all(Operation::Get, Fault::FlipBit));
+        assert_eq!(repair(&s).await, 0);
+        assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Error);
+        s.faults.set_plan(Plan::new());
+        s.clock.advance(CLAIM);
+        assert_eq!(repair(&s).await, 1);
+        assert_eq!(s.alice().read(&id).await.unwrap(), pattern(3 * PART));
+    });
+}
+
+#[test]
+fn copy_of_a_blob_is_not_deleted_as_stray_object() {
+    service_test_with(configure_copies, |s| async move {
+        upload_file(&s, 10).await;
+        replicate(&s).await;
+        let stray =
+            "INSERT INTO stray_objects (tenant_id, provider, storage_key, may_be_unfinished, delete_after)
+            SELECT tenant_id, replica_provider, replica_key, false, '2000-01-01Z' FROM blobs";
+        s.superuser.execute(stray).await;
+        run_ticks_now(&s.app, &[Tick::DeleteStrayObjects]).await;
+        assert_eq!(count_objects(&s).await, (1, 1));
+        s.superuser.execute("DELETE FROM stray_objects").await;
     });
 }

@@ -6,8 +6,10 @@ use chrono::{Duration, Timelike as _};
 use strongroom::{
     app::integrity::scrub::{ScrubOptions, ScrubProgress, ScrubReport, scrub_provider},
     config::Config,
+    db::blob_claims::{self, BlobClaim, BlobWork},
     domain::{
         clock::{Clock as _, SystemClock},
+        ids::{BlobId, TenantId},
         object_key::ObjectKey,
     },
     proto::v1::{CopyFileRequest, FileState, FileStateReason},
@@ -304,5 +306,29 @@ fn command_reads_all_objects_without_a_rate() {
         s.clock.advance(SECOND);
         assert_eq!(counts(&run(false, false).await), (0, 0, 0), "the pass is complete");
         assert_eq!(counts(&run(true, false).await), (3, 60, 0));
+    });
+}
+
+#[test]
+fn deleted_blob_does_not_fail_the_claims_of_others() {
+    service_test(|s| async move {
+        upload_file(&s, 10).await;
+        let ids = s.superuser.query_texts("SELECT unnest(ARRAY[tenant_id, id])::text FROM blobs").await;
+        let [tenant, stored] = [0, 1].map(|index| uuid::Uuid::parse_str(&ids[index]).unwrap());
+        let (tenant, stored) = (TenantId::from_uuid(tenant), BlobId::from_uuid(stored));
+        let deleted = BlobId::from_uuid(uuid::Uuid::nil());
+        let mut tx = s.db.system_tx().await.unwrap();
+        let blobs = [(tenant, deleted), (tenant, stored)];
+        let claims = blob_claims::claim(&mut tx, BlobWork::Scrub, &blobs, 60).await.unwrap();
+        assert_eq!(claims, [BlobClaim { tenant, blob: stored, work: BlobWork::Scrub }]);
+        tx.commit().await.unwrap();
+        s.superuser.execute("DELETE FROM blob_claims").await;
+
+        // A deletion that has not committed locks the row.
+        let deleting = s.database.connect_as_superuser().await;
+        deleting.execute("BEGIN; SELECT FROM blobs FOR UPDATE").await;
+        assert_eq!(scrub(&s).await, 0, "waits for no deletion");
+        deleting.execute("ROLLBACK").await;
+        assert_eq!(scrub(&s).await, 1);
     });
 }

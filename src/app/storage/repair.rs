@@ -1,13 +1,13 @@
 //! Repairs missing and damaged blobs from their verified copy.
 //!
 //! Whatever finds the damage (scrubbing, a download, `fsck --repair`) marks the versions. This finds them by their
-//! state. The copy becomes a new object with the provider of the original, and the row is switched to it, see
-//! `relocation`. Nothing is overwritten, so readers of the old object are not disturbed, an object lock does not matter,
+//! state. The copy becomes a new object with the provider of the original, which is read back, and the row is switched to
+//! it, see `relocation`. Nothing is overwritten, so readers of the old object are not disturbed, an object lock does not matter,
 //! and after a crash either object is complete. The versions then change back to AVAILABLE.
 
 use super::{
     copy::BlobCopy,
-    relocation::{Relocation, RelocationOutcome, TargetClass, with_label_of},
+    relocation::{Relocation, RelocationOutcome, TargetClass, verify_object, with_label_of},
 };
 use crate::{
     app::{
@@ -143,7 +143,9 @@ impl RepairableBlobs<'_> {
                 key: &target.key,
                 options: &options,
             };
-            copying.copy_bytes(part_size_bytes).await
+            copying.copy_bytes(part_size_bytes).await?;
+            // The store has lost or damaged the original.
+            verify_object(self.store, &target.key, blob).await
         };
         let copied = Box::pin(copied).await;
         relocation.finish(owned, &target, TargetClass::Preserved(blob.class), copied).await

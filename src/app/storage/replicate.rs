@@ -72,7 +72,12 @@ impl DueItems for PendingBlobs<'_> {
         if replications::is_measurement_due(&mut tx, provider).await? {
             replications::measure(&mut tx, provider).await?;
         }
-        let mut pending = blob_replicas::list_pending(&mut tx, provider, limit).await?;
+        // Blobs of a provider that is unreachable or not configured must not keep those of others from being copied.
+        let stores = &self.app.background_stores;
+        let sources = stores.iter().map(|store| store.provider());
+        let sources: Vec<&str> =
+            sources.filter(|source| *source != provider && !stores.rejects_calls(source)).collect();
+        let mut pending = blob_replicas::list_pending(&mut tx, &sources, limit).await?;
         let ids: Vec<_> =
             pending.iter().map(|movable| (movable.tenant_blob.tenant, movable.tenant_blob.blob.id)).collect();
         let seconds = self.app.limits.scrub.claim_seconds;

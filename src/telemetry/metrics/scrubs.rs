@@ -114,6 +114,14 @@ fn of_provider(provider: &str) -> KeyValue {
 }
 
 impl Metrics {
+    /// Starts the counts of damaged objects and of repairs of a provider at zero. An alert on the increase of a counter
+    /// does not notice the first value of one that begins later.
+    pub fn start_scrub_counts(&self, provider: &str) {
+        let labels = [of_provider(provider), KeyValue::new("outcome", ScrubOutcome::Damaged.name())];
+        self.inner.scrubs.objects.add(0, &labels);
+        self.inner.scrubs.repaired.add(0, &[of_provider(provider)]);
+    }
+
     /// Counts an object that scrubbing has read, or that a download has found damaged.
     pub fn count_scrubbed(&self, provider: &str, outcome: ScrubOutcome) {
         let labels = [of_provider(provider), KeyValue::new("outcome", outcome.name())];

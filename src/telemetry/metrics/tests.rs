@@ -61,6 +61,19 @@ fn render_all() -> String {
 }
 
 #[test]
+fn damage_is_counted_from_zero() {
+    let metrics = Metrics::for_tests().unwrap();
+    metrics.start_scrub_counts("local");
+    let text = metrics.render().unwrap();
+    for line in [
+        "strongroom_scrub_objects_total{outcome=\"damaged\",provider=\"local\"} 0",
+        "strongroom_replica_repairs_total{provider=\"local\"} 0",
+    ] {
+        assert!(text.contains(line), "{line}: an alert on the increase would miss the first one: {text}");
+    }
+}
+
+#[test]
 fn scrape_contains_all_metrics_with_their_units() {
     let text = render_all();
     for line in [

@@ -7,6 +7,7 @@
 mod callers;
 mod clock;
 mod database;
+mod former_cursor;
 mod importer;
 mod invariants;
 mod legacy_host;

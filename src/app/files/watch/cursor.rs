@@ -96,6 +96,20 @@ impl Cursor {
         if is_known { Ok(()) } else { Err(Error::CursorTooOld) }
     }
 
+    /// Replaces the position of a cursor of the version before epochs with that of the last event that its watcher has
+    /// seen. The position was the bound of a snapshot, and a server that crashes can assign the ids below it again. The
+    /// id of an event is not assigned again, because the event is stored.
+    pub(super) async fn settle(mut self, tx: &mut TenantTx) -> Result<Self, Error> {
+        if self.event_time.is_some() || self.position.xid == 0 {
+            return Ok(self);
+        }
+        match event_stream::find_last_seen(tx, self.position, self.time).await? {
+            Some(seen) => (self.position, self.event_time) = (seen.position, Some(seen.time)),
+            None => self.position = EventPosition::start_of_epoch(self.position.epoch),
+        }
+        Ok(self)
+    }
+
     fn find_past(&self, snapshot: &StreamSnapshot) -> Past {
         match self.event_time {
             // Retention dropped the event.

@@ -152,7 +152,10 @@ async fn start_at(
     let started = async {
         let (snapshot, newest) = event_stream::get_newest(&mut tx).await?;
         let cursor = match cursor {
-            Some(cursor) => cursor.check(&mut tx, &snapshot).await.map(|()| cursor)?,
+            Some(cursor) => {
+                cursor.check(&mut tx, &snapshot).await?;
+                cursor.settle(&mut tx).await?
+            }
             None => Cursor::at(&snapshot, newest),
         };
         Ok::<_, Error>((cursor, snapshot))

@@ -172,15 +172,17 @@ impl<'a> DueScrubs<'a> {
             return Ok(Vec::new());
         }
         due.truncate(count_claimable(&due, self.claimed_bytes_max(rate)));
-        let cost_bytes: u64 = due.iter().map(DueScrub::cost_bytes).sum();
+        let mut claims = Vec::new();
         for replicas in [false, true] {
             let blobs: Vec<_> = due.iter().filter(|due| due.is_replica == replicas).collect();
             if let Some(first) = blobs.first() {
                 let ids: Vec<_> = blobs.iter().map(|due| (due.tenant, due.object.id)).collect();
                 let seconds = self.app.limits.scrub.claim_seconds;
-                blob_claims::claim(tx, first.claim().work, &ids, seconds).await?;
+                claims.extend(blob_claims::claim(tx, first.claim().work, &ids, seconds).await?);
             }
         }
+        due.retain(|due| claims.contains(&due.claim()));
+        let cost_bytes: u64 = due.iter().map(DueScrub::cost_bytes).sum();
         let ready_time =
             if self.is_scheduled { self.next_ready_time(&pass, cost_bytes, rate) } else { pass.ready_time };
         let left_bytes = pass.left_bytes.saturating_sub(cost_bytes);
