@@ -1,7 +1,13 @@
 //! Background work on claimed blobs. A process claims the blobs that it works on, so that no other process does the
 //! same. It renews the claim while it works; after a crash the claim expires, and another process continues.
+//!
+//! Work that fails is attempted again after a pause, which doubles with each failure of the blob. Failures of a
+//! dependency do not count: while a store fails, its circuit breaker makes the work wait, and afterwards no blob waits
+//! for longer. A panic is a failure of its blob, so that it does not end the round of the others.
 
-use std::pin::pin;
+use std::{convert::Infallible, panic::AssertUnwindSafe};
+
+use futures::FutureExt as _;
 
 use super::{App, Error, rounds::ItemOutcome};
 use crate::db::blob_claims::{self, BlobClaim, ClaimPause};
@@ -10,33 +16,47 @@ use crate::db::blob_claims::{self, BlobClaim, ClaimPause};
 /// attempt. Work that succeeds must finish the claim itself, in the transaction that records its result.
 ///
 /// # Errors
-/// Returns the error of the work.
+/// Returns the error of the work, and `Internal` if it panicked.
 pub(super) async fn work_on_claimed(
     app: &App,
     claim: BlobClaim,
     work: impl Future<Output = Result<ItemOutcome, Error>> + Send,
 ) -> Result<ItemOutcome, Error> {
-    let mut work = pin!(work);
-    let interval = app.limits.scrub.claim_renewal_interval();
-    let worked = loop {
-        tokio::select! {
-            worked = &mut work => break worked,
-            () = tokio::time::sleep(interval) => {
-                if let Err(error) = renew(app, claim).await {
-                    tracing::warn!(tenant = %claim.tenant, blob = %claim.blob, %error, "failed to renew claim");
-                }
-            }
-        }
+    // Both progress all the time: a renewal may wait for a connection or a lock of the work.
+    let ended = tokio::select! {
+        ended = AssertUnwindSafe(work).catch_unwind() => ended,
+        never = keep(app, claim) => match never {},
     };
-    if worked.is_err() {
-        delay(app, claim).await?;
+    // The hook of panics has logged the message and the place.
+    let worked = ended.unwrap_or_else(|_panic| Err(Error::internal("the work on the blob panicked")));
+    match &worked {
+        Err(error) if error.is_dependency_failure() => postpone(app, claim).await?,
+        Err(_) => delay(app, claim).await?,
+        Ok(_) => {}
     }
     worked
 }
 
-async fn renew(app: &App, claim: BlobClaim) -> Result<(), Error> {
+/// Renews a claim without an end.
+async fn keep(app: &App, claim: BlobClaim) -> Infallible {
+    let interval = app.limits.scrub.claim_renewal_interval();
+    loop {
+        tokio::time::sleep(interval).await;
+        if let Err(error) = extend(app, claim, app.limits.scrub.claim_seconds).await {
+            tracing::warn!(tenant = %claim.tenant, blob = %claim.blob, %error, "failed to renew claim");
+        }
+    }
+}
+
+/// Lets the work wait for a dependency for the shortest pause.
+async fn postpone(app: &App, claim: BlobClaim) -> Result<(), Error> {
+    extend(app, claim, app.limits.worker.backoff_base_seconds).await
+}
+
+/// Lets a claim expire after a time in seconds.
+async fn extend(app: &App, claim: BlobClaim, seconds: u64) -> Result<(), Error> {
     let mut tx = app.db.system_tx().await?;
-    blob_claims::renew(&mut tx, claim, app.limits.scrub.claim_seconds).await?;
+    blob_claims::renew(&mut tx, claim, seconds).await?;
     Ok(tx.commit().await?)
 }
 

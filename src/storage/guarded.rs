@@ -110,7 +110,8 @@ impl Decorator for Guarded {
     }
 }
 
-/// Ends a stream with an error if no piece arrives within the time limit.
+/// Ends a stream with an error if no piece arrives within the time limit. It may be polled after its end, like the
+/// streams of the adapters.
 fn limit_pauses(stream: ByteStream, breaker: Arc<Breaker>, limit: Duration) -> ByteStream {
     let next = move |stream: Option<ByteStream>| {
         let breaker = Arc::clone(&breaker);
@@ -213,6 +214,18 @@ mod tests {
         let error = stream.try_collect::<Vec<_>>().await.unwrap_err();
         assert_eq!(error.kind, StorageErrorKind::Unavailable);
         assert_eq!(breaker.status().failures, 1);
+    }
+
+    #[tokio::test]
+    async fn download_can_be_polled_after_its_end() {
+        for pieces in
+            [vec![], vec![Ok(Bytes::from_static(b"x"))], vec![Err(timeout_error(Operation::Get, LIMIT))]]
+        {
+            let (len, breaker) = (pieces.len(), Arc::new(Breaker::new(OPTIONS)));
+            let mut stream = limit_pauses(stream::iter(pieces).boxed(), breaker, LIMIT);
+            assert_eq!(stream.by_ref().count().await, len);
+            assert!(stream.next().await.is_none());
+        }
     }
 
     #[tokio::test]

@@ -90,6 +90,16 @@ pub(crate) async fn connect_database(site: &Site) -> Sql {
     client
 }
 
+/// Returns up to 20 rows of a table or subquery, as JSON. The query names states like the migrations.
+pub(crate) async fn query_json(sql: &Sql, rows: &str) -> String {
+    let query = format!(
+        "SELECT jsonb_pretty(jsonb_agg(to_jsonb(r)))::text FROM (SELECT * FROM {rows} LIMIT 20) AS r"
+    );
+    let found: Option<String> =
+        sql.query_one(&replace_state_names(&query).unwrap(), &[]).await.unwrap().get(0);
+    found.unwrap_or_default()
+}
+
 /// Returns the number that a query selects. The query names states like the migrations.
 pub(crate) async fn query_number(sql: &Sql, query: &str) -> i64 {
     let query = replace_state_names(&format!("SELECT ({query})::bigint")).unwrap();
@@ -98,9 +108,13 @@ pub(crate) async fn query_number(sql: &Sql, query: &str) -> i64 {
 
 /// Polls `condition` until it is true, for at most 120 seconds.
 pub(crate) async fn wait_until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    assert!(is_reached(condition).await, "timed out waiting until {what}");
+}
+
+/// Polls `condition` until it is true, for at most 120 seconds. Returns whether it became true.
+pub(crate) async fn is_reached<F: Future<Output = bool>>(condition: impl Fn() -> F) -> bool {
     let polled = async { while !condition().await {} };
-    let result = tokio::time::timeout(Duration::from_secs(120), polled).await;
-    result.unwrap_or_else(|_| panic!("timed out waiting until {what}"));
+    tokio::time::timeout(Duration::from_secs(120), polled).await.is_ok()
 }
 
 /// Creates expired files and locks the row of one, so that the job that deletes them blocks there.

@@ -1,7 +1,7 @@
 //! Copies the bytes of a blob from one store to another and verifies them against its row.
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, stream::Fuse};
 
 use crate::{
     app::{
@@ -33,6 +33,7 @@ impl BlobCopy<'_> {
     /// Returns `ObjectDamaged` if the copy does not have the recorded size and SHA-256.
     pub(super) async fn copy_bytes(&self, part_size_bytes: u64) -> Result<(), Error> {
         let bytes = self.from.get(&self.blob.key, 0..self.blob.size_bytes).await?;
+        let bytes = bytes.fuse();
         let source = HashedSource { bytes, rest: Bytes::new(), hasher: Hasher::default(), read_bytes: 0 };
         // The number of parts is limited, so very large objects need larger parts.
         let layout = PartLayout::equal_for(self.blob.size_bytes, part_size_bytes);
@@ -101,7 +102,8 @@ fn map_copy_error(error: StorageError) -> Error {
 
 /// The bytes of the original, which are hashed as they are read.
 struct HashedSource {
-    bytes: ByteStream,
+    /// Polled after its end: the last part ends where the object does, and nothing may follow.
+    bytes: Fuse<ByteStream>,
     rest: Bytes,
     hasher: Hasher,
     read_bytes: u64,

@@ -10,6 +10,7 @@ use strongroom::{
     proto::v1::{DownloadFileRequest, File, FileState, GetQuotaRequest, ListFilesRequest},
 };
 use tokio::sync::RwLockWriteGuard;
+use tokio_postgres::Client as Sql;
 
 use super::{
     Run,
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     database::{APP_LOGIN, SYSTEM_LOGIN},
     server::connect,
-    worker::{connect_database, query_number, wait_until},
+    worker::{connect_database, is_reached, query_json, query_number, wait_until},
 };
 
 /// The number of versions that are read back at the same time.
@@ -54,6 +55,8 @@ impl Run {
         self.compare_events().await;
         self.compare_quota(&client).await;
         self.run_fsck(&["--deep"]).await;
+        // A damaged blob gets no copy.
+        self.journal.stop_at_findings(&self.plan);
         self.scrub().await;
         let crash_recoveries = self.postgres.count_crash_recoveries();
         self.journal.add(|totals| {
@@ -87,8 +90,17 @@ impl Run {
             ("no version is being verified", "versions WHERE content_state = {content_state.processing}"),
             ("no blob is due for deletion", "blobs WHERE delete_after <= now()"),
         ] {
-            let query = format!("SELECT count(*) FROM {rows}");
-            wait_until(what, || async { query_number(&sql, &query).await == 0 }).await;
+            self.wait_until_no_row(&sql, what, rows).await;
+        }
+    }
+
+    /// Waits until a table or subquery has no rows. If that does not happen, panics with the rows that are left, the
+    /// last warnings of the processes and the findings: one of them says why.
+    pub(super) async fn wait_until_no_row(&self, sql: &Sql, what: &str, rows: &str) {
+        let query = format!("SELECT count(*) FROM {rows}");
+        if !is_reached(|| async { query_number(sql, &query).await == 0 }).await {
+            let (seed, left) = (self.plan.seed, query_json(sql, rows).await);
+            panic!("seed {seed}: timed out waiting until {what}: {left}\n{}", self.journal.explain());
         }
     }
 

@@ -1,7 +1,7 @@
 //! The counts of a run, what it found wrong, and its report.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt::Write as _,
     sync::{
         Mutex,
@@ -18,6 +18,9 @@ use super::{Plan, fleet::Victim};
 /// The weight of an operation in [`Journal::wait_for_work`], in addition to its bytes.
 const OPERATION_BYTES: u64 = 32 << 10;
 
+/// The number of warnings of the processes that an explanation contains.
+const WARNINGS_KEPT: usize = 40;
+
 type Counts = Mutex<BTreeMap<String, u64>>;
 
 /// The counts of a run.
@@ -30,6 +33,8 @@ pub(super) struct Journal {
     repeats: Counts,
     /// The messages of the logs at level ERROR.
     logged_errors: Counts,
+    /// The last lines of the logs at level WARN or ERROR.
+    warnings: Mutex<VecDeque<String>>,
     totals: Mutex<Totals>,
     /// The violations of invariants that a checkpoint found.
     findings: Mutex<Findings>,
@@ -75,6 +80,7 @@ impl Journal {
             operations: Counts::default(),
             repeats: Counts::default(),
             logged_errors: Counts::default(),
+            warnings: Mutex::default(),
             totals: Mutex::default(),
             findings: Mutex::default(),
             work_bytes: AtomicU64::new(0),
@@ -113,6 +119,11 @@ impl Journal {
             self.report_other(format!("{victim:?} panicked: {line}"));
         }
         let Ok(entry) = serde_json::from_str::<Value>(line) else { return };
+        if entry["level"] == "ERROR" || entry["level"] == "WARN" {
+            let mut warnings = self.warnings.lock().unwrap();
+            warnings.truncate(WARNINGS_KEPT - 1);
+            warnings.push_front(format!("{victim:?}: {line}"));
+        }
         if entry["level"] == "ERROR" {
             count(&self.logged_errors, entry["message"].as_str().unwrap_or_default());
         }
@@ -130,6 +141,13 @@ impl Journal {
 
     pub(super) fn report_other(&self, finding: String) {
         self.findings.lock().unwrap().other.push(finding);
+    }
+
+    /// Returns what may explain why a run is stuck: the findings so far, and the last warnings of the processes, the
+    /// newest first.
+    pub(super) fn explain(&self) -> String {
+        let (findings, warnings) = (self.findings.lock().unwrap(), self.warnings.lock().unwrap());
+        format!("{findings:#?}\n{warnings:#?}")
     }
 
     /// Waits until this number of additional bytes of work was done.

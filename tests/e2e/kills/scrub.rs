@@ -1,7 +1,16 @@
 //! Scrubbing, and a second provider with a copy of each blob, while processes are killed.
 
 use super::Run;
-use crate::worker::{connect_database, query_number, wait_until};
+use crate::worker::connect_database;
+
+/// The blobs that have no copy and must have one, with their versions and claims.
+const UNCOPIED: &str = "
+    (SELECT b.*, (SELECT jsonb_agg(to_jsonb(c)) FROM blob_claims AS c
+                  WHERE (c.tenant_id, c.blob_id) = (b.tenant_id, b.id)) AS claims,
+            (SELECT jsonb_agg(to_jsonb(v)) FROM versions AS v
+             WHERE (v.tenant_id, v.blob_id) = (b.tenant_id, b.id)) AS versions
+     FROM blobs AS b
+     WHERE replica_key IS NULL AND sha256 IS NOT NULL AND delete_after IS NULL) AS uncopied";
 
 /// Lets the workers read every blob and every copy again, during the kills that follow.
 const AGE_VERIFICATIONS: &str = "
@@ -24,9 +33,7 @@ impl Run {
     /// Waits until every blob has a copy, and reads all blobs and copies.
     pub(super) async fn scrub(&self) {
         let sql = connect_database(&self.site).await;
-        let missing = "SELECT count(*) FROM blobs WHERE replica_key IS NULL AND sha256 IS NOT NULL
-                       AND delete_after IS NULL";
-        wait_until("every blob has a copy", || async { query_number(&sql, missing).await == 0 }).await;
+        self.wait_until_no_row(&sql, "every blob has a copy", UNCOPIED).await;
         let (code, report) = self.site.run_json(&["scrub", "--now", "--json"]).await;
         if code != Some(0) {
             self.journal.report_lost(format!("scrub: {report}"));
