@@ -160,15 +160,6 @@ mod tests {
         (flaky, breaker, store)
     }
 
-    #[tokio::test]
-    async fn ended_download_can_be_polled_again() {
-        let ((_, _, store), key) = (guarded(Plan::new()), key());
-        store.put(&key, Bytes::from_static(b"bytes").into(), &PutOptions::default()).await.unwrap();
-        let mut bytes = store.get(&key, 0..5).await.unwrap();
-        while bytes.next().await.is_some() {}
-        assert!(bytes.next().await.is_none());
-    }
-
     /// The clock is paused and advances to the next timer when all tasks wait, so no time passes.
     #[tokio::test(start_paused = true)]
     async fn hanging_store_is_left_alone_after_a_few_calls() {
