@@ -27,8 +27,11 @@ pub(super) async fn work_on_claimed(
         ended = AssertUnwindSafe(work).catch_unwind() => ended,
         never = keep(app, claim) => match never {},
     };
-    // The hook of panics has logged the message and the place.
-    let worked = ended.unwrap_or_else(|_panic| Err(Error::internal("the work on the blob panicked")));
+    let worked = ended.unwrap_or_else(|_panic| {
+        // The hook of panics has written the message and the place.
+        tracing::error!(tenant = %claim.tenant, blob = %claim.blob, work = claim.work.name(), "work on a blob panicked");
+        Err(Error::internal("the work on the blob panicked"))
+    });
     match &worked {
         Err(error) if error.is_dependency_failure() => postpone(app, claim).await?,
         Err(_) => delay(app, claim).await?,

@@ -40,6 +40,8 @@ pub enum Fault {
     FlipBit,
     /// The call never returns. It ends when its future is dropped.
     Hang,
+    /// The call panics, as a bug of an adapter does.
+    Panic,
 }
 
 /// The faults to inject.
@@ -273,6 +275,7 @@ impl Decorator for Flaky {
             Some(Fault::Before(kind)) => Err(planned_error(kind, operation)),
             Some(Fault::After(kind)) => attempt().await.and_then(|_| Err(planned_error(kind, operation))),
             Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Panic) => panic!("planned panic"),
             _ => attempt().await,
         }
     }
@@ -340,6 +343,7 @@ impl Decorator for Flaky {
         if fault == Some(Fault::Hang) {
             return std::future::pending().await;
         }
+        assert!(fault != Some(Fault::Panic), "planned panic");
         let stream = self.inner.get(key, range).await?;
         match fault {
             Some(Fault::After(kind)) => Err(planned_error(kind, Operation::Get)),

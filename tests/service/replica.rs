@@ -141,6 +141,42 @@ fn failed_copy_is_made_again_and_leaves_no_object() {
 }
 
 #[test]
+fn outage_delays_copies_by_the_shortest_pause() {
+    let configure = |config: &mut Config| {
+        configure_copies(config);
+        config.worker.backoff_base_seconds = 5;
+    };
+    service_test_with(configure, |s| async move {
+        upload_file(&s, 10).await;
+        let down = Fault::Before(StorageErrorKind::Unavailable);
+        s.faults.set_plan(Plan::new().with_fault_in_all(Operation::Get, down));
+        for _ in 0..3 {
+            assert_eq!(replicate(&s).await, 0);
+            assert_eq!(s.superuser.query_number("SELECT sum(failure_count) FROM blob_claims").await, 0);
+            s.clock.advance(Duration::seconds(6));
+        }
+        assert_eq!(s.faults.call_count(Operation::Get), 3, "it was attempted after each pause");
+        s.faults.set_plan(Plan::new());
+        assert_eq!(replicate(&s).await, 1);
+    });
+}
+
+#[test]
+fn panic_of_a_copy_delays_no_other_copy() {
+    service_test_with(configure_copies, |s| async move {
+        s.allow_logged_errors();
+        upload_file(&s, 10).await;
+        upload_file(&s, 20).await;
+        s.faults.set_plan(Plan::new().with_fault(Operation::Get, 1, Fault::Panic));
+        assert_eq!(replicate(&s).await, 1);
+        let copied = "SELECT sum(size_bytes) FROM blobs WHERE replica_key IS NOT NULL";
+        assert_eq!(s.superuser.query_number(copied).await, 20);
+        s.clock.advance(CLAIM);
+        assert_eq!(replicate(&s).await, 1);
+    });
+}
+
+#[test]
 fn damaged_blob_is_repaired_from_its_copy() {
     service_test_with(configure_copies, |s| async move {
         s.allow_logged_errors();
