@@ -323,7 +323,7 @@ mod tests {
             prop_assert!(covered.end >= range.end && covered.end - range.end < BLOCK_SIZE_BYTES);
             if !range.is_empty() {
                 prop_assert_eq!(covered.start % BLOCK_SIZE_BYTES, 0);
-                prop_assert!(covered.end % BLOCK_SIZE_BYTES == 0 || covered.end == size);
+                prop_assert!(covered.end.is_multiple_of(BLOCK_SIZE_BYTES) || covered.end == size);
                 let slice = BlockSlice::of_range(&range, 100);
                 prop_assert_eq!(slice, BlockSlice::of_range(&covered, 100));
                 prop_assert_eq!(slice.count, (covered.end - covered.start).div_ceil(BLOCK_SIZE_BYTES));
