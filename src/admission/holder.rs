@@ -55,7 +55,8 @@ impl Holder {
     pub const PLATFORM: Self = Self { owner: Owner::Platform, caller: None };
 
     /// Work of the service that belongs to no tenant, and its checks of running streams. It has no share and may use
-    /// the reserve too, but when units are scarce, operators are served first: it holds some, and they hold none.
+    /// the reserve too. When units are scarce, the waiting caller that holds the fewest is served first. Operators
+    /// count as holding none, so they are served before the service.
     pub const SERVICE: Self = Self { owner: Owner::Platform, caller: Some(CallerKey::SERVICE) };
 
     /// Background work of the service, where it competes with callers. It has the share of a tenant, so neither

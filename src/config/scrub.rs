@@ -23,14 +23,14 @@ pub struct ScrubConfig {
     pub bytes_per_second: u64,
     /// The highest rate that is derived, in bytes per second.
     pub bytes_per_second_max: u64,
-    /// Time without a sign of the process that works on a blob, after which another one does, in seconds.
+    /// The time after which the claim of a blob expires if it is not renewed, in seconds.
     pub claim_seconds: u64,
     /// Maximum duration of a run, in seconds.
     pub deadline_seconds: u64,
 }
 
 impl ScrubConfig {
-    /// Returns the schedule. A window that is not valid is refused by the validation, and is no window here.
+    /// Returns the schedule. Ignores an invalid window, which the validation rejects.
     pub fn schedule(&self) -> ScrubSchedule {
         ScrubSchedule {
             period_days: self.period_days,
@@ -40,7 +40,7 @@ impl ScrubConfig {
         }
     }
 
-    /// Returns the interval at which the process that works on a blob shows that it does.
+    /// Returns the interval at which a process renews its claim of a blob.
     pub fn claim_renewal_interval(&self) -> Duration {
         Duration::from_secs(self.claim_seconds / 3)
     }

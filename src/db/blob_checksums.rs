@@ -74,8 +74,8 @@ pub async fn insert(tx: &mut TenantTx, blob: BlobId, checksums: &BlockChecksums)
     query("insert block checksums", insert).execute(tx.connection()?).await.map(|_| ())
 }
 
-/// Inserts the checksums of a blob whose object was read completely and is intact. Does nothing if the blob has some, or
-/// was deleted in the meantime.
+/// Inserts the checksums of a blob whose object was read completely and is intact. Does nothing if the blob has some,
+/// or was deleted in the meantime.
 pub async fn insert_missing(
     tx: &mut SystemTx,
     tenant: TenantId,

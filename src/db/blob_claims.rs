@@ -79,8 +79,8 @@ struct ClaimedRow {
     blob_id: BlobId,
 }
 
-/// Claims those of the blobs that no other process has claimed, for a time in seconds. Returns the claims. A blob that is
-/// deleted or gets another object at the same time is not claimed.
+/// Claims those of the blobs that no other process has claimed, for a time in seconds. Returns the claims. A blob that
+/// is deleted or gets another object at the same time is not claimed.
 pub async fn claim(
     tx: &mut SystemTx,
     work: BlobWork,

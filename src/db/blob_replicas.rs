@@ -101,8 +101,8 @@ pub async fn find_oldest_pending(
     Ok(row.create_time)
 }
 
-/// Records a verified copy. Returns false if the blob has one already, is being deleted, or has moved to the provider of
-/// the copy.
+/// Records a verified copy. Returns false if the blob has one already, is being deleted, or has moved to the provider
+/// of the copy.
 pub async fn record(
     tx: &mut SystemTx,
     tenant: TenantId,

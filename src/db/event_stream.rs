@@ -264,9 +264,9 @@ pub async fn is_known(
 /// Returns the last event that a reader of the version before epochs has seen. It has reached a position at a time.
 /// Returns `None` if there is no such event, or if it was dropped by retention.
 ///
-/// The position can be the bound of a snapshot. The ids below it can belong to transactions that were rolled back, and a
-/// server that crashes before it has stored these ids assigns them again. Their events are later than the snapshot. So
-/// are those of transactions that began while it was taken, which the reader may get again.
+/// The position can be the bound of a snapshot. The ids below it can belong to transactions that were rolled back, and
+/// a server that crashes before it has stored these ids assigns them again. Their events are later than the snapshot.
+/// So are those of transactions that began while it was taken, which the reader may get again.
 pub async fn find_last_seen(
     tx: &mut TenantTx,
     position: EventPosition,

@@ -22,7 +22,8 @@ use crate::domain::{
 /// Whether the database knows an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Knowledge {
-    /// A blob, as its original or its copy, a stray object row or a quarantine has its key, or it is the staging object of an open upload.
+    /// Its key is that of a blob (the original or the copy), of a stray object row or of a quarantined object, or it is
+    /// the staging object of an open upload.
     Known,
     /// An upload that is not committed has its key. Normally its object does not exist yet.
     OfUpload,

@@ -1,4 +1,4 @@
-//! The label of an object: which file it is, so that the file comes back if the database is restored to a time
+//! The label of an object: which file it is, so that the file can be readopted if the database is restored to a time
 //! before its upload. Each new object carries it as metadata.
 //!
 //! Names, owners and declared types may be personal data, and the administrators of a bucket can read metadata. So
@@ -56,7 +56,7 @@ pub struct PrivateLabel {
 }
 
 impl PrivateLabel {
-    /// Encodes the label, without what does not fit: first the declared type, then the end of the name.
+    /// Encodes the label. If it is too long, drops the declared type first, then the end of the name.
     pub fn encode(&self) -> Vec<u8> {
         let mut label = self.clone();
         loop {

@@ -24,8 +24,8 @@
 //! swept after a grace period.
 //!
 //! **Idempotence.** A repeated `complete_multipart` returns the same result as the first. `abort_multipart`,
-//! `delete` and `delete_batch` succeed if there is nothing to do. `put_part` with the same number replaces the part, and
-//! only the receipt returned last is valid. A rejected `complete_multipart` leaves the upload open.
+//! `delete` and `delete_batch` succeed if there is nothing to do. `put_part` with the same number replaces the part,
+//! and only the receipt returned last is valid. A rejected `complete_multipart` leaves the upload open.
 //!
 //! **Order.** `list` and `list_multiparts` return keys in bytewise order. Uploads with the same key are
 //! returned in a stable order that depends on the store. A listing contains every object that was
@@ -359,8 +359,8 @@ pub enum AdapterOptions {
     S3(Box<S3Options>),
 }
 
-/// Opens the configured store with its retries. [`Stores`] limits its operations. Performs blocking file system operations, so call it
-/// during startup.
+/// Opens the configured store with its retries. [`Stores`] limits its operations. Performs blocking file system
+/// operations, so call it during startup.
 ///
 /// # Errors
 /// Returns `InvalidInput` if the options are not valid, and any error of the adapter.

@@ -86,7 +86,7 @@ async fn measure_integrity(app: &App) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Returns the age of a time, or zero without one.
+/// Returns the duration since a time, or zero if there is none.
 fn age(since: Option<Timestamp>, now: Timestamp) -> Duration {
     since.and_then(|since| (now - since).to_std().ok()).unwrap_or_default()
 }

@@ -264,7 +264,7 @@ impl BlockStream {
         }
         let BlobToRead { app, tenant, blob, .. } = &self.from;
         let slice = BlockSlice::of_range(&(self.position..self.read_end), checksums_max(app));
-        // Not of the caller's share, so that its other calls cannot delay its download.
+        // Not counted in the caller's share, so that the caller's other calls cannot delay the download.
         let mut tx = app.db.check_tx(*tenant, &Viewer::system()).await?;
         let found = blob_checksums::get(&mut tx, blob.id, slice).await;
         let Some(checksums) = tx.finish(found).await? else { return Ok(None) };

@@ -2,8 +2,8 @@
 //!
 //! The disclosure is durable in the audit log before the first byte is sent.
 //!
-//! Each block of a file is compared with its CRC-32C before any of its bytes is sent (`block_stream`), also for a range.
-//! Whole files are also checked against the CRC-64 that was computed during the upload. The CRC-64 misses one in
+//! Each block of a file is compared with its CRC-32C before any of its bytes is sent (`block_stream`), also for a
+//! range. Whole files are also checked against the CRC-64 that was computed during the upload. The CRC-64 misses one in
 //! 2⁶⁴ accidental corruptions, and a deliberate change in the store that keeps the CRC-64. The SHA-256
 //! detects such a change: the header contains it for the client to compare, and `fsck --deep` computes it
 //! over the stored bytes. Computing the SHA-256 here took more than half of the time of a download.

@@ -170,8 +170,8 @@ async fn mark_damaged(
     tx.finish(marked).await
 }
 
-/// Deletes the checksums of the blocks of an intact object that differed from them twice. They may be wrong, and a wrong
-/// checksum would make the file unreadable. Continuous verification computes them again.
+/// Deletes the checksums of the blocks of an intact object that differed from them twice. They may be wrong, and a
+/// wrong checksum would make the file unreadable. Scrubbing computes them again.
 pub(in crate::app) async fn distrust_block_checksums(db: &Database, tenant: TenantId, blob: &Blob) {
     let deleted = async {
         let mut tx = db.tenant_tx(tenant, &Viewer::system()).await?;

@@ -80,7 +80,7 @@ impl StoreOwners {
         }
     }
 
-    /// Returns whether a marker is one of this database, which at most its server's restart hides.
+    /// Returns whether a marker belongs to this database. It does even if it is unconfirmed after the server restarted.
     async fn is_known_owner(&self, provider: &str, marker: Option<&OwnerMarker>) -> Result<bool, Error> {
         let Some(marker) = marker else { return Ok(false) };
         let Recorded { database, newest, is_recorded, .. } =

@@ -39,7 +39,7 @@ const VERSIONS_MAX: i64 = 20;
 pub enum RestoreDecision {
     /// Make them files of a recovery category.
     Readopt,
-    /// Keep them, for this reason, out of reach of sweeps.
+    /// Keep them, for this reason. Sweeps do not delete them.
     Quarantine { reason: String },
     /// Let sweeps delete them.
     Discard,

@@ -1,5 +1,5 @@
-//! What to do after the database was restored to an earlier time: the store then has objects that the database does
-//! not know, and may lack objects that the database needs.
+//! Compares the database with the stores after it was restored to an earlier time: the stores then have objects that
+//! the database does not know, and may lack objects that the database needs.
 //!
 //! - [`check`] compares the database and the stores, both ways, and applies the decision of an operator about the
 //!   objects of the lost hours.

@@ -13,9 +13,9 @@ use crate::{
     storage::{ObjectInfo, ObjectStorage, ObjectStorageExt as _},
 };
 
-/// Returns the result for an object whose label names a file that has a version with the same bytes, or `None` if it has
-/// none. If the original still exists, the object is a leftover. Otherwise the blob gets the object, so that the version
-/// is complete again.
+/// Returns the result for an object whose label names a file that has a version with the same bytes, or `None` if it
+/// has none. If the original still exists, the object is a leftover. Otherwise the blob gets the object, so that the
+/// version is complete again.
 ///
 /// # Errors
 /// Returns an error if the database or a store is unavailable.

@@ -1,9 +1,9 @@
 //! Repairs missing and damaged blobs from their verified copy.
 //!
-//! Whatever finds the damage (scrubbing, a download, `fsck --repair`) marks the versions. This finds them by their
-//! state. The copy becomes a new object with the provider of the original, which is read back, and the row is switched to
-//! it, see `relocation`. Nothing is overwritten, so readers of the old object are not disturbed, an object lock does not matter,
-//! and after a crash either object is complete. The versions then change back to AVAILABLE.
+//! Scrubbing, a download or `fsck --repair` marks the versions of a damaged blob. The repair finds them by their state.
+//! It writes the copy to a new object with the provider of the original, reads it back, and switches the row to it
+//! (`relocation`). Nothing is overwritten, so readers of the old object are not disturbed, an object lock does not
+//! matter, and after a crash either object is complete. The versions then change back to AVAILABLE.
 
 use super::{
     copy::BlobCopy,

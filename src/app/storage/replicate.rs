@@ -1,8 +1,8 @@
 //! Copies blobs to the replica provider (`storage.replica_provider`), and reads each copy back before it counts.
 //!
-//! A copy has a key of its own. Until its blob references it, it is registered as a stray object, so that a crash leaves
-//! no object that is never deleted. When the row of a blob is deleted, its copy becomes a stray object in the same
-//! transaction.
+//! A copy has a key of its own. Until its blob references it, it is registered as a stray object, so that a crash
+//! leaves no object that is never deleted. When the row of a blob is deleted, its copy becomes a stray object in the
+//! same transaction.
 
 use super::{
     copy::BlobCopy,

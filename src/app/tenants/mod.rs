@@ -110,8 +110,8 @@ async fn change_state(
     if let Some(changed) = try_change_state(app, operator, id, &change).await? {
         return Ok(changed);
     }
-    // Only now: it needs a connection across tenants and further round trips, for which a suspension would have to
-    // wait while the server is busy.
+    // Adopts the tenant only now: this needs a connection across tenants and further round trips, and the suspension of
+    // an existing tenant must not wait for them while the server is busy.
     first_call::adopt_tenant(app, id).await?;
     try_change_state(app, operator, id, &change).await?.ok_or(Error::NotFound(Resource::Tenant))
 }

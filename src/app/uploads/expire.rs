@@ -21,8 +21,8 @@ use crate::{
 const UPLOADS_PER_STEP: i64 = 100;
 
 /// Releases the reservations of one round of expired uploads, and deletes the rows of committed uploads whose
-/// lease has expired. Uses no store, so a store that is unreachable does not keep reservations. The bytes are deleted by
-/// [`delete_expired_uploads_in`].
+/// lease has expired. Uses no store, so a store that is unreachable does not keep reservations. The bytes are deleted
+/// by [`delete_expired_uploads_in`].
 ///
 /// # Errors
 /// Returns an error if the database is unavailable.

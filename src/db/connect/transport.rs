@@ -2,8 +2,8 @@
 //! [`CodedStream`]s, so that every error has its SQLSTATE.
 //!
 //! The driver lets only its TLS connector replace the stream of a TCP connection. Without TLS, a connector that
-//! encrypts nothing does so, and the driver asks the server for no TLS, because it takes the connector to begin at
-//! once (`sslnegotiation=direct`).
+//! encrypts nothing does so, and the driver asks the server for no TLS, because it expects the connector to begin
+//! immediately (`sslnegotiation=direct`).
 
 use std::{
     future::{Ready, ready},

@@ -58,8 +58,8 @@ impl Cursor {
         }
     }
 
-    /// Advances to the newest event of a snapshot whose events were processed. The time also advances without new events.
-    /// It is that of the snapshot even if it is earlier, because the database's clock may have been corrected.
+    /// Advances to the newest event of a snapshot whose events were processed. The time also advances without new
+    /// events. It is that of the snapshot even if it is earlier, because the database's clock may have been corrected.
     pub(super) fn advance_to_end(&mut self, snapshot: &StreamSnapshot, newest: Option<EventPlace>) {
         if let Some(newest) = newest {
             self.advance(newest, snapshot);
@@ -139,7 +139,7 @@ impl Cursor {
     }
 }
 
-/// What a snapshot says about the past of a watcher.
+/// What a snapshot shows about the past of a watcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Past {
     /// The database knows it.

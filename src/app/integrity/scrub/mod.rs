@@ -16,8 +16,8 @@
 //! # Damage
 //!
 //! Damage is confirmed by a second read (`damage.rs`). The versions of a damaged original change to ERROR, and are
-//! repaired from the copy if there is one (`app/storage/repair.rs`). A damaged copy is removed, and copied again
-//! (`app/storage/replicate.rs`). A store that fails is no damage: the object is read again later.
+//! repaired from the copy if there is one (`app/storage/repair.rs`). A damaged copy is replaced by a new copy of the
+//! original (`app/storage/replicate.rs`). The failure of a store is not damage: the object is read again later.
 
 mod counts;
 mod foreground;
@@ -198,8 +198,8 @@ impl<'a> DueScrubs<'a> {
         }
     }
 
-    /// Returns when the next bytes may be claimed. The bytes of the last interval between ticks that were not claimed in
-    /// it may still be.
+    /// Returns when the next bytes may be claimed. The bytes of the last interval between ticks that were not claimed
+    /// in it may still be.
     fn next_ready_time(&self, pass: &ScrubPass, cost_bytes: u64, rate: u64) -> Timestamp {
         let seconds = |seconds: u64| Duration::seconds(i64::try_from(seconds).unwrap_or(i64::MAX / 1_000));
         let micros = u128::from(cost_bytes) * 1_000_000 / u128::from(rate);
@@ -333,7 +333,8 @@ impl<'a> DueScrubs<'a> {
         Ok(Some(comparison.finish()))
     }
 
-    /// Records that an object is intact, and the checksums of its blocks if the blob has none. A copy has the same bytes.
+    /// Records that an object is intact, and the checksums of its blocks if the blob has none. A copy has the same
+    /// bytes.
     async fn record_verified(
         &self,
         due: &DueScrub,

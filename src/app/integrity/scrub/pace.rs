@@ -20,7 +20,7 @@ impl ReadPace {
         Self { started: Instant::now(), bytes_per_second: bytes_per_second.max(1), read_bytes: 0 }
     }
 
-    /// Waits until the bytes that were read last are in the rate.
+    /// Counts bytes that were read, and waits until the read does not exceed the rate.
     pub(super) async fn wait_after(&mut self, bytes: usize) {
         self.read_bytes += bytes as u64;
         let paced_bytes = self.read_bytes.saturating_sub(UNPACED_BYTES);

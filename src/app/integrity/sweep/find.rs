@@ -53,7 +53,7 @@ impl Sweep<'_> {
                 }
             }
             self.record_candidates(candidates, true, report).await?;
-            // That these objects have no row is no sign of a wrong database: an operator decided about them.
+            // These objects do not count as a sign of a wrong database, because an operator decided about them.
             self.record_candidates(discarded, false, report).await?;
             match last {
                 Some(last) if !page.is_last => after = Some(self.skip_old_days(last)),

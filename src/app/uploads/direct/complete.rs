@@ -208,8 +208,8 @@ async fn take_over_in_tx(
     Ok(TakenUpload::Open(Box::new(stored), limits))
 }
 
-/// Checks that a committed upload is completed again with the same content. A digest that nothing can be compared with
-/// yet is refused, because success would mean that the stored content has this digest.
+/// Checks that a committed upload is completed again with the same content. A digest is rejected while there is no
+/// other digest to compare it with, because success would mean that the stored content has this digest.
 ///
 /// # Errors
 /// Returns the errors of `check_same_completion`, and `DigestUnknown` or `NotFound` if the digest cannot be compared.

@@ -40,7 +40,7 @@ impl Assembly {
             .key
             .with_new_blob(app.clock.now().date_naive(), target.blob_id)
             .map_err(Error::internal)?;
-        // The object must never come back as a file.
+        // The object must never be readopted as a file.
         target.options = PutOptions { equal_parts: None, metadata: fragment_metadata(), ..target.options };
         let part_size_bytes = upload.layout.part_size_bytes();
         let id = target.store.start_multipart(&target.key, part_size_bytes, &target.options).await?;

@@ -99,7 +99,7 @@ pub(super) enum TakenUpload {
     Committed(Box<CommittedParts>),
 }
 
-/// What an upload is taken over for.
+/// The purpose of taking over an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// To add one part.
