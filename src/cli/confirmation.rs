@@ -11,7 +11,7 @@ pub(super) fn is_confirmed(question: &str, action: &str) -> Result<bool, Failure
     write!(out, "{question}")?;
     if !std::io::stdin().is_terminal() {
         writeln!(out)?;
-        return Err(format!("standard input is no terminal; add --yes to {action}").into());
+        return Err(format!("standard input is not a terminal; add --yes to {action}").into());
     }
     out.flush()?;
     let mut line = String::new();

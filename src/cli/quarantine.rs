@@ -91,7 +91,8 @@ pub(super) async fn run_quarantine(
     let (selection, action, question) = match command {
         QuarantineCommand::List(args) => (args.selection, QuarantineAction::List, None),
         QuarantineCommand::Release(args) => {
-            let question = (!args.yes).then_some("release the selected objects, which sweeps then delete");
+            let question = (!args.yes)
+                .then_some("release the selected objects, which sweeps delete unless they are readopted");
             (args.selection, QuarantineAction::Release, question)
         }
         QuarantineCommand::Delete(args) => {

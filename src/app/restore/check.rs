@@ -237,7 +237,8 @@ impl ObjectCheck<'_> {
         let (running, lost): (Vec<_>, Vec<_>) = lost.into_iter().partition(is_left);
         for object in &running {
             let hours = self.app.limits.sweeping.grace_period().as_secs() / 2 / 3_600;
-            let reason = format!("it may belong to an upload in progress; repeat the command in {hours} h");
+            let reason =
+                format!("object may belong to an upload in progress; repeat the command in {hours} h");
             report.add_left(object, reason);
         }
         match decision {

@@ -70,14 +70,14 @@ async fn try_readopt(
     if label.is_none() && is_writable_by_url(app, store, object) {
         let seconds = app.limits.uploads.direct_url_seconds;
         return Ok(ReadoptOutcome::Left(format!(
-            "it has no label, and the URL of a direct upload may still write to it; repeat the command in {seconds} s"
+            "object has no label, and may belong to a direct upload whose URL is still valid; repeat the command in {seconds} s"
         )));
     }
     let content = read_content(store, object).await?;
     let declared = label.as_ref().and_then(|label| label.sha256);
     if let Some(declared) = declared.filter(|declared| *declared != content.hashes.sha256) {
         let found = content.hashes.sha256;
-        return Ok(ReadoptOutcome::Left(format!("its SHA-256 is {found}; the upload declared {declared}")));
+        return Ok(ReadoptOutcome::Left(format!("SHA-256 is {found}; the upload declared {declared}")));
     }
     if let Some(label) = &label
         && let Some(outcome) =

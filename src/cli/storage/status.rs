@@ -114,7 +114,7 @@ fn describe_breaker(breaker: Option<&BreakerSummary>) -> String {
 /// Describes the progress of scrubbing, such as `100.0 % verified within 30 days, last full pass 2026-11-30T12:00:00Z`.
 fn describe_scrub(scrub: &ScrubSummary) -> String {
     let pass = scrub.full_pass_end_time.map_or_else(
-        || format!("no full pass yet, the first began {}", scrub.pass_start_time.to_rfc3339()),
+        || format!("no full pass yet; the first began {}", scrub.pass_start_time.to_rfc3339()),
         |time| format!("last full pass {}", time.to_rfc3339()),
     );
     format!("{:.1} % verified within {} days, {pass}", scrub.verified_percent, scrub.period_days)
@@ -123,7 +123,7 @@ fn describe_scrub(scrub: &ScrubSummary) -> String {
 /// Describes the lag of the copies.
 fn describe_replication(replication: &ReplicationSummary) -> String {
     format!(
-        "{} blobs ({}) have no verified copy here, the oldest is {} s old",
+        "{} blobs ({}) have no verified copy here; the oldest is {} s old",
         replication.pending_blobs,
         HumanBytes(replication.pending_bytes),
         replication.oldest_pending_seconds
