@@ -1,9 +1,9 @@
 //! `strongroom fsck`: compares the database with the object stores.
 
-use std::{fmt::Write as _, io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 
 use super::{
     Failure,
@@ -12,6 +12,7 @@ use super::{
     dev::attach::{DevDirectory, Need},
     print_text,
     providers::open_stores,
+    spinner::Spinner,
     system_ids,
 };
 use crate::{
@@ -80,32 +81,19 @@ pub(super) async fn run_fsck(args: FsckArgs, config: Option<PathBuf>) -> Result<
     };
     let mut spinner = Spinner::new(args.json)?;
     let report = fsck.check_all(&mut spinner).await?;
-    spinner.0.finish_and_clear();
+    spinner.finish();
     print_text(&if args.json { serde_json::to_string_pretty(&report)? } else { table(&report)? })?;
     Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(VIOLATED) })
 }
 
-/// A spinner on standard error; hidden if standard error is not a terminal.
-struct Spinner(ProgressBar);
-
-impl Spinner {
-    fn new(is_quiet: bool) -> Result<Self, Failure> {
-        if is_quiet || !std::io::stderr().is_terminal() {
-            return Ok(Self(ProgressBar::hidden()));
-        }
-        Ok(Self(ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg}")?)))
-    }
-}
-
 impl FsckProgress for Spinner {
     fn report_progress(&mut self, report: &FsckReport) {
-        self.0.set_message(format!(
+        self.show(format!(
             "{} blobs checked, {} read ({})",
             report.blobs,
             report.hashed_blobs,
             HumanBytes(report.hashed_bytes)
         ));
-        self.0.tick();
     }
 }
 

@@ -15,6 +15,7 @@ mod quarantine;
 mod restore_check;
 mod scrub;
 mod serve;
+mod spinner;
 mod start_error;
 mod storage;
 mod sweep;

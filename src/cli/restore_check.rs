@@ -1,10 +1,10 @@
 //! `strongroom restore-check`: compares the database with the object stores after a restore, and applies a decision
 //! about the objects of the lost hours.
 
-use std::{fmt::Write as _, io::IsTerminal as _, path::PathBuf, process::ExitCode};
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 
 use super::{
     Failure,
@@ -12,6 +12,7 @@ use super::{
     confirmation::is_confirmed,
     dev::attach::{DevDirectory, Need},
     print_text,
+    spinner::Spinner,
 };
 use crate::{
     app::restore::{
@@ -112,7 +113,7 @@ pub(super) async fn run_restore_check(
     let options = RestoreOptions { provider: args.provider, decision, entries_max: args.limit };
     let mut spinner = Spinner::new(args.json)?;
     let checked = check_restore(&app, &options, &mut spinner).await;
-    spinner.0.finish_and_clear();
+    spinner.finish();
     telemetry.shutdown();
     let reports = checked?;
     print_text(&if args.json { serde_json::to_string_pretty(&reports)? } else { table(&reports)? })?;
@@ -120,21 +121,9 @@ pub(super) async fn run_restore_check(
     Ok(if has_findings { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
 }
 
-/// A spinner on standard error; hidden if standard error is not a terminal.
-struct Spinner(ProgressBar);
-
-impl Spinner {
-    fn new(is_quiet: bool) -> Result<Self, Failure> {
-        if is_quiet || !std::io::stderr().is_terminal() {
-            return Ok(Self(ProgressBar::hidden()));
-        }
-        Ok(Self(ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg}")?)))
-    }
-}
-
 impl RestoreProgress for Spinner {
     fn report_progress(&mut self, report: &RestoreReport) {
-        self.0.set_message(format!(
+        self.show(format!(
             "{}: {} objects listed, {} of the lost hours, {} readopted, {} blobs looked up, {} missing",
             report.provider,
             report.listed_objects,
@@ -143,7 +132,6 @@ impl RestoreProgress for Spinner {
             report.checked_blobs,
             report.missing.count
         ));
-        self.0.tick();
     }
 }
 

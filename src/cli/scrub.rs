@@ -1,15 +1,16 @@
 //! `strongroom scrub`: reads and verifies stored objects now.
 
-use std::{fmt::Write as _, io::IsTerminal as _, path::PathBuf, process::ExitCode};
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 
 use super::{
     Failure,
     assemble::assemble_maintenance_app,
     dev::attach::{DevDirectory, Need},
     print_text,
+    spinner::Spinner,
 };
 use crate::{
     app::integrity::scrub::{ScrubOptions, ScrubProgress, ScrubReport, scrub_provider},
@@ -57,7 +58,7 @@ pub(super) async fn run_scrub(args: ScrubArgs, config: Option<PathBuf>) -> Resul
     for provider in providers {
         reports.push(scrub_provider(&app, &provider, options, &mut spinner).await?);
     }
-    spinner.0.finish_and_clear();
+    spinner.finish();
     telemetry.shutdown();
     print_text(&if args.json { serde_json::to_string_pretty(&reports)? } else { table(&reports)? })?;
     let is_clean = |report: &ScrubReport| {
@@ -66,21 +67,9 @@ pub(super) async fn run_scrub(args: ScrubArgs, config: Option<PathBuf>) -> Resul
     Ok(if reports.iter().all(is_clean) { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
 }
 
-/// A spinner on standard error; hidden if standard error is not a terminal.
-struct Spinner(ProgressBar);
-
-impl Spinner {
-    fn new(is_quiet: bool) -> Result<Self, Failure> {
-        if is_quiet || !std::io::stderr().is_terminal() {
-            return Ok(Self(ProgressBar::hidden()));
-        }
-        Ok(Self(ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg}")?)))
-    }
-}
-
 impl ScrubProgress for Spinner {
     fn report_progress(&mut self, report: &ScrubReport) {
-        self.0.set_message(format!(
+        self.show(format!(
             "{}: {} objects verified ({}), {} damaged, {} failed",
             report.provider,
             report.verified_objects,
@@ -88,7 +77,6 @@ impl ScrubProgress for Spinner {
             report.damaged_objects,
             report.failed_objects
         ));
-        self.0.tick();
     }
 }
 

@@ -1,9 +1,9 @@
 //! `strongroom storage move`: moves files from one storage provider to another.
 
-use std::{fmt::Write as _, io::IsTerminal as _, path::PathBuf, process::ExitCode};
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 
 use super::{
     super::{
@@ -11,6 +11,7 @@ use super::{
         dev::attach::{DevDirectory, Need},
         print_text,
         providers::open_stores,
+        spinner::Spinner,
         system_ids,
     },
     INCOMPLETE, open_database, open_owners,
@@ -79,34 +80,21 @@ pub(super) async fn run_move(args: MoveArgs, config: Option<PathBuf>) -> Result<
         reads_back: args.read_back,
         is_dry_run: args.dry_run,
     };
-    let mut spinner = Spinner::new()?;
+    let mut spinner = Spinner::new(args.json)?;
     let report = work.move_blobs(&options, &mut spinner).await?;
-    spinner.0.finish_and_clear();
+    spinner.finish();
     print_text(&if args.json { serde_json::to_string_pretty(&report)? } else { table(&report, &options)? })?;
     Ok(if report.is_done() { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
 }
 
-/// A spinner on standard error; hidden if standard error is not a terminal.
-struct Spinner(ProgressBar);
-
-impl Spinner {
-    fn new() -> Result<Self, Failure> {
-        if !std::io::stderr().is_terminal() {
-            return Ok(Self(ProgressBar::hidden()));
-        }
-        Ok(Self(ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg}")?)))
-    }
-}
-
 impl MoveProgress for Spinner {
     fn report_progress(&mut self, report: &MoveReport) {
-        self.0.set_message(format!(
+        self.show(format!(
             "{} files ({}) moved, {} failed",
             report.blobs,
             HumanBytes(report.bytes),
             report.failures.len()
         ));
-        self.0.tick();
     }
 }
 
