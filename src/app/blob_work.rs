@@ -10,7 +10,30 @@ use std::{convert::Infallible, panic::AssertUnwindSafe};
 use futures::FutureExt as _;
 
 use super::{App, Error, rounds::ItemOutcome};
-use crate::db::blob_claims::{self, BlobClaim, ClaimPause};
+use crate::db::{
+    SystemTx,
+    blob_claims::{self, BlobClaim, BlobWork, ClaimPause},
+};
+
+/// Claims a kind of work on blobs. Returns the blobs that this process may work on: no other one has claimed them.
+///
+/// # Errors
+/// Returns `DatabaseUnavailable` if the database is unreachable.
+pub(super) async fn claim_blobs<T: Send + Sync>(
+    app: &App,
+    tx: &mut SystemTx,
+    work: BlobWork,
+    mut blobs: Vec<T>,
+    claim_of: impl Fn(&T) -> BlobClaim + Send,
+) -> Result<Vec<T>, Error> {
+    if blobs.is_empty() {
+        return Ok(blobs);
+    }
+    let ids: Vec<_> = blobs.iter().map(&claim_of).map(|claim| (claim.tenant, claim.blob)).collect();
+    let claims = blob_claims::claim(tx, work, &ids, app.limits.scrub.claim_seconds).await?;
+    blobs.retain(|blob| claims.contains(&claim_of(blob)));
+    Ok(blobs)
+}
 
 /// Works on a claimed blob, and keeps the claim until the work ends. If the work fails, the claim delays the next
 /// attempt. Work that succeeds must finish the claim itself, in the transaction that records its result.

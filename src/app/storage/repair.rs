@@ -12,7 +12,7 @@ use super::{
 use crate::{
     app::{
         App, Error, RoundReport,
-        blob_work::work_on_claimed,
+        blob_work::{claim_blobs, work_on_claimed},
         integrity::damage::is_intact,
         rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_store},
     },
@@ -60,13 +60,8 @@ impl DueItems for RepairableBlobs<'_> {
     /// Claims the next blobs. The claims replace the position.
     async fn list_page(&self, _after: Option<()>, limit: i64) -> Result<Vec<RepairableBlob>, Error> {
         let mut tx = self.app.db.system_tx().await?;
-        let mut lost = blob_replicas::list_repairable(&mut tx, self.store.provider(), limit).await?;
-        if !lost.is_empty() {
-            let ids: Vec<_> = lost.iter().map(claim_of).map(|claim| (claim.tenant, claim.blob)).collect();
-            let seconds = self.app.limits.scrub.claim_seconds;
-            let claims = blob_claims::claim(&mut tx, BlobWork::Repair, &ids, seconds).await?;
-            lost.retain(|item| claims.contains(&claim_of(item)));
-        }
+        let lost = blob_replicas::list_repairable(&mut tx, self.store.provider(), limit).await?;
+        let lost = claim_blobs(self.app, &mut tx, BlobWork::Repair, lost, claim_of).await?;
         tx.commit().await?;
         Ok(lost)
     }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     app::{
         App, Error, RoundReport,
-        blob_work::work_on_claimed,
+        blob_work::{claim_blobs, work_on_claimed},
         integrity::damage::{Suspicion, confirm_and_mark},
         rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_store},
     },
@@ -77,13 +77,10 @@ impl DueItems for PendingBlobs<'_> {
         let sources = stores.iter().map(|store| store.provider());
         let sources: Vec<&str> =
             sources.filter(|source| *source != provider && !stores.rejects_calls(source)).collect();
-        let mut pending = blob_replicas::list_pending(&mut tx, &sources, limit).await?;
-        let ids: Vec<_> =
-            pending.iter().map(|movable| (movable.tenant_blob.tenant, movable.tenant_blob.blob.id)).collect();
-        let seconds = self.app.limits.scrub.claim_seconds;
-        let claims = blob_claims::claim(&mut tx, BlobWork::Replicate, &ids, seconds).await?;
+        let pending = blob_replicas::list_pending(&mut tx, &sources, limit).await?;
+        let claim_of = |movable: &MovableBlob| claim_of(&movable.tenant_blob);
+        let pending = claim_blobs(self.app, &mut tx, BlobWork::Replicate, pending, claim_of).await?;
         tx.commit().await?;
-        pending.retain(|movable| claims.contains(&claim_of(&movable.tenant_blob)));
         Ok(pending)
     }
 
