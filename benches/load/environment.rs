@@ -107,11 +107,11 @@ impl Environment {
             ("secrets.page_token_key", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned()),
             ("telemetry.log_format", "json".to_owned()),
         ];
-        settings.extend(self.storage(store, name));
+        settings.extend(self.storage(store, name, database));
         settings
     }
 
-    fn storage(&self, store: Store, name: &str) -> Vec<(&'static str, String)> {
+    fn storage(&self, store: Store, name: &str, database: &TestDatabase) -> Vec<(&'static str, String)> {
         let text = str::to_owned;
         match (store, &self.garage) {
             (Store::Discard, _) => vec![
@@ -124,6 +124,8 @@ impl Environment {
             }
             (Store::Garage, Some(garage)) => vec![
                 ("storage.provider", text("bucket")),
+                // A place in a store belongs to one database.
+                ("storage.key_prefix", database.name.clone()),
                 ("storage.providers.bucket.adapter", text("s3")),
                 ("storage.providers.bucket.endpoint", garage.endpoint.clone()),
                 ("storage.providers.bucket.allow_http", text("true")),

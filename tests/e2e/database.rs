@@ -9,7 +9,7 @@ pub(crate) const SYSTEM_LOGIN: &str = "e_two_e_system";
 
 pub(crate) struct TestDatabase {
     admin_url: String,
-    name: String,
+    pub(crate) name: String,
 }
 
 impl TestDatabase {
