@@ -2,8 +2,9 @@
 -- version, files under that of their current version. One statement in lock order. Counters that decrease
 -- must exist.
 CREATE OR REPLACE FUNCTION app.add_version_usage(accepted app.finished_upload[], kind_changes jsonb) RETURNS void
-    LANGUAGE sql
+    LANGUAGE plpgsql
     AS $$
+BEGIN
     WITH delta AS MATERIALIZED (
         SELECT d.category COLLATE "C" AS category, d.media_kind, sum(d.files)::bigint AS files,
             sum(d.bytes)::bigint AS bytes
@@ -21,7 +22,8 @@ CREATE OR REPLACE FUNCTION app.add_version_usage(accepted app.finished_upload[],
     FROM delta ORDER BY delta.category, delta.media_kind
     ON CONFLICT (tenant_id, category, media_kind) DO UPDATE SET (file_count, total_bytes) = (
         SELECT counter.file_count + d.files, counter.total_bytes + d.bytes FROM delta AS d
-        WHERE d.category = counter.category AND d.media_kind = counter.media_kind)
+        WHERE d.category = counter.category AND d.media_kind = counter.media_kind);
+END
 $$;
 REVOKE ALL ON FUNCTION app.add_version_usage FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION app.add_version_usage TO strongroom_app;

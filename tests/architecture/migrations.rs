@@ -108,6 +108,14 @@ fn find_misplaced_functions(files: &[Source]) -> Vec<String> {
     findings
 }
 
+/// Finds functions in SQL that read something. PostgreSQL does not inline them. It plans them for each statement that
+/// calls them, which can take longer than the statement.
+fn find_functions_without_plan(path: &str, sql: &str) -> Vec<String> {
+    let code = flatten(sql);
+    let has_no_plan = code.contains(" LANGUAGE sql ") && code.contains("SELECT ");
+    has_no_plan.then(|| format!("{path}: write it in plpgsql, whose plans are kept")).into_iter().collect()
+}
+
 /// Finds indexes without a comment that names the query that needs them.
 fn find_unexplained_indexes(path: &str, sql: &str) -> Vec<String> {
     let lines: Vec<&str> = sql.lines().collect();
@@ -142,6 +150,16 @@ fn functions_are_in_files_of_their_names() {
 }
 
 #[test]
+fn plans_of_functions_are_kept() {
+    let files = repository_files();
+    let functions: Vec<_> =
+        files.iter().filter(|file| file.path.starts_with("migrations/functions/")).collect();
+    assert!(functions.iter().any(|file| file.text.contains("LANGUAGE sql")), "no function in SQL was found");
+    let findings = functions.iter().flat_map(|file| find_functions_without_plan(&file.path, &file.text));
+    assert_none(&findings.collect::<Vec<_>>());
+}
+
+#[test]
 fn every_index_names_its_query() {
     let files = repository_files();
     let up = files.iter().filter(|file| file.path.starts_with("migrations/"));
@@ -157,6 +175,12 @@ fn misplaced_functions_and_unexplained_indexes_are_found() {
     assert_eq!(find("migrations/functions/x.sql", "-- X.\nCREATE OR REPLACE FUNCTION app.y() AS"), 1);
     assert_eq!(find("migrations/1_add_x/up.sql", "CREATE OR REPLACE FUNCTION app.x() AS"), 1);
     assert_eq!(find("migrations/1_add_x/up.sql", "CREATE TRIGGER t EXECUTE FUNCTION app.x();"), 0);
+    let body = "CREATE FUNCTION app.x() RETURNS int\n    LANGUAGE sql STABLE\n    RETURN";
+    assert_none(&find_functions_without_plan(
+        "x",
+        &format!("{body} coalesce(1, 2);\nREVOKE ALL ON FUNCTION x;"),
+    ));
+    assert_eq!(find_functions_without_plan("x", &format!("{body} (SELECT a\nFROM b);")).len(), 1);
     assert_none(&find_unexplained_indexes("x", "-- Query `list x`.\nCREATE INDEX a ON x (y);"));
     assert_eq!(find_unexplained_indexes("x", ");\nCREATE UNIQUE INDEX a ON x (y);").len(), 1);
 }
