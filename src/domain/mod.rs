@@ -25,6 +25,7 @@ pub mod ids;
 pub mod import_origin;
 pub mod media_names;
 pub mod media_type;
+pub mod object_hasher;
 pub mod object_key;
 pub mod object_label;
 pub mod outgoing_address;
