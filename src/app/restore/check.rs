@@ -72,10 +72,7 @@ pub async fn check_restore(
     options: &RestoreOptions,
     progress: &mut dyn RestoreProgress,
 ) -> Result<Vec<RestoreReport>, Error> {
-    let mut providers = match &options.provider {
-        Some(provider) => vec![provider.clone()],
-        None => app.list_providers(),
-    };
+    let mut providers = app.select_providers(options.provider.as_deref());
     // The copy of an object that is a file again is a leftover, not a file.
     providers.sort_by_key(|provider| app.limits.replica_provider.as_ref() == Some(provider));
     if options.decision.is_some() {
