@@ -5,7 +5,7 @@ use crate::{
     app::{
         App, Error, RoundReport,
         rounds::{
-            DueItems, ItemFields, ItemOutcome, run_pass, run_round, run_round_in_each_store,
+            DueItems, ItemFields, ItemOutcome, RoundStore, run_pass, run_round, run_round_in_each_store,
             run_round_in_store,
         },
     },
@@ -135,12 +135,8 @@ impl DueItems for ExpiredUploads<'_> {
     // The reservations are released in any case.
     const NEEDS_DELETIONS: bool = false;
 
-    fn provider(&self) -> Option<&str> {
-        Some(self.store.provider())
-    }
-
-    fn is_blocked(&self) -> bool {
-        self.app.background_stores.rejects_calls(self.store.provider())
+    fn round_store(&self) -> Option<RoundStore<'_>> {
+        RoundStore::of(self.app, self.store)
     }
 
     async fn list_page(

@@ -32,8 +32,8 @@ use super::damage::{ComparedObject, ObjectComparison, Suspicion, confirm_and_mar
 use crate::{
     app::{
         App, Error, RoundReport,
-        blob_work::{delay, work_on_claimed},
-        rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_store},
+        blob_work::{delay, release, work_on_claimed},
+        rounds::{DueItems, ItemFields, ItemOutcome, RoundStore, run_round_in_store},
         storage::relocation::{READERS_HOURS, deletion_delay_hours},
     },
     db::{
@@ -98,12 +98,8 @@ impl DueItems for DueScrubs<'_> {
     // A copy of the database does not scrub; a missing confirmation of the owner delays only deletions.
     const NEEDS_DELETIONS: bool = false;
 
-    fn provider(&self) -> Option<&str> {
-        Some(self.store.provider())
-    }
-
-    fn is_blocked(&self) -> bool {
-        self.app.background_stores.rejects_calls(self.store.provider())
+    fn round_store(&self) -> Option<RoundStore<'_>> {
+        RoundStore::of(self.app, self.store)
     }
 
     /// Claims the next objects. The claims replace the position.
@@ -247,9 +243,7 @@ impl<'a> DueScrubs<'a> {
             delay(self.app, due.claim()).await?;
             return Ok(ItemOutcome::Skipped);
         }
-        let mut tx = self.app.db.system_tx().await?;
-        blob_claims::finish(&mut tx, due.claim()).await?;
-        tx.commit().await?;
+        release(self.app, due.claim()).await?;
         Ok(ItemOutcome::from_done(outcome == ScrubOutcome::Damaged))
     }
 
