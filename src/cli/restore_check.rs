@@ -137,13 +137,13 @@ fn table(reports: &[RestoreReport]) -> Result<String, Failure> {
 fn write_report(table: &mut String, report: &RestoreReport) -> Result<(), Failure> {
     let owner = if report.is_owner { "" } else { " (belongs to another database or to none: read only)" };
     writeln!(table, "{}{owner}", report.provider)?;
-    for window in &report.windows {
-        let state = match (window.decide_time, report.is_owner) {
+    for lost in &report.restores {
+        let state = match (lost.decide_time, report.is_owner) {
             (Some(time), _) => format!("decided {}", time.to_rfc3339()),
             (None, true) => "UNDECIDED".to_owned(),
             (None, false) => "not adopted yet; run `strongroom storage adopt`".to_owned(),
         };
-        let (start, end) = (window.start_time.to_rfc3339(), window.end_time.to_rfc3339());
+        let (start, end) = (lost.start_time.to_rfc3339(), lost.end_time.to_rfc3339());
         writeln!(table, "  lost hours     {start} to {end}: {state}")?;
     }
     writeln!(table, "  listed         {} objects, {} foreign", report.listed_objects, report.foreign)?;

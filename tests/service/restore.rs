@@ -258,7 +258,7 @@ fn sweeps_leave_lost_hours_alone_until_a_decision() {
         assert_eq!(list_keys(&s).await, keys, "nothing was deleted");
         assert_eq!(restored.superuser.query_number("SELECT count(*) FROM sweep_candidates").await, 0);
         let undecided = run_check(&restored, None).await;
-        assert!(undecided.has_findings() && undecided.windows[0].is_undecided(), "{undecided:#?}");
+        assert!(undecided.has_findings() && undecided.restores[0].is_undecided(), "{undecided:#?}");
 
         // After the decision, no other confirmation is necessary, although most objects have no row.
         let report = run_check(&restored, Some(RestoreDecision::Discard)).await;
@@ -317,7 +317,7 @@ fn readopting_never_exceeds_a_quota() {
         let report = readopt(&restored).await;
         assert_eq!((report.readopted.count, report.left.count), (2, 1), "{report:#?}");
         assert!(report.left_objects[0].reason.contains("quota"), "{:?}", report.left_objects);
-        assert!(report.has_findings() && report.windows[0].is_undecided());
+        assert!(report.has_findings() && report.restores[0].is_undecided());
         assert_eq!(restored.quota_row(&restored.ada()).await.used_bytes, 14);
         run_all_deletions(&restored).await;
         assert_eq!(list_keys(&s).await.len(), 4, "the object that is left is not deleted");
@@ -361,7 +361,7 @@ fn object_of_running_upload_is_left_until_it_is_older() {
         let report = readopt(&restored).await;
         assert_eq!((report.readopted.count, report.left.count), (1, 1), "{report:#?}");
         assert!(report.left_objects[0].reason.contains("upload in progress"), "{:?}", report.left_objects);
-        assert!(report.has_findings() && report.windows[0].is_undecided());
+        assert!(report.has_findings() && report.restores[0].is_undecided());
         // The commit would be refused now.
         s.clock.advance(GRACE / 2);
         let report = readopt(&restored).await;

@@ -18,10 +18,10 @@ use crate::{
     app::{App, Error, owner::OwnerState},
     db::{
         fsck::{self, CheckedBlob},
-        quarantined_objects, restore_windows,
+        lost_hours, quarantined_objects,
         unknown_objects::{self, Knowledge},
     },
-    domain::{clock::Timestamp, object_key::ObjectKey, restore_window::RestoreWindow},
+    domain::{clock::Timestamp, lost_hours::LostHours, object_key::ObjectKey},
     storage::{ObjectInfo, ObjectStorage, ObjectStorageExt as _},
 };
 
@@ -101,9 +101,9 @@ async fn check_store(
     report: &mut RestoreReport,
     progress: &mut dyn RestoreProgress,
 ) -> Result<(), Error> {
-    let windows = list_windows(app, store.provider(), report).await?;
+    let restores = list_lost_hours(app, store.provider(), report).await?;
     let now = app.clock.now();
-    let check = ObjectCheck { app, store: store.as_ref(), windows, decision, now };
+    let check = ObjectCheck { app, store: store.as_ref(), restores, decision, now };
     let key_prefix = &app.limits.key_prefix;
     let prefix = if key_prefix.is_empty() { String::new() } else { format!("{key_prefix}/") };
     let mut after: Option<ObjectKey> = None;
@@ -120,9 +120,9 @@ async fn check_store(
     }
     check.record_decision(report).await?;
     let mut tx = app.db.system_tx().await?;
-    report.windows = match report.is_owner {
-        true => restore_windows::list(&mut tx, store.provider()).await?,
-        false => check.windows,
+    report.restores = match report.is_owner {
+        true => lost_hours::list(&mut tx, store.provider()).await?,
+        false => check.restores,
     };
     let totals = quarantined_objects::count_all(&mut tx, store.provider()).await?;
     tx.commit().await?;
@@ -131,21 +131,21 @@ async fn check_store(
     Ok(())
 }
 
-/// Returns the hours that restores lost. Those of a store that was not adopted yet end now.
-async fn list_windows(
+/// Returns the lost hours of each restore. Those of a store that was not adopted yet end now.
+async fn list_lost_hours(
     app: &App,
     provider: &str,
     report: &mut RestoreReport,
-) -> Result<Vec<RestoreWindow>, Error> {
+) -> Result<Vec<LostHours>, Error> {
     let mut tx = app.db.system_tx().await?;
-    let mut windows = restore_windows::list(&mut tx, provider).await?;
+    let mut restores = lost_hours::list(&mut tx, provider).await?;
     tx.commit().await?;
     let owner = app.owners.inspect_owner(provider).await?;
     report.is_owner = owner.owner.is_some() && owner.mismatch.is_none();
     if !report.is_owner {
         let start_time = app.owners.find_snapshot_time(provider).await?.unwrap_or(Timestamp::UNIX_EPOCH);
         let end_time = app.clock.now().max(start_time);
-        windows.push(RestoreWindow {
+        restores.push(LostHours {
             id: app.ids.uuid(),
             provider: provider.to_owned(),
             start_time,
@@ -153,14 +153,15 @@ async fn list_windows(
             decide_time: None,
         });
     }
-    Ok(windows)
+    Ok(restores)
 }
 
 /// The check of the objects of one store.
 struct ObjectCheck<'a> {
     app: &'a App,
     store: &'a dyn ObjectStorage,
-    windows: Vec<RestoreWindow>,
+    /// The lost hours of each restore.
+    restores: Vec<LostHours>,
     decision: Option<&'a RestoreDecision>,
     now: Timestamp,
 }
@@ -182,7 +183,7 @@ impl ObjectCheck<'_> {
         tx.commit().await?;
         let mut lost = Vec::new();
         for (object, knowledge) in own.into_iter().zip(knowledge) {
-            let is_lost = self.windows.iter().any(|window| window.contains(object.modify_time));
+            let is_lost = self.restores.iter().any(|lost| lost.contains(object.modify_time));
             match knowledge {
                 Knowledge::Known => continue,
                 Knowledge::Foreign => {
@@ -217,7 +218,7 @@ impl ObjectCheck<'_> {
     /// Returns whether a small file may be committed with this object: it is younger than all lost hours, and the
     /// commit is not too late yet (`uploads/commit/batch.rs`).
     fn may_be_in_progress(&self, object: &ObjectInfo) -> bool {
-        let is_later = self.windows.iter().all(|window| object.modify_time > window.end_time);
+        let is_later = self.restores.iter().all(|lost| object.modify_time > lost.end_time);
         is_later && self.age(object) < self.app.limits.sweeping.grace_period() / 2
     }
 
@@ -262,14 +263,14 @@ impl ObjectCheck<'_> {
         }
     }
 
-    /// Marks the windows as decided, unless objects are left.
+    /// Marks the lost hours as decided, unless objects are left.
     async fn record_decision(&self, report: &RestoreReport) -> Result<(), Error> {
         if self.decision.is_none() || report.left.count > 0 {
             return Ok(());
         }
         let mut tx = self.app.db.system_tx().await?;
-        for window in self.windows.iter().filter(|window| window.is_undecided()) {
-            restore_windows::decide(&mut tx, window.id).await?;
+        for undecided in self.restores.iter().filter(|lost| lost.is_undecided()) {
+            lost_hours::decide(&mut tx, undecided.id).await?;
         }
         Ok(tx.commit().await?)
     }

@@ -10,7 +10,7 @@ use crate::{
         },
     },
     db::{
-        Viewer, restore_windows,
+        Viewer, lost_hours,
         uploads::{self, ExpiredUpload, ExpiredUploadCursor},
     },
     domain::ids::TenantId,
@@ -147,7 +147,7 @@ impl DueItems for ExpiredUploads<'_> {
         let mut tx = self.app.db.system_tx().await?;
         // An upload that was open in the restored state may have been completed since. Its object is then one
         // of the lost hours.
-        let expired = match restore_windows::has_undecided(&mut tx, self.store.provider()).await? {
+        let expired = match lost_hours::has_undecided(&mut tx, self.store.provider()).await? {
             true => Vec::new(),
             false => uploads::list_expired(&mut tx, self.store.provider(), after, limit).await?,
         };

@@ -47,7 +47,7 @@ impl Sweep<'_> {
                 report.listed_objects += 1;
                 let (since, size_bytes) = (object.modify_time, object.size_bytes);
                 if self.may_be_swept(&object.key, since, size_bytes, report) {
-                    let is_discarded = self.windows.iter().any(|window| window.contains(since));
+                    let is_discarded = self.lost_hours.iter().any(|lost| lost.contains(since));
                     let list = if is_discarded { &mut discarded } else { &mut candidates };
                     list.push(SweepCandidate { key: object.key, multipart_id: None, size_bytes });
                 }
@@ -123,7 +123,7 @@ impl Sweep<'_> {
             report.skipped_young += 1;
             return false;
         }
-        if self.windows.iter().any(|window| window.is_undecided() && window.contains(since)) {
+        if self.lost_hours.iter().any(|lost| lost.is_undecided() && lost.contains(since)) {
             report.undecided.add(size_bytes);
             return false;
         }
