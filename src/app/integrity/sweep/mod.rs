@@ -24,7 +24,7 @@
 //! Keys have the form `<prefix>/<tenant>/<category>/<day>/<blob>` and are listed in this order. A regular
 //! round skips the old days of each category: it reads the pages of the recent days, and about one more page
 //! for each category with more than one page of old objects. A full walk lists all objects, once in
-//! `sweeping.full_walk_interval_seconds`. One page is in memory at a time. One replica at a time sweeps a
+//! `sweeping.full_walk_interval_seconds`. One page is in memory at a time. One process at a time sweeps a
 //! store.
 
 mod database_check;
@@ -84,7 +84,7 @@ pub async fn sweep_stores(app: &App, options: SweepOptions) -> Result<Vec<SweepR
             Sweep::new(app, store, &mut lock, options).run(&mut report).await?;
             release_lock(lock, store).await;
         } else {
-            report.add_problem("another replica, or another `strongroom sweep`, is sweeping this store");
+            report.add_problem("another worker, or another `strongroom sweep`, is sweeping this store");
         }
         reports.push(report);
     }
