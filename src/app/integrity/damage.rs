@@ -135,8 +135,8 @@ pub(in crate::app) async fn confirm_and_mark(
     if version_count > 0 {
         tracing::error!(
             %tenant, provider = blob.provider, key = %blob.key, %reason, versions = version_count,
-            "found missing or damaged object; its versions are in state ERROR until it is repaired from its copy, or \
-             restored from a backup and checked with `strongroom fsck --repair`"
+            "found missing or damaged object, and changed its versions to ERROR; background work repairs it from its \
+             copy; without a copy, restore it from a backup and run `strongroom fsck --repair`"
         );
     }
     Ok(Some(RecordedDamage { reason, version_count }))
@@ -164,7 +164,7 @@ pub(in crate::app) async fn distrust_block_checksums(db: &Database, tenant: Tena
     };
     let key = &blob.key;
     match deleted.await {
-        Ok(true) => tracing::error!(%tenant, %key, "deleted the block checksums of an intact object"),
+        Ok(true) => tracing::error!(%tenant, %key, "deleted wrong block checksums of an intact object"),
         Ok(false) => {}
         Err(error) => tracing::warn!(%tenant, %key, %error, "failed to delete block checksums"),
     }
@@ -195,12 +195,12 @@ impl SuspectObject {
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => {
-                    tracing::warn!(%tenant, %key, ?suspicion, "rechecked a suspect object; it is intact");
+                    tracing::warn!(%tenant, %key, ?suspicion, "read a suspect object again, and found it intact");
                     if suspicion == Suspicion::Checksum {
                         distrust_block_checksums(&app.db, tenant, &blob).await;
                     }
                 }
-                Err(error) => tracing::warn!(%tenant, %key, %error, "failed to recheck suspect object"),
+                Err(error) => tracing::warn!(%tenant, %key, %error, "failed to read a suspect object again"),
             }
         };
         tasks.spawn(tracing::Instrument::instrument(recheck, tracing::Span::current()));

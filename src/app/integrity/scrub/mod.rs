@@ -216,7 +216,7 @@ impl<'a> DueScrubs<'a> {
         let provider = self.store.provider();
         scrubs::record_oldest(tx, provider).await?;
         if !scrubs::has_due(tx, provider, pass.start_time).await? && scrubs::end_pass(tx, provider).await? {
-            tracing::info!(provider, start_time = %pass.start_time, "verified all objects of a pass");
+            tracing::info!(provider, start_time = %pass.start_time, "completed a pass over all objects");
         }
         if pass.now >= pass.start_time + self.app.limits.scrub.schedule().pass_interval() {
             scrubs::start_pass(tx, provider).await?;
@@ -238,7 +238,7 @@ impl<'a> DueScrubs<'a> {
         if outcome == ScrubOutcome::Unconfirmed {
             tracing::warn!(
                 tenant = %due.tenant, key = %due.object.key, ?suspicion,
-                "rechecked a suspect object; it is read again later"
+                "read a suspect object twice with different results; it is read again later"
             );
             delay(self.app, due.claim()).await?;
             return Ok(ItemOutcome::Skipped);
@@ -281,7 +281,7 @@ impl<'a> DueScrubs<'a> {
         }
         tracing::error!(
             %tenant, provider = object.provider, key = %object.key, %reason,
-            "found missing or damaged copy of a blob; it is copied again from the original"
+            "found missing or damaged copy of a blob, and removed it; the blob is copied again"
         );
         Ok(ScrubOutcome::Damaged)
     }
