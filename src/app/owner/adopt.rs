@@ -11,6 +11,7 @@ use crate::{
     domain::{
         clock::Timestamp,
         lost_hours::LostHours,
+        object_key::listing_prefix,
         store_owner::{DatabaseIdentity, OwnerBeat, OwnerMarker, OwnerMismatch, Verdict},
     },
     storage::{MarkerWrite, ObjectStorage},
@@ -98,9 +99,7 @@ impl StoreOwners {
         store: &dyn ObjectStorage,
         former: Option<&OwnerMarker>,
     ) -> Result<(), Error> {
-        let key_prefix = &self.0.parts.key_prefix;
-        let prefix = if key_prefix.is_empty() { String::new() } else { format!("{key_prefix}/") };
-        let first = store.list(&prefix, None, 1).await?;
+        let first = store.list(&listing_prefix(&self.0.parts.key_prefix), None, 1).await?;
         if first.objects.is_empty() && first.is_last {
             return Ok(());
         }

@@ -21,7 +21,11 @@ use crate::{
         lost_hours, quarantined_objects,
         unknown_objects::{self, Knowledge},
     },
-    domain::{clock::Timestamp, lost_hours::LostHours, object_key::ObjectKey},
+    domain::{
+        clock::Timestamp,
+        lost_hours::LostHours,
+        object_key::{ObjectKey, listing_prefix},
+    },
     storage::{ObjectInfo, ObjectStorage, ObjectStorageExt as _},
 };
 
@@ -104,8 +108,7 @@ async fn check_store(
     let restores = list_lost_hours(app, store.provider(), report).await?;
     let now = app.clock.now();
     let check = ObjectCheck { app, store: store.as_ref(), restores, decision, now };
-    let key_prefix = &app.limits.key_prefix;
-    let prefix = if key_prefix.is_empty() { String::new() } else { format!("{key_prefix}/") };
+    let prefix = listing_prefix(&app.limits.key_prefix);
     let mut after: Option<ObjectKey> = None;
     loop {
         let page = store.list(&prefix, after.as_ref(), PAGE).await?;

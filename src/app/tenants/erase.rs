@@ -32,7 +32,7 @@ use crate::{
     },
     domain::{
         ids::{BlobId, TenantId},
-        object_key::ObjectKey,
+        object_key::{ObjectKey, listing_prefix},
     },
     storage::ObjectStorage,
 };
@@ -209,10 +209,7 @@ async fn delete_blobs(app: &App, tenant: TenantId) -> Result<usize, Error> {
 
 /// Deletes objects and uploads with the tenant's prefix that have no row, because a crash left them.
 async fn delete_leftovers(app: &App, store: &dyn ObjectStorage, tenant: TenantId) -> Result<usize, Error> {
-    let prefix = match app.limits.key_prefix.as_str() {
-        "" => format!("{tenant}/"),
-        prefix => format!("{prefix}/{tenant}/"),
-    };
+    let prefix = format!("{}{tenant}/", listing_prefix(&app.limits.key_prefix));
     let unfinished = store.list_multiparts(&prefix, None, OBJECTS_PER_STEP).await?.multiparts;
     for multipart in &unfinished {
         delete_from_store(store, Deletion::Multipart(&multipart.key, &multipart.id)).await?;

@@ -6,7 +6,10 @@ use super::{Sweep, SweepReport};
 use crate::{
     app::Error,
     db::sweep_candidates::{self, Ownership, SweepCandidate},
-    domain::{clock::Timestamp, object_key::ObjectKey},
+    domain::{
+        clock::Timestamp,
+        object_key::{ObjectKey, listing_prefix},
+    },
     storage::{MultipartInfo, StorageError},
 };
 
@@ -32,12 +35,13 @@ impl Sweep<'_> {
     }
 
     async fn find_objects(&mut self, report: &mut SweepReport) -> Result<Result<bool, StorageError>, Error> {
+        let prefix = listing_prefix(&self.app.limits.key_prefix);
         let mut after: Option<ObjectKey> = None;
         loop {
             if !self.has_lock(report).await {
                 return Ok(Ok(false));
             }
-            let page = match self.store.list(&self.prefix(), after.as_ref(), self.batch_size()).await {
+            let page = match self.store.list(&prefix, after.as_ref(), self.batch_size()).await {
                 Ok(page) => page,
                 Err(error) => return Ok(Err(error)),
             };
@@ -67,16 +71,16 @@ impl Sweep<'_> {
         &mut self,
         report: &mut SweepReport,
     ) -> Result<Result<bool, StorageError>, Error> {
+        let prefix = listing_prefix(&self.app.limits.key_prefix);
         let mut after: Option<MultipartInfo> = None;
         loop {
             if !self.has_lock(report).await {
                 return Ok(Ok(false));
             }
-            let page =
-                match self.store.list_multiparts(&self.prefix(), after.as_ref(), self.batch_size()).await {
-                    Ok(page) => page,
-                    Err(error) => return Ok(Err(error)),
-                };
+            let page = match self.store.list_multiparts(&prefix, after.as_ref(), self.batch_size()).await {
+                Ok(page) => page,
+                Err(error) => return Ok(Err(error)),
+            };
             let mut candidates = Vec::new();
             for multipart in &page.multiparts {
                 report.listed_multiparts += 1;
@@ -96,12 +100,6 @@ impl Sweep<'_> {
                 _ => return Ok(Ok(true)),
             }
         }
-    }
-
-    /// Returns the configured key prefix, with a trailing slash.
-    fn prefix(&self) -> String {
-        let prefix = &self.app.limits.key_prefix;
-        if prefix.is_empty() { String::new() } else { format!("{prefix}/") }
     }
 
     fn may_be_swept(
