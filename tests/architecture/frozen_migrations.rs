@@ -55,7 +55,7 @@ const MIGRATIONS: &[(&str, u64)] = &[
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.
-const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x19da_0cc8_4223_6d93];
+const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x4ded_a7d6_fd41_8f0b];
 
 /// The file that contains the constant `FUNCTIONS_REVISION`.
 const REVISION_FILE: &str = "src/db/migrate/embedded.rs";

@@ -84,7 +84,7 @@ impl PrivatePostgres {
         self.run("pg_ctl", ["restart", "-w", "-m", mode]);
     }
 
-    /// Replaces the server with a promoted replica: the system identifier stays, and a new timeline begins.
+    /// Replaces the server with a promoted standby: the system identifier stays, and a new timeline begins.
     /// No transaction is lost if none is running.
     pub(crate) fn fail_over(&self) {
         self.back_up();
