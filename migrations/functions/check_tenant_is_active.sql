@@ -1,4 +1,4 @@
--- Rejects uploads into a tenant that is not active, even if a replica has cached an older state.
+-- Rejects uploads into a tenant that is not active, even if a process has cached an older state.
 CREATE OR REPLACE FUNCTION app.check_tenant_is_active() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     AS $$

@@ -56,7 +56,7 @@ BEGIN
                         name, moved_rows_max;
                 END IF;
             EXCEPTION
-                WHEN duplicate_table THEN NULL; -- created concurrently by another replica
+                WHEN duplicate_table THEN NULL; -- created concurrently by another process
                 WHEN check_violation THEN
                     RAISE WARNING 'partition % was not created: a row of its period was inserted meanwhile', name;
             END;

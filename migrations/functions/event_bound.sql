@@ -1,7 +1,8 @@
--- Returns the bound below which all events are committed and readable in this snapshot: the epoch, and the oldest
--- transaction that is still running. All transactions of former epochs have ended. So have all transactions of the newest
--- epoch, if the database has another incarnation than it; its bound is then the greatest transaction id that a position in
--- text form can contain.
+-- Returns the position below which this snapshot can read all events, because all transactions that write there have
+-- ended. It consists of the newest epoch and the id of the oldest running transaction.
+--
+-- No transaction of an earlier epoch is running. If the newest epoch is of another incarnation than the database, none
+-- of its transactions is running either. The id is then the greatest one that a position in text form can contain.
 --
 -- STABLE, so that it uses the snapshot of the statement that calls it.
 CREATE OR REPLACE FUNCTION app.event_bound(OUT epoch integer, OUT xid xid8)

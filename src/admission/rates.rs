@@ -1,7 +1,7 @@
 //! Limits the number of events per second, separately for each key.
 //!
 //! Each key has a bucket of tokens that is filled at the rate, and that holds the tokens of some seconds. The
-//! buckets are in the memory of this process: with several replicas, each allows the whole rate.
+//! buckets are in the memory of this process: with several processes, each allows the whole rate.
 
 use std::{
     collections::HashMap,

@@ -135,9 +135,9 @@ pub enum Error {
     /// The tenant has reached the limit of webhooks.
     #[error("tenant has reached the limit of {0} webhooks; delete one first")]
     TooManyWebhooks(u32),
-    /// The tenant has the maximum number of watches on this replica.
+    /// The tenant has the maximum number of watches on this server.
     #[error(
-        "tenant has {watch_count_max} watches on this replica, which is the limit; close one of them first"
+        "tenant has {watch_count_max} watches on this server, which is the limit; close one of them first"
     )]
     WatchesExhausted { watch_count_max: usize },
     /// The new limits are lower than the current usage.
@@ -215,8 +215,8 @@ pub enum Error {
         /// The time after which the next call is allowed.
         retry_after: Duration,
     },
-    /// This replica is shutting down.
-    #[error("this replica is shutting down")]
+    /// This server is shutting down.
+    #[error("this server is shutting down; call again to reach another one")]
     ShuttingDown,
     /// An error that callers cannot act on. Its cause is logged.
     #[error("internal error")]

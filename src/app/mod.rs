@@ -271,7 +271,12 @@ impl App {
 
     /// Returns the names of the configured providers.
     pub fn list_providers(&self) -> Vec<String> {
-        self.stores.iter().map(|store| store.provider().to_owned()).collect()
+        self.select_providers(None)
+    }
+
+    /// Returns this provider, or the names of all of them.
+    pub fn select_providers(&self, provider: Option<&str>) -> Vec<String> {
+        self.stores.select_providers(provider)
     }
 
     /// Returns whether no background tasks are running.

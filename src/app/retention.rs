@@ -6,7 +6,7 @@ use crate::db::{partitions, tombstones, webhook_deliveries};
 /// Creates upcoming partitions, drops expired idempotency responses, events, audit entries and finished jobs,
 /// and deletes expired webhook deliveries and tombstones.
 ///
-/// Idempotent: every replica may run it. Each step has its own transaction, to hold locks for as short a time
+/// Idempotent: every process may run it. Each step has its own transaction, to hold locks for as short a time
 /// as possible.
 ///
 /// # Errors

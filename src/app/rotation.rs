@@ -1,7 +1,7 @@
 //! The positions of rounds of background work. Items that fail must not block the rest: each round continues
 //! after the previous one, and starts over at the end, in the same round if nothing is left.
 //!
-//! Every replica has its own position, in memory. A restart costs one extra pass.
+//! Every process has its own position, in memory. A restart costs one extra pass.
 
 use std::{
     collections::HashMap,

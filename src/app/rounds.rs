@@ -13,6 +13,7 @@
 
 use super::{App, Error, owner::StoreRefusal, rotation::Rotation};
 use crate::{
+    db::blobs::TenantBlob,
     domain::{
         ids::{FileId, TenantId, UploadId},
         object_key::ObjectKey,
@@ -74,6 +75,33 @@ impl ItemFields<'_> {
     }
 }
 
+impl<'a> ItemFields<'a> {
+    /// Identifies a blob.
+    pub(super) fn of_blob(owned: &'a TenantBlob) -> Self {
+        Self { key: Some(&owned.blob.key), ..ItemFields::new(owned.tenant) }
+    }
+}
+
+/// The store that a round works on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RoundStore<'a> {
+    pub(super) provider: &'a str,
+    /// Whether its circuit breaker has opened, so that further items would fail too.
+    pub(super) is_blocked: bool,
+}
+
+impl<'a> RoundStore<'a> {
+    pub(super) fn of(app: &App, store: &'a dyn ObjectStorage) -> Option<Self> {
+        let provider = store.provider();
+        Some(Self { provider, is_blocked: app.background_stores.rejects_calls(provider) })
+    }
+}
+
+/// Returns the provider that the list of a round depends on, or an empty string.
+fn provider_of<W: DueItems>(work: &W) -> &str {
+    work.round_store().map_or("", |store| store.provider)
+}
+
 /// A list of due items, and how to process one of them.
 pub(super) trait DueItems: Sync {
     type Item: Send + Sync;
@@ -89,14 +117,9 @@ pub(super) trait DueItems: Sync {
     /// The number of items that are processed together, in [`Self::process_batch`].
     const BATCH_ITEMS: usize = 1;
 
-    /// Returns the provider whose items are listed, or `None` if the list does not depend on a provider.
-    fn provider(&self) -> Option<&str> {
+    /// Returns the store whose items are listed, or `None` if the list does not depend on a store.
+    fn round_store(&self) -> Option<RoundStore<'_>> {
         None
-    }
-
-    /// Returns whether the circuit breaker of the store has opened, so that further items would fail too.
-    fn is_blocked(&self) -> bool {
-        false
     }
 
     /// Returns the first items after a position, or from the start, in the order of their positions.
@@ -145,7 +168,7 @@ pub(super) async fn run_round<W: DueItems>(
     work: &W,
     rotation: &Rotation<W::Position>,
 ) -> Result<RoundReport, Error> {
-    let is_continued = rotation.position(work.provider().unwrap_or_default()).is_some();
+    let is_continued = rotation.position(provider_of(work)).is_some();
     let mut page = process_page(work, rotation).await?;
     let starts_over = is_continued && page.is_empty;
     if starts_over {
@@ -255,7 +278,7 @@ async fn process_page<W: DueItems>(
     work: &W,
     rotation: &Rotation<W::Position>,
 ) -> Result<ProcessedPage, Error> {
-    let key = work.provider().unwrap_or_default();
+    let key = provider_of(work);
     let limit = i64::try_from(W::PAGE_ITEMS).unwrap_or(i64::MAX);
     let items = work.list_page(rotation.position(key), limit).await?;
     let (is_empty, is_last) = (items.is_empty(), items.len() < W::PAGE_ITEMS);
@@ -279,7 +302,7 @@ async fn process_page<W: DueItems>(
                 }
             }
         }
-        if work.is_blocked() {
+        if work.round_store().is_some_and(|store| store.is_blocked) {
             page.is_last = false;
             break;
         }
@@ -294,7 +317,7 @@ fn log_failure<W: DueItems>(work: &W, item: &W::Item, error: &Error) {
     let ItemFields { tenant, file, upload, key } = work.fields(item);
     tracing::warn!(
         %tenant,
-        provider = work.provider(),
+        provider = work.round_store().map(|store| store.provider),
         file = file.map(display),
         upload = upload.map(display),
         key = key.map(display),

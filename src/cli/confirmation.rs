@@ -4,6 +4,9 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use super::Failure;
 
+/// The exit code of a command that was not confirmed.
+pub(super) const NOT_CONFIRMED: u8 = 4;
+
 /// Asks a question on the terminal. Returns whether the response is yes. Without a terminal, returns an error that
 /// asks for `--yes` to do `action`.
 pub(super) fn is_confirmed(question: &str, action: &str) -> Result<bool, Failure> {

@@ -14,6 +14,7 @@ mod providers;
 mod quarantine;
 mod restore_check;
 mod scrub;
+mod selection;
 mod serve;
 mod spinner;
 mod start_error;

@@ -120,13 +120,17 @@ async fn run_probes(parts: MonitoredParts, stopped: impl Future<Output = ()>) {
 async fn follow_epoch(known: Option<i32>, database: &Database, time_limit: Duration) -> Option<i32> {
     match timeout(time_limit, database.begin_position_epoch()).await {
         Ok(Ok(epoch)) => {
-            if known != Some(epoch) {
-                tracing::info!(epoch, ?known, "positions of events have another epoch");
+            if let Some(former) = known.filter(|known| *known != epoch) {
+                tracing::info!(
+                    epoch,
+                    former,
+                    "event positions have a new epoch, because the database was restored or failed over"
+                );
             }
             Some(epoch)
         }
         failed => {
-            tracing::warn!(result = ?failed, "failed to read the epoch of positions");
+            tracing::warn!(result = ?failed, "failed to read the epoch of event positions");
             known
         }
     }

@@ -8,9 +8,10 @@ use indicatif::HumanBytes;
 use super::{
     Failure,
     assemble::assemble_maintenance_app,
-    confirmation::is_confirmed,
-    dev::attach::{DevDirectory, Need},
+    confirmation::{NOT_CONFIRMED, is_confirmed},
+    dev::attach::Need,
     print_text,
+    selection::{ObjectListArgs, ProviderSelection},
 };
 use crate::{
     app::restore::quarantine::{QuarantineAction, QuarantineFilter, QuarantineReport, process_quarantine},
@@ -59,29 +60,18 @@ pub(super) struct ChangeArgs {
 
 #[derive(Debug, Args)]
 struct Selection {
-    /// The provider, as named in `storage.providers`. Default: all of them.
-    #[arg(long, value_name = "NAME")]
-    provider: Option<String>,
     /// The tenant of the objects.
     #[arg(long, value_name = "ID")]
     tenant: Option<TenantId>,
     /// The key of an object. May be repeated.
     #[arg(long, value_name = "KEY")]
     key: Vec<String>,
-    /// The number of objects that are listed. All are counted.
-    #[arg(long, default_value_t = 100, value_name = "COUNT")]
-    limit: usize,
-    /// Print the result as JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    data: DevDirectory,
+    list: ObjectListArgs,
 }
 
 /// The exit code if objects could not be deleted.
 const INCOMPLETE: u8 = 3;
-/// The exit code if the command was not confirmed.
-const NOT_CONFIRMED: u8 = 4;
 
 /// Runs `strongroom quarantine`. See [`EXIT_CODES`].
 pub(super) async fn run_quarantine(
@@ -100,7 +90,9 @@ pub(super) async fn run_quarantine(
             (args.selection, QuarantineAction::Delete, question)
         }
     };
-    let config = selection.data.load_config(config, Need::DatabaseAndObjects)?;
+    let Selection { tenant, key: keys, list } = selection;
+    let ObjectListArgs { selection: ProviderSelection { provider }, limit, json, data } = list;
+    let config = data.load_config(config, Need::DatabaseAndObjects)?;
     config.validate_for_maintenance()?;
     if let Some(effect) = question
         && !is_confirmed(&format!("This will {effect}. Continue? [y/N] "), effect)?
@@ -109,16 +101,11 @@ pub(super) async fn run_quarantine(
     }
     let telemetry = telemetry::init(&config.telemetry)?;
     let app = assemble_maintenance_app(&config, telemetry.metrics()).await?;
-    let filter =
-        QuarantineFilter { provider: selection.provider, tenant: selection.tenant, keys: selection.key };
-    let processed = process_quarantine(&app, &filter, action, selection.limit).await;
+    let filter = QuarantineFilter { provider, tenant, keys };
+    let processed = process_quarantine(&app, &filter, action, limit).await;
     telemetry.shutdown();
     let report = processed?;
-    print_text(&if selection.json {
-        serde_json::to_string_pretty(&report)?
-    } else {
-        table(&report, action)?
-    })?;
+    print_text(&if json { serde_json::to_string_pretty(&report)? } else { table(&report, action)? })?;
     Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
 }
 

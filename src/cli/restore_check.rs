@@ -9,9 +9,10 @@ use indicatif::HumanBytes;
 use super::{
     Failure,
     assemble::assemble_maintenance_app,
-    confirmation::is_confirmed,
-    dev::attach::{DevDirectory, Need},
+    confirmation::{NOT_CONFIRMED, is_confirmed},
+    dev::attach::Need,
     print_text,
+    selection::{ObjectListArgs, ProviderSelection},
     spinner::Spinner,
 };
 use crate::{
@@ -33,9 +34,6 @@ const EXIT_CODES: &str = "Exit codes:
 #[command(after_help = EXIT_CODES)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a command-line flag")]
 pub(super) struct RestoreCheckArgs {
-    /// The provider, as named in `storage.providers`. Default: all of them.
-    #[arg(long, value_name = "NAME")]
-    provider: Option<String>,
     /// Make the unknown objects of the lost hours files of the category `recovered`, which only admins of their tenant
     /// see. Objects that do not fit the quota are left.
     #[arg(long, conflicts_with_all = ["quarantine_objects", "discard"])]
@@ -57,20 +55,12 @@ pub(super) struct RestoreCheckArgs {
     /// Apply the decision without asking.
     #[arg(long)]
     yes: bool,
-    /// The number of objects of each kind that are listed. All are counted.
-    #[arg(long, default_value_t = 100, value_name = "COUNT")]
-    limit: usize,
-    /// Print the result of each store as JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    data: DevDirectory,
+    list: ObjectListArgs,
 }
 
 /// The exit code if something was found.
 const FOUND: u8 = 3;
-/// The exit code if the decision was not confirmed.
-const NOT_CONFIRMED: u8 = 4;
 
 impl RestoreCheckArgs {
     fn decision(&self) -> Option<RestoreDecision> {
@@ -98,25 +88,26 @@ pub(super) async fn run_restore_check(
     args: RestoreCheckArgs,
     config: Option<PathBuf>,
 ) -> Result<ExitCode, Failure> {
-    let config = args.data.load_config(config, Need::DatabaseAndObjects)?;
-    config.validate_for_maintenance()?;
     let decision = args.decision();
+    let ObjectListArgs { selection: ProviderSelection { provider }, limit, json, data } = args.list;
+    let config = data.load_config(config, Need::DatabaseAndObjects)?;
+    config.validate_for_maintenance()?;
     if let Some(decision) = decision.as_ref().filter(|_| !args.yes) {
         let effect = describe_decision(decision);
-        let provider = args.provider.as_deref().unwrap_or("all");
-        if !is_confirmed(&format!("This will {effect} (provider: {provider}). Continue? [y/N] "), effect)? {
+        let scope = provider.as_deref().unwrap_or("all");
+        if !is_confirmed(&format!("This will {effect} (provider: {scope}). Continue? [y/N] "), effect)? {
             return Ok(ExitCode::from(NOT_CONFIRMED));
         }
     }
     let telemetry = telemetry::init(&config.telemetry)?;
     let app = assemble_maintenance_app(&config, telemetry.metrics()).await?;
-    let options = RestoreOptions { provider: args.provider, decision, entries_max: args.limit };
-    let mut spinner = Spinner::new(args.json)?;
+    let options = RestoreOptions { provider, decision, entries_max: limit };
+    let mut spinner = Spinner::new(json)?;
     let checked = check_restore(&app, &options, &mut spinner).await;
     spinner.finish();
     telemetry.shutdown();
     let reports = checked?;
-    print_text(&if args.json { serde_json::to_string_pretty(&reports)? } else { table(&reports)? })?;
+    print_text(&if json { serde_json::to_string_pretty(&reports)? } else { table(&reports)? })?;
     let has_findings = reports.iter().any(RestoreReport::has_findings);
     Ok(if has_findings { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
 }
@@ -146,13 +137,13 @@ fn table(reports: &[RestoreReport]) -> Result<String, Failure> {
 fn write_report(table: &mut String, report: &RestoreReport) -> Result<(), Failure> {
     let owner = if report.is_owner { "" } else { " (belongs to another database or to none: read only)" };
     writeln!(table, "{}{owner}", report.provider)?;
-    for window in &report.windows {
-        let state = match (window.decide_time, report.is_owner) {
+    for lost in &report.restores {
+        let state = match (lost.decide_time, report.is_owner) {
             (Some(time), _) => format!("decided {}", time.to_rfc3339()),
             (None, true) => "UNDECIDED".to_owned(),
             (None, false) => "not adopted yet; run `strongroom storage adopt`".to_owned(),
         };
-        let (start, end) = (window.start_time.to_rfc3339(), window.end_time.to_rfc3339());
+        let (start, end) = (lost.start_time.to_rfc3339(), lost.end_time.to_rfc3339());
         writeln!(table, "  lost hours     {start} to {end}: {state}")?;
     }
     writeln!(table, "  listed         {} objects, {} foreign", report.listed_objects, report.foreign)?;

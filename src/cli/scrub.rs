@@ -10,6 +10,7 @@ use super::{
     assemble::assemble_maintenance_app,
     dev::attach::{DevDirectory, Need},
     print_text,
+    selection::ProviderSelection,
     spinner::Spinner,
 };
 use crate::{
@@ -29,9 +30,8 @@ pub(super) struct ScrubArgs {
     /// Read all objects, in a new pass. Otherwise the current pass is completed.
     #[arg(long)]
     now: bool,
-    /// Only the objects of this provider, as named in `storage.providers`.
-    #[arg(long, value_name = "NAME")]
-    provider: Option<String>,
+    #[command(flatten)]
+    selection: ProviderSelection,
     /// Count the objects that would be read, and read none.
     #[arg(long)]
     dry_run: bool,
@@ -53,9 +53,8 @@ pub(super) async fn run_scrub(args: ScrubArgs, config: Option<PathBuf>) -> Resul
     let app = assemble_maintenance_app(&config, telemetry.metrics()).await?;
     let options = ScrubOptions { is_new_pass: args.now, is_dry_run: args.dry_run };
     let mut spinner = Spinner::new(args.json)?;
-    let providers = args.provider.map_or_else(|| app.list_providers(), |provider| vec![provider]);
     let mut reports = Vec::new();
-    for provider in providers {
+    for provider in app.select_providers(args.selection.provider.as_deref()) {
         reports.push(scrub_provider(&app, &provider, options, &mut spinner).await?);
     }
     spinner.finish();

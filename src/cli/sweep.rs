@@ -101,7 +101,7 @@ fn table(reports: &[SweepReport]) -> Result<String, Failure> {
             report.skipped_young, report.skipped_foreign
         )?;
         if report.undecided.count > 0 {
-            writeln!(table, "  undecided {} of the hours that a restore lost", amount(report.undecided))?;
+            writeln!(table, "  undecided {} of lost hours", amount(report.undecided))?;
         }
         for problem in &report.problems {
             writeln!(table, "  PROBLEM   {problem}")?;

@@ -33,8 +33,8 @@ impl SecretsConfig {
 
     pub(super) fn check_for_serve(&self, violations: &mut Violations) {
         if self.page_token_key.is_none() {
-            let message = "is required: base64 of 32 random bytes (`openssl rand -base64 32`), the same on \
-                           every replica";
+            let message = "is required: base64 of 32 random bytes (`openssl rand -base64 32`), the same in \
+                           every process";
             violations.add("secrets.page_token_key", message);
         }
     }

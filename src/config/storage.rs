@@ -135,14 +135,16 @@ impl StorageConfig {
         let Some(replica) = &self.replica_provider else { return };
         if *replica == self.provider {
             let message = format!(
-                "must be another provider than `storage.provider`, which stores the originals; not `{replica}`"
+                "must be another provider than `storage.provider`, which stores the originals; both are `{replica}`"
             );
             violations.add(KEY, message);
         }
         match self.providers.get(replica) {
             Some(ProviderConfig::Discard) => {
-                violations
-                    .add(KEY, format!("must keep its objects, and `{replica}` has the adapter \"discard\""));
+                let message = format!(
+                    "must be a provider that keeps objects; `{replica}` has the adapter \"discard\", which keeps none"
+                );
+                violations.add(KEY, message);
             }
             Some(_) => {}
             None => {
@@ -241,7 +243,7 @@ mod tests {
         assert_eq!(problem("second"), None);
         assert!(problem("first").unwrap().contains("another provider than"));
         assert!(problem("third").unwrap().contains("must be one of"));
-        assert!(problem("nowhere").unwrap().contains("must keep its objects"));
+        assert!(problem("nowhere").unwrap().contains("must be a provider that keeps objects"));
     }
 
     #[test]

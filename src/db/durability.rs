@@ -22,13 +22,13 @@ pub enum DurabilityError {
     Database(#[from] DbError),
     /// Settings of the database are not safe.
     #[error(
-        "refusing to start: a crash of the database could lose or damage committed files, because of {settings}. Set \
-         each to `on`, or remove it where it is set (for a role: `ALTER ROLE … RESET …`, for a database: `ALTER \
-         DATABASE … RESET …`); or set `database.allow_unsafe = true` if the data may be lost"
+        "refusing to start: the database has {settings}, so a crash of it could lose or damage committed files; turn \
+         each setting on, or remove it where it is set (`ALTER ROLE … RESET …` for a user, `ALTER DATABASE … RESET …` \
+         for a database); if the data may be lost, set `database.allow_unsafe = true` instead"
     )]
     Unsafe {
-        /// The settings, each with its value, the source of the value, and the configuration keys of the connection
-        /// URLs.
+        /// The settings, each with its value, the source of the value, and the configuration keys of the URLs whose
+        /// connections have it.
         settings: String,
     },
 }
@@ -67,7 +67,11 @@ pub(super) async fn check(
     }
     let settings = describe(&found);
     if is_allowed {
-        tracing::warn!(settings, "a crash of the database could lose or damage committed files");
+        tracing::warn!(
+            settings,
+            "accepted unsafe settings of the database, because of `database.allow_unsafe`; a crash of the database could \
+             lose or damage committed files"
+        );
         return Ok(());
     }
     Err(DurabilityError::Unsafe { settings })
@@ -87,13 +91,14 @@ async fn read_unsafe_settings(pool: &Pool) -> Result<Vec<UnsafeSetting>, DbError
 fn describe(found: &[(&'static str, UnsafeSetting)]) -> String {
     let mut described: Vec<(String, Vec<&str>)> = Vec::new();
     for (url_key, UnsafeSetting { name, setting, source }) in found {
-        let text = format!("{name} = {setting} ({source})");
+        let text = format!("{name} = {setting} (source: {source}");
         match described.iter_mut().find(|(known, _)| *known == text) {
             Some((_, url_keys)) => url_keys.push(url_key),
             None => described.push((text, vec![url_key])),
         }
     }
-    let each = described.into_iter().map(|(text, url_keys)| format!("{text} of {}", url_keys.join(" and ")));
+    let each =
+        described.into_iter().map(|(text, url_keys)| format!("{text}; seen by: {})", url_keys.join(", ")));
     each.collect::<Vec<_>>().join(", ")
 }
 
@@ -114,8 +119,8 @@ mod tests {
         ];
         assert_eq!(
             describe(&found),
-            "fsync = off (configuration file) of database.url and database.system_url, \
-             synchronous_commit = off (user) of database.url"
+            "fsync = off (source: configuration file; seen by: database.url, database.system_url), \
+             synchronous_commit = off (source: user; seen by: database.url)"
         );
     }
 }

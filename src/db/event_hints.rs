@@ -1,5 +1,5 @@
 //! In-process notifications that an event of a tenant was committed. They are only hints: readers find events
-//! of other replicas, and events whose COMMIT got no response, by polling. NOTIFY is not used, because in
+//! of other processes, and events whose COMMIT got no response, by polling. NOTIFY is not used, because in
 //! request transactions it would serialize the commits of the whole cluster.
 
 use std::{

@@ -137,7 +137,7 @@ pub async fn remove(tx: &mut SystemTx, id: TenantId) -> Result<Removal, DbError>
 #[derive(Debug, Clone, Copy)]
 pub struct ProvisionalTimes {
     /// First calls that began earlier have ended without leaving, because their process crashed.
-    pub lost_hours: u32,
+    pub lost_after_hours: u32,
     /// The time for which the row of a removed tenant is kept, so that sweeps find its objects.
     pub kept_days: u32,
 }
@@ -151,7 +151,7 @@ pub async fn list_due(
     limit: i64,
 ) -> Result<Vec<TenantId>, DbError> {
     let since = tenants::provisional_time.assume_not_null();
-    let is_idle = tenants::first_call_count.eq(0).or(since.le(now_minus(hours(times.lost_hours))));
+    let is_idle = tenants::first_call_count.eq(0).or(since.le(now_minus(hours(times.lost_after_hours))));
     let is_open = tenants::state.ne(literal!(TenantState::Deleted)).and(is_idle);
     let is_over =
         tenants::state.eq(literal!(TenantState::Deleted)).and(since.le(now_minus(days(times.kept_days))));
@@ -170,7 +170,7 @@ pub async fn forget_lost(tx: &mut SystemTx, id: TenantId, times: ProvisionalTime
     let lost = tenants::table
         .find(id)
         .filter(tenants::first_call_count.gt(0))
-        .filter(tenants::provisional_time.le(now_minus(hours(times.lost_hours)).nullable()));
+        .filter(tenants::provisional_time.le(now_minus(hours(times.lost_after_hours)).nullable()));
     let update =
         diesel::update(lost).set((tenants::first_call_count.eq(0), tenants::may_have_objects.eq(true)));
     query("forget lost first calls", update).execute(tx.connection()?).await.map(|_| ())

@@ -1,5 +1,5 @@
-//! The schedule of background ticks. A replica claims a due tick by advancing its next time, as a
-//! compare-and-set by the database's clock, so that exactly one replica runs it.
+//! The schedule of background ticks. A process claims a due tick by advancing its next time, as a
+//! compare-and-set by the database's clock, so that exactly one process runs it.
 
 use diesel::{
     ExpressionMethods as _, QueryDsl as _, QueryableByName,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::domain::clock::Timestamp;
 
-/// A tick that this replica has claimed.
+/// A tick that this process has claimed.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
 #[diesel(table_name = schedules)]
 pub struct ClaimedTick {
@@ -29,7 +29,7 @@ pub async fn claim_due(
     names: &[&str],
     interval_seconds: u64,
 ) -> Result<Vec<ClaimedTick>, DbError> {
-    // All replicas must lock in the same order.
+    // All processes must lock in the same order.
     let mut names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     names.sort_unstable();
     // An `unnest` batch.

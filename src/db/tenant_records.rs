@@ -243,7 +243,7 @@ pub async fn has_protected_files(tx: &mut TenantTx) -> Result<bool, DbError> {
 }
 
 /// Returns tenants after an id, ordered by id, whose deletion was started more than `rest_seconds` ago:
-/// longer than any replica caches them.
+/// longer than any process caches them.
 pub async fn list_deleting(
     tx: &mut SystemTx,
     after: Option<TenantId>,
@@ -296,7 +296,7 @@ pub async fn set_deletion_problem(tx: &mut SystemTx, id: TenantId, problem: &str
     query("set deletion problem", update).execute(tx.connection()?).await.map(|_| ())
 }
 
-/// Ends a deletion. Returns the record, or `None` if another replica has ended it already.
+/// Ends a deletion. Returns the record, or `None` if another process has ended it already.
 pub async fn end_deletion(tx: &mut SystemTx, id: TenantId) -> Result<Option<TenantRecord>, DbError> {
     let deleting = tenants::table.find(id).filter(tenants::state.eq(TenantState::Deleting));
     let update = diesel::update(deleting)

@@ -1,5 +1,5 @@
 //! Webhooks: endpoints that receive events. Each has its own position in the event stream and a lease for the
-//! replica that delivers to it.
+//! process that delivers to it.
 
 use std::time::Duration;
 
@@ -269,7 +269,7 @@ pub async fn delete(tx: &mut TenantTx, id: WebhookId) -> Result<bool, DbError> {
     Ok(query("delete webhook", delete).execute(tx.connection()?).await? == 1)
 }
 
-/// The lease of a webhook, under which a replica delivers to it.
+/// The lease of a webhook, under which a process delivers to it.
 #[derive(Debug, Clone, Copy, QueryableByName)]
 #[diesel(table_name = webhooks)]
 pub struct WebhookLease {
@@ -282,13 +282,13 @@ pub struct WebhookLease {
     pub epoch: i32,
 }
 
-/// Claims up to `limit` due webhooks of active tenants that no replica holds, in the order of their due time.
+/// Claims up to `limit` due webhooks of active tenants that no process holds, in the order of their due time.
 ///
 /// A webhook is due if it has events to deliver. Without events it is claimed once an hour, so that its
 /// position stays within the retention of events. A webhook whose position belongs to an incarnation of the database
 /// without an epoch is claimed immediately, because the position is meaningless.
 ///
-/// Limits the webhooks of one tenant that all replicas hold to `per_tenant`.
+/// Limits the webhooks of one tenant that all processes hold to `per_tenant`.
 pub async fn claim_due(
     tx: &mut SystemTx,
     lease_seconds: u32,

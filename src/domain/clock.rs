@@ -51,7 +51,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// The database's clock: the clock of this process plus the difference that was last measured. So all replicas and the
+/// The database's clock: the clock of this process plus the difference that was last measured. So all processes and the
 /// database agree, although the clocks of their machines do not. Before the first measurement there is no difference.
 #[derive(Debug)]
 pub struct SyncedClock<C = SystemClock> {

@@ -95,7 +95,7 @@ impl Hasher {
         self.0.update(bytes);
     }
 
-    /// Returns the state, to resume hashing later or on another replica.
+    /// Returns the state, to resume hashing later or in another process.
     ///
     /// The state must stay secret: it allows computing digests of extensions of the hashed bytes.
     pub fn state(&self) -> Vec<u8> {

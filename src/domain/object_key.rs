@@ -159,6 +159,12 @@ pub fn check_prefix(prefix: &str) -> Result<(), ObjectKeyError> {
     }
 }
 
+/// Returns what all keys with a valid prefix start with: the prefix and a `/`, or an empty string. Such a listing can
+/// also contain keys with longer prefixes.
+pub fn listing_prefix(prefix: &str) -> String {
+    if prefix.is_empty() { String::new() } else { format!("{prefix}/") }
+}
+
 fn check_text(text: &str) -> Result<(), ObjectKeyError> {
     if text.len() > OBJECT_KEY_LENGTH_BYTES_MAX {
         return Err(ObjectKeyError::TooLong {

@@ -118,7 +118,7 @@ impl OwnerMarker {
     }
 }
 
-/// Returns the parts of an incarnation that a failover to a replica keeps: the system identifier and the
+/// Returns the parts of an incarnation that a failover to a standby keeps: the system identifier and the
 /// database.
 fn physical_part(incarnation: &str) -> (&str, &str) {
     let system = incarnation.split_once('-').map_or(incarnation, |(system, _)| system);

@@ -100,6 +100,14 @@ impl Stores {
         Self { by_name, primary: replace(&self.primary) }
     }
 
+    /// Returns this provider, or the names of all of them.
+    pub fn select_providers(&self, provider: Option<&str>) -> Vec<String> {
+        match provider {
+            Some(provider) => vec![provider.to_owned()],
+            None => self.by_name.keys().cloned().collect(),
+        }
+    }
+
     /// Iterates over all stores without their limits, for checks that other operations wait for.
     pub fn unlimited(&self) -> impl Iterator<Item = &Arc<dyn ObjectStorage>> {
         self.by_name.values().map(|shared| &shared.unlimited)

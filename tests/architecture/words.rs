@@ -82,6 +82,9 @@ const BANNED: &[(&str, &[&str])] = &[
         ],
     ),
     ("again", &["once more", "anew"]),
+    // A copy of a blob at the replica provider is not a process.
+    ("a server, a process", &["every replica", "this replica"]),
+    ("lost hours", &["restore window"]),
     ("always", &["for ever"]),
 ];
 

@@ -66,7 +66,8 @@ async fn database_that_may_lose_commits_is_refused() {
     set("off").await;
     assert_refused(&site, &["synchronous_commit"]).await;
     let error = refusal_of(&site, "serve").await;
-    assert!(error.contains("(user) of database.url") && !error.contains("database.system_url"), "{error}");
+    let described = error.contains("(source: user; seen by: database.url)");
+    assert!(described && !error.contains("database.system_url"), "{error}");
     // A commit that no standby has is still on the disk of the primary.
     for value in ["local", "remote_write", "on"] {
         set(value).await;

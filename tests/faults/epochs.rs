@@ -11,11 +11,25 @@ use strongroom::{
 
 use crate::{
     harness::{Receiver, Service, Setup, file_id, reason, service_test_in, spec},
-    private_postgres::PrivatePostgres,
+    private_postgres::{PrivatePostgres, private_server_test, wait_until_serving},
 };
 
 fn allow_private_addresses(setup: &mut Setup) {
     setup.config.webhooks.allow_private_addresses = true;
+}
+
+/// Runs a test with a database server of its own and a webhook. The server fails, so errors are logged.
+fn webhook_test<F, Fut>(test: F)
+where
+    F: FnOnce(Service, Arc<PrivatePostgres>, Receiver) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    private_server_test(allow_private_addresses, |s, postgres| async move {
+        s.allow_logged_errors();
+        let receiver = Receiver::start().await;
+        create_webhook(&s, &receiver.url).await;
+        test(s, postgres, receiver).await;
+    });
 }
 
 async fn create_webhook(s: &Service, url: &str) {
@@ -76,13 +90,6 @@ async fn roll_back_transactions(s: &Service, count: usize) {
     s.superuser.execute(&use_up).await;
 }
 
-async fn wait_for_new_primary(s: &Service) {
-    s.wait_until("the new primary serves requests", || async {
-        s.db.ping().await.is_ok() && s.alice().quota().await.is_ok()
-    })
-    .await;
-}
-
 async fn assert_too_old(s: &Service, cursor: &str) {
     let Err(error) = s.alice().watch_files_after(cursor).await else { panic!("accepted") };
     assert_eq!(reason(&error), "CURSOR_TOO_OLD");
@@ -140,12 +147,7 @@ fn fresh_cluster_continues_watches_and_webhooks() {
 
 #[test]
 fn failover_keeps_cursors_and_webhooks() {
-    let postgres = Arc::new(PrivatePostgres::start());
-    let failing = Arc::clone(&postgres);
-    service_test_in(Some(postgres.url()), allow_private_addresses, |s| async move {
-        s.allow_logged_errors();
-        let receiver = Receiver::start().await;
-        create_webhook(&s, &receiver.url).await;
+    webhook_test(|s, postgres, receiver| async move {
         let mut watcher = s.alice().watch_files().await;
         let before_all = watcher.cursor.clone();
         let file = upload(&s, "delivered").await;
@@ -155,8 +157,8 @@ fn failover_keeps_cursors_and_webhooks() {
         upload(&s, "undelivered").await;
         drop(watcher);
 
-        tokio::task::spawn_blocking(move || failing.fail_over()).await.unwrap();
-        wait_for_new_primary(&s).await;
+        postgres.operate(PrivatePostgres::fail_over).await;
+        wait_until_serving(&s).await;
         for skipped in [0, 1] {
             let cursor = [&before_all, &after_first][skipped];
             let mut resumed = s.alice().watch_files_after(cursor).await.unwrap();
@@ -176,18 +178,12 @@ fn failover_keeps_cursors_and_webhooks() {
 
 #[test]
 fn recovery_rejects_cursors_of_lost_events() {
-    let postgres = Arc::new(PrivatePostgres::start());
-    let failing = Arc::clone(&postgres);
-    service_test_in(Some(postgres.url()), allow_private_addresses, |s| async move {
-        s.allow_logged_errors();
-        let receiver = Receiver::start().await;
-        create_webhook(&s, &receiver.url).await;
+    webhook_test(|s, postgres, receiver| async move {
         let mut watcher = s.alice().watch_files().await;
         let file = upload(&s, "a").await;
         watcher.next_event().await;
         let kept = watcher.cursor.clone();
-        let backed_up = Arc::clone(&failing);
-        tokio::task::spawn_blocking(move || backed_up.back_up()).await.unwrap();
+        postgres.operate(PrivatePostgres::back_up).await;
         s.alice().rename(&file, "lost").await.unwrap();
         let lost = watcher.next_event().await;
         let ahead = watcher.cursor.clone();
@@ -195,8 +191,8 @@ fn recovery_rejects_cursors_of_lost_events() {
         let lost_id = receiver.messages()[1].header("webhook-id");
         drop(watcher);
 
-        tokio::task::spawn_blocking(move || failing.restore_backup()).await.unwrap();
-        wait_for_new_primary(&s).await;
+        postgres.operate(PrivatePostgres::restore_backup).await;
+        wait_until_serving(&s).await;
         assert_too_old(&s, &ahead).await;
         let mut resumed = s.alice().watch_files_after(&kept).await.unwrap();
         // Also when the counter has passed the ids of the lost transactions, and the new epoch has begun.
@@ -214,12 +210,7 @@ fn recovery_rejects_cursors_of_lost_events() {
 
 #[test]
 fn crash_that_assigns_ids_again_skips_no_event() {
-    let postgres = Arc::new(PrivatePostgres::start());
-    let crashing = Arc::clone(&postgres);
-    service_test_in(Some(postgres.url()), allow_private_addresses, |s| async move {
-        s.allow_logged_errors();
-        let receiver = Receiver::start().await;
-        create_webhook(&s, &receiver.url).await;
+    webhook_test(|s, postgres, receiver| async move {
         let mut watcher = s.alice().watch_files().await;
         upload(&s, "a").await;
         watcher.next_event().await;
@@ -237,8 +228,8 @@ fn crash_that_assigns_ids_again_skips_no_event() {
         let bound = s.superuser.query_number("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").await;
         let former = s.seal_former_cursor(bound, &incarnation).await;
 
-        tokio::task::spawn_blocking(move || crashing.restart("immediate")).await.unwrap();
-        wait_for_new_primary(&s).await;
+        postgres.operate(|postgres| postgres.restart("immediate")).await;
+        wait_until_serving(&s).await;
         s.clock.advance(Duration::seconds(1));
         upload(&s, "b").await;
         let written = list_positions(&s).await.pop().unwrap();

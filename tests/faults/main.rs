@@ -7,7 +7,7 @@
 //! | object store: unreachable, slow, temporary errors, broken connections, wrong responses | `store.rs` |
 //! | PostgreSQL: restart, connection lost during a commit, exhausted connection pool | `database.rs` |
 //! | PostgreSQL: connection lost during the commit of any other mutation | `lost_commits.rs` |
-//! | PostgreSQL: failover to a replica, and the owner of the store | `owner.rs` |
+//! | PostgreSQL: failover to a standby, and the owner of the store | `owner.rs` |
 //! | PostgreSQL: restore, failover and recovery to an earlier time, and the positions of events | `epochs.rs` |
 //! | local provider: full disk | `disk.rs` |
 //! | clients: stalled, slow, one byte per message, disappearing, flooding | `clients.rs` |

@@ -8,10 +8,32 @@ use std::{
     },
     path::PathBuf,
     process::{Command, Stdio},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 use url::Url;
+
+use crate::harness::{Service, Setup, service_test_in};
+
+/// Runs a test against a service whose database server the test can restart.
+pub(crate) fn private_server_test<F, Fut>(arrange: impl FnOnce(&mut Setup), test: F)
+where
+    F: FnOnce(Service, Arc<PrivatePostgres>) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    // The server runs until the database of the test is dropped.
+    let postgres = Arc::new(PrivatePostgres::start());
+    let for_test = Arc::clone(&postgres);
+    service_test_in(Some(postgres.url()), arrange, |s| test(s, for_test));
+}
+
+/// Waits until the service serves requests again after an operation on its database server.
+pub(crate) async fn wait_until_serving(s: &Service) {
+    s.wait_until("the service serves requests again", || async {
+        s.db.ping().await.is_ok() && s.alice().quota().await.is_ok()
+    })
+    .await;
+}
 
 /// A running server. Dropping it stops the server.
 pub(crate) struct PrivatePostgres {
@@ -51,12 +73,18 @@ impl PrivatePostgres {
         format!("postgres://postgres@{directory}/postgres").parse().unwrap()
     }
 
+    /// Runs an operation that blocks, such as a restart, on a thread of its own.
+    pub(crate) async fn operate(self: &Arc<Self>, operation: impl FnOnce(&Self) + Send + 'static) {
+        let server = Arc::clone(self);
+        tokio::task::spawn_blocking(move || operation(&server)).await.unwrap();
+    }
+
     /// Restarts the server. Mode `fast` terminates all sessions; `immediate` is a crash with recovery.
     pub(crate) fn restart(&self, mode: &str) {
         self.run("pg_ctl", ["restart", "-w", "-m", mode]);
     }
 
-    /// Replaces the server with a promoted replica: the system identifier stays, and a new timeline begins.
+    /// Replaces the server with a promoted standby: the system identifier stays, and a new timeline begins.
     /// No transaction is lost if none is running.
     pub(crate) fn fail_over(&self) {
         self.back_up();

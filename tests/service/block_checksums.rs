@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
 use chrono::Duration;
 use strongroom::{
     app::storage::delete_due_blobs::delete_due_blobs,
@@ -11,15 +10,13 @@ use strongroom::{
     proto::v1::{
         CopyFileRequest, DownloadFileRequest, FileState, FileStateReason, download_file_response::Message,
     },
-    storage::{
-        Payload, PutOptions,
-        flaky::{Fault, Operation, Plan},
-    },
+    storage::flaky::{Fault, Operation, Plan},
     worker,
 };
 use tonic::{Code, Status};
 
 use crate::{
+    damaged::replace_object,
     direct::complete_without_verification,
     harness::{PART, Service, direct_test, file_id, pattern, reason, service_test, service_test_with, spec},
 };
@@ -40,8 +37,7 @@ async fn damage(s: &Service, id: &str, data: &[u8], at: usize) {
     let key = ObjectKey::parse(&s.superuser.query_texts(&key).await[0]).unwrap();
     let mut damaged = data.to_vec();
     damaged[at] ^= 1;
-    s.store.delete(&key).await.unwrap();
-    s.store.put(&key, Payload::from(Bytes::from(damaged)), &PutOptions::default()).await.unwrap();
+    replace_object(s, &key, &damaged).await;
 }
 
 /// The bytes that a client received, and the error that ended the download.

@@ -18,7 +18,8 @@ async fn upload_file(s: &Service, data: &[u8]) -> (String, ObjectKey) {
     (id, s.store.list("", None, 10).await.unwrap().objects.remove(0).key)
 }
 
-async fn replace_object(s: &Service, key: &ObjectKey, data: &[u8]) {
+/// Replaces an object of the primary store, whose keys are never written twice.
+pub(crate) async fn replace_object(s: &Service, key: &ObjectKey, data: &[u8]) {
     s.store.delete(key).await.unwrap();
     let body = Payload::from(Bytes::copy_from_slice(data));
     s.store.put(key, body, &PutOptions::default()).await.unwrap();

@@ -18,6 +18,7 @@ use strongroom::{
     domain::{
         clock::{Clock as _, SystemIds},
         digest::Digest,
+        object_key::ObjectKey,
         object_label::fragment_metadata,
     },
     proto::v1::{FileFilter, ListFilesRequest, UploadSpec},
@@ -107,6 +108,36 @@ pub(crate) async fn adopt(restored: &Service) {
     restored.app.owners().adopt_store(PROVIDER).await.unwrap();
 }
 
+/// Uploads a file that the restored database has, and `load` in the lost hours. The restored database adopts the store.
+async fn adopt_after(s: &Service, load: impl AsyncFnOnce(&Service)) -> Service {
+    upload(&s.alice(), "kept.txt", b"kept").await;
+    let restored = restore_after(s, load).await;
+    adopt(&restored).await;
+    restored
+}
+
+async fn upload_three(s: &Service) {
+    for name in ["a.txt", "b.txt", "c.txt"] {
+        upload(&s.alice(), name, name.as_bytes()).await;
+    }
+}
+
+/// Stores an object without a row in the lost hours, with metadata for its key. The restored database adopts the store.
+async fn adopt_with_object(
+    s: &Service,
+    metadata: impl FnOnce(&ObjectKey) -> Vec<(String, String)>,
+) -> (Service, ObjectKey) {
+    let mut stored = None;
+    let restored = adopt_after(s, async |s| {
+        let key = new_key(s, "live", None).await;
+        let options = PutOptions { metadata: metadata(&key), ..PutOptions::default() };
+        s.store.put(&key, Payload::from(Bytes::from_static(b"bytes")), &options).await.unwrap();
+        stored = Some(key);
+    })
+    .await;
+    (restored, stored.unwrap())
+}
+
 pub(crate) async fn stop(restored: Service) {
     restored.stop().await;
     restored.database.drop_database().await;
@@ -194,7 +225,7 @@ fn restore_is_reconciled_and_nothing_is_unexplained() {
 }
 
 /// Returns the key of the object that has no row in the database of the service.
-async fn orphan_key(s: &Service) -> strongroom::domain::object_key::ObjectKey {
+async fn orphan_key(s: &Service) -> ObjectKey {
     let known = s.superuser.query_texts("SELECT storage_key FROM blobs").await;
     let objects = s.store.list("", None, 200).await.unwrap().objects;
     objects.into_iter().map(|object| object.key).find(|key| !known.contains(&key.to_string())).unwrap()
@@ -204,8 +235,7 @@ async fn orphan_key(s: &Service) -> strongroom::domain::object_key::ObjectKey {
 fn sweeps_leave_lost_hours_alone_until_a_decision() {
     service_test(|s| async move {
         s.allow_lost_objects();
-        upload(&s.alice(), "kept.txt", b"kept").await;
-        let restored = restore_after(&s, async |s| {
+        let restored = adopt_after(&s, async |s| {
             for n in 0..25 {
                 upload(&s.alice(), &format!("{n}.txt"), b"lost").await;
             }
@@ -213,7 +243,6 @@ fn sweeps_leave_lost_hours_alone_until_a_decision() {
             s.store.start_multipart(&unfinished, 1024, &Default::default()).await.unwrap();
         })
         .await;
-        adopt(&restored).await;
         let keys = list_keys(&s).await;
         run_all_deletions(&restored).await;
         let report = run_sweep(&restored).await;
@@ -229,7 +258,7 @@ fn sweeps_leave_lost_hours_alone_until_a_decision() {
         assert_eq!(list_keys(&s).await, keys, "nothing was deleted");
         assert_eq!(restored.superuser.query_number("SELECT count(*) FROM sweep_candidates").await, 0);
         let undecided = run_check(&restored, None).await;
-        assert!(undecided.has_findings() && undecided.windows[0].is_undecided(), "{undecided:#?}");
+        assert!(undecided.has_findings() && undecided.restores[0].is_undecided(), "{undecided:#?}");
 
         // After the decision, no other confirmation is necessary, although most objects have no row.
         let report = run_check(&restored, Some(RestoreDecision::Discard)).await;
@@ -248,14 +277,7 @@ fn sweeps_leave_lost_hours_alone_until_a_decision() {
 fn quarantined_objects_are_kept_until_an_operator_decides() {
     service_test(|s| async move {
         s.allow_lost_objects();
-        upload(&s.alice(), "kept.txt", b"kept").await;
-        let restored = restore_after(&s, async |s| {
-            for name in ["a.txt", "b.txt", "c.txt"] {
-                upload(&s.alice(), name, name.as_bytes()).await;
-            }
-        })
-        .await;
-        adopt(&restored).await;
+        let restored = adopt_after(&s, upload_three).await;
         let report = quarantine(&restored).await;
         assert_eq!((report.quarantined.count, report.quarantine.count), (3, 3), "{report:#?}");
         assert!(!report.has_findings());
@@ -289,27 +311,21 @@ fn quarantined_objects_are_kept_until_an_operator_decides() {
 #[test]
 fn readopting_never_exceeds_a_quota() {
     service_test(|s| async move {
-        upload(&s.alice(), "kept.txt", &[1; 100]).await;
-        let restored = restore_after(&s, async |s| {
-            for name in ["a.txt", "b.txt", "c.txt"] {
-                upload(&s.alice(), name, &[2; 100]).await;
-            }
-        })
-        .await;
-        adopt(&restored).await;
-        restored.ada().set_limit_bytes(350).await;
+        let restored = adopt_after(&s, upload_three).await;
+        // The file of 4 bytes, and two of the three files of 5 bytes.
+        restored.ada().set_limit_bytes(16).await;
         let report = readopt(&restored).await;
         assert_eq!((report.readopted.count, report.left.count), (2, 1), "{report:#?}");
         assert!(report.left_objects[0].reason.contains("quota"), "{:?}", report.left_objects);
-        assert!(report.has_findings() && report.windows[0].is_undecided());
-        assert_eq!(restored.quota_row(&restored.ada()).await.used_bytes, 300);
+        assert!(report.has_findings() && report.restores[0].is_undecided());
+        assert_eq!(restored.quota_row(&restored.ada()).await.used_bytes, 14);
         run_all_deletions(&restored).await;
         assert_eq!(list_keys(&s).await.len(), 4, "the object that is left is not deleted");
 
         restored.ada().set_limit_bytes(1_000).await;
         let report = readopt(&restored).await;
         assert_eq!((report.readopted.count, report.has_findings()), (1, false), "{report:#?}");
-        assert_eq!(restored.quota_row(&restored.ada()).await.used_bytes, 400);
+        assert_eq!(restored.quota_row(&restored.ada()).await.used_bytes, 19);
         stop(restored).await;
     });
 }
@@ -317,14 +333,7 @@ fn readopting_never_exceeds_a_quota() {
 #[test]
 fn interrupted_readopting_continues_where_it_stopped() {
     service_test(|s| async move {
-        upload(&s.alice(), "kept.txt", b"kept").await;
-        let restored = restore_after(&s, async |s| {
-            for name in ["a.txt", "b.txt", "c.txt"] {
-                upload(&s.alice(), name, name.as_bytes()).await;
-            }
-        })
-        .await;
-        adopt(&restored).await;
+        let restored = adopt_after(&s, upload_three).await;
         let fault = Fault::Before(StorageErrorKind::Unavailable);
         restored.faults.set_plan(Plan::new().with_fault(Operation::Get, 2, fault));
         let decision = options(Some(RestoreDecision::Readopt));
@@ -345,16 +354,14 @@ fn interrupted_readopting_continues_where_it_stopped() {
 #[test]
 fn object_of_running_upload_is_left_until_it_is_older() {
     service_test(|s| async move {
-        upload(&s.alice(), "kept.txt", b"kept").await;
-        let restored = restore_after(&s, async |s| drop(upload(&s.alice(), "lost.txt", b"lost").await)).await;
-        adopt(&restored).await;
+        let restored = adopt_after(&s, async |s| drop(upload(&s.alice(), "lost.txt", b"lost").await)).await;
         s.clock.advance(Duration::seconds(1));
         // As of an upload that was stored, and whose commit is to come.
         let running = put_orphan(&s).await;
         let report = readopt(&restored).await;
         assert_eq!((report.readopted.count, report.left.count), (1, 1), "{report:#?}");
         assert!(report.left_objects[0].reason.contains("upload in progress"), "{:?}", report.left_objects);
-        assert!(report.has_findings() && report.windows[0].is_undecided());
+        assert!(report.has_findings() && report.restores[0].is_undecided());
         // The commit would be refused now.
         s.clock.advance(GRACE / 2);
         let report = readopt(&restored).await;
@@ -367,21 +374,16 @@ fn object_of_running_upload_is_left_until_it_is_older() {
 #[test]
 fn object_that_differs_from_its_label_is_left() {
     service_test(|s| async move {
-        upload(&s.alice(), "kept.txt", b"kept").await;
-        let key = new_key(&s, "live", None).await;
-        let restored = restore_after(&s, async |s| {
+        let (restored, key) = adopt_with_object(&s, |key| {
             let entry = |name: &str, value: String| (name.to_owned(), value);
-            let metadata = vec![
+            vec![
                 entry("file-id", key.blob().to_string()),
                 entry("create-time", s.clock.now().to_rfc3339()),
                 entry("category", "document".to_owned()),
                 entry("sha256", Digest::compute(b"other bytes").to_string()),
-            ];
-            let options = PutOptions { metadata, ..PutOptions::default() };
-            s.store.put(&key, Payload::from(Bytes::from_static(b"bytes")), &options).await.unwrap();
+            ]
         })
         .await;
-        adopt(&restored).await;
         let report = readopt(&restored).await;
         assert_eq!((report.readopted.count, report.left.count), (0, 1), "{report:#?}");
         assert!(report.left_objects[0].reason.contains("SHA-256"), "{:?}", report.left_objects);
@@ -394,14 +396,7 @@ fn object_that_differs_from_its_label_is_left() {
 #[test]
 fn fragment_of_a_part_never_becomes_a_file() {
     service_test(|s| async move {
-        upload(&s.alice(), "kept.txt", b"kept").await;
-        let key = new_key(&s, "live", None).await;
-        let restored = restore_after(&s, async |s| {
-            let options = PutOptions { metadata: fragment_metadata(), ..PutOptions::default() };
-            s.store.put(&key, Payload::from(Bytes::from_static(b"part")), &options).await.unwrap();
-        })
-        .await;
-        adopt(&restored).await;
+        let (restored, key) = adopt_with_object(&s, |_| fragment_metadata()).await;
         let report = readopt(&restored).await;
         let counts = (report.readopted.count, report.discarded.count, report.has_findings());
         assert_eq!(counts, (0, 1, false), "{report:#?}");

@@ -1,7 +1,6 @@
 //! Scrubbing: stored objects are read and verified once in a period, in the order of their last verification, by all
 //! workers together. Damage is confirmed by a second read.
 
-use bytes::Bytes;
 use chrono::{Duration, Timelike as _};
 use strongroom::{
     app::integrity::scrub::{ScrubOptions, ScrubProgress, ScrubReport, scrub_provider},
@@ -14,13 +13,16 @@ use strongroom::{
     },
     proto::v1::{CopyFileRequest, FileState, FileStateReason},
     storage::{
-        Payload, PutOptions, StorageErrorKind,
+        StorageErrorKind,
         flaky::{Fault, Operation, Plan},
     },
     worker::{schedule::run_ticks_now, tick::Tick},
 };
 
-use crate::harness::{PART, Service, file_id, pattern, service_test, service_test_with, spec};
+use crate::{
+    damaged::replace_object,
+    harness::{PART, Service, file_id, pattern, service_test, service_test_with, spec},
+};
 
 const SECOND: Duration = Duration::seconds(1);
 
@@ -65,8 +67,7 @@ pub(crate) async fn object_key(s: &Service) -> ObjectKey {
 pub(crate) async fn flip_bit(s: &Service, key: &ObjectKey, size: usize) {
     let mut data = pattern(size);
     data[size / 2] ^= 1;
-    s.store.delete(key).await.unwrap();
-    s.store.put(key, Payload::from(Bytes::from(data)), &PutOptions::default()).await.unwrap();
+    replace_object(s, key, &data).await;
 }
 
 #[test]
@@ -104,9 +105,7 @@ fn missing_and_shorter_objects_are_found() {
         let lost = upload_file(&s, 10).await;
         s.store.delete(&object_key(&s).await).await.unwrap();
         let cut = upload_file(&s, 20).await;
-        let key = object_key(&s).await;
-        s.store.delete(&key).await.unwrap();
-        s.store.put(&key, Bytes::from(pattern(19)).into(), &PutOptions::default()).await.unwrap();
+        replace_object(&s, &object_key(&s).await, &pattern(19)).await;
         assert_eq!(scrub(&s).await, 2);
         for (id, reason) in [(lost, FileStateReason::ObjectMissing), (cut, FileStateReason::ObjectDamaged)] {
             assert_eq!(s.alice().get(&id).await.unwrap().state_reason(), reason);

@@ -1,4 +1,4 @@
-//! The suspension of a tenant ends its running streams, on every replica.
+//! The suspension of a tenant ends its running streams, on every server.
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use super::{
     load_file_details, purge,
 };
 use crate::{
-    app::{App, Error, Resource, audit},
+    app::{App, Error, Resource, audit, storage::relocation::deletion_delay_hours},
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction},
@@ -83,8 +83,7 @@ async fn delete_version_in_tx(
         delta.add_bytes(&file.category, *kind, -bytes);
     }
     usage_counters::apply_delta(tx, &delta).await?;
-    let hours = u32::try_from(app.limits.retention.blob_deletion_delay_hours).unwrap_or(u32::MAX);
-    blobs::schedule_deletion(tx, &deleted.blobs, hours).await?;
+    blobs::schedule_deletion(tx, &deleted.blobs, deletion_delay_hours(app)).await?;
     quotas::apply_delta(tx, QuotaDelta::for_bytes(-deleted.charge.bytes())).await?;
     finish_mutation(tx, attempt, file).await
 }

@@ -2,7 +2,7 @@
 //! transaction, in lock order.
 
 use crate::{
-    app::{App, Error},
+    app::{App, Error, storage::relocation::deletion_delay_hours},
     db::{
         TenantTx, blobs,
         quotas::{self, QuotaDelta},
@@ -40,8 +40,7 @@ impl PendingRelease {
             usage_counters::apply_delta(tx, &self.usage).await?;
         }
         if !self.blobs.is_empty() {
-            let hours = u32::try_from(app.limits.retention.blob_deletion_delay_hours).unwrap_or(u32::MAX);
-            blobs::schedule_deletion(tx, &self.blobs, hours).await?;
+            blobs::schedule_deletion(tx, &self.blobs, deletion_delay_hours(app)).await?;
         }
         if is_charged {
             quotas::apply_delta(tx, self.quota).await?;

@@ -10,11 +10,8 @@ use crate::{
     app::{App, Error},
     db::{Database, DbError, Viewer, blob_checksums, blobs::Blob, content_states},
     domain::{
-        block_checksums::{BlockChecksums, BlockHasher},
-        checksum::Crc64Hasher,
-        digest::{Hasher, ObjectHashes},
-        file::StateReason,
-        ids::TenantId,
+        block_checksums::BlockChecksums, digest::ObjectHashes, file::StateReason, ids::TenantId,
+        object_hasher::ObjectHasher,
     },
     storage::{ObjectStorage, ObjectStorageExt, StorageError},
     telemetry::metrics::ScrubOutcome,
@@ -81,10 +78,7 @@ pub(in crate::app) async fn is_intact(
 pub(in crate::app) struct ObjectComparison {
     recorded: ObjectHashes,
     size_bytes: u64,
-    sha256: Hasher,
-    crc64nvme: Crc64Hasher,
-    blocks: BlockHasher,
-    read_bytes: u64,
+    hasher: ObjectHasher,
 }
 
 /// The result of a comparison.
@@ -98,32 +92,22 @@ pub(in crate::app) struct ComparedObject {
 impl ObjectComparison {
     /// Returns `None` if the record has no hashes.
     pub(in crate::app) fn with_record(blob: &Blob) -> Option<Self> {
-        Some(Self {
-            recorded: blob.hashes?,
-            size_bytes: blob.size_bytes,
-            sha256: Hasher::default(),
-            crc64nvme: Crc64Hasher::default(),
-            blocks: BlockHasher::default(),
-            read_bytes: 0,
-        })
+        Some(Self { recorded: blob.hashes?, size_bytes: blob.size_bytes, hasher: ObjectHasher::default() })
     }
 
     /// Consumes the next bytes. This is the one place that sees all bytes of an object that is verified.
     pub(in crate::app) fn consume(&mut self, chunk: &Bytes) {
-        self.sha256.update(chunk);
-        self.crc64nvme.update(chunk);
-        self.blocks.update(chunk);
-        self.read_bytes += chunk.len() as u64;
+        self.hasher.update(chunk);
     }
 
     /// Returns whether the object is intact.
     pub(in crate::app) fn finish(self) -> ComparedObject {
-        let block_checksums = self.blocks.finish();
-        if self.read_bytes != self.size_bytes {
-            return ComparedObject { is_intact: None, block_checksums };
+        let found = self.hasher.finish();
+        let is_whole = found.size_bytes == self.size_bytes;
+        ComparedObject {
+            is_intact: is_whole.then_some(found.hashes == self.recorded),
+            block_checksums: found.block_checksums,
         }
-        let found = ObjectHashes { sha256: self.sha256.finish(), crc64nvme: self.crc64nvme.finish() };
-        ComparedObject { is_intact: Some(found == self.recorded), block_checksums }
     }
 }
 
@@ -151,8 +135,8 @@ pub(in crate::app) async fn confirm_and_mark(
     if version_count > 0 {
         tracing::error!(
             %tenant, provider = blob.provider, key = %blob.key, %reason, versions = version_count,
-            "found missing or damaged object; its versions are in state ERROR until it is repaired from its copy, or \
-             restored from a backup and checked with `strongroom fsck --repair`"
+            "found missing or damaged object, and changed its versions to ERROR; background work repairs it from its \
+             copy; without a copy, restore it from a backup and run `strongroom fsck --repair`"
         );
     }
     Ok(Some(RecordedDamage { reason, version_count }))
@@ -180,7 +164,7 @@ pub(in crate::app) async fn distrust_block_checksums(db: &Database, tenant: Tena
     };
     let key = &blob.key;
     match deleted.await {
-        Ok(true) => tracing::error!(%tenant, %key, "deleted the block checksums of an intact object"),
+        Ok(true) => tracing::error!(%tenant, %key, "deleted wrong block checksums of an intact object"),
         Ok(false) => {}
         Err(error) => tracing::warn!(%tenant, %key, %error, "failed to delete block checksums"),
     }
@@ -211,12 +195,12 @@ impl SuspectObject {
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => {
-                    tracing::warn!(%tenant, %key, ?suspicion, "rechecked a suspect object; it is intact");
+                    tracing::warn!(%tenant, %key, ?suspicion, "read a suspect object again, and found it intact");
                     if suspicion == Suspicion::Checksum {
                         distrust_block_checksums(&app.db, tenant, &blob).await;
                     }
                 }
-                Err(error) => tracing::warn!(%tenant, %key, %error, "failed to recheck suspect object"),
+                Err(error) => tracing::warn!(%tenant, %key, %error, "failed to read a suspect object again"),
             }
         };
         tasks.spawn(tracing::Instrument::instrument(recheck, tracing::Span::current()));

@@ -5,7 +5,9 @@ use crate::{
     app::{
         App, Error, RoundReport,
         owner::delete::{Deletion, delete_from_store},
-        rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_each_store, run_round_in_store},
+        rounds::{
+            DueItems, ItemFields, ItemOutcome, RoundStore, run_round_in_each_store, run_round_in_store,
+        },
         storage::delete_objects::delete_objects,
     },
     db::stray_objects::{self, DueStrayObject, StrayObject, StrayObjectCursor},
@@ -50,12 +52,8 @@ impl DueItems for DueStrayObjects<'_> {
     const PAGE_ITEMS: usize = 100;
     const BATCH_ITEMS: usize = 100;
 
-    fn provider(&self) -> Option<&str> {
-        Some(self.store.provider())
-    }
-
-    fn is_blocked(&self) -> bool {
-        self.app.background_stores.rejects_calls(self.store.provider())
+    fn round_store(&self) -> Option<RoundStore<'_>> {
+        RoundStore::of(self.app, self.store)
     }
 
     async fn list_page(

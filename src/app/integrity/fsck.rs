@@ -9,10 +9,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::StreamExt;
-
 use super::{
     damage::{self, Suspicion},
+    read_object::read_object,
     sample::{Sample, SampleSize},
 };
 use crate::{
@@ -23,11 +22,11 @@ use crate::{
         sweep_candidates::{self, Ownership, SweepCandidate},
     },
     domain::{
-        block_checksums::{BlockChecksums, BlockHasher},
-        checksum::Crc64Hasher,
+        block_checksums::BlockChecksums,
         clock::{Clock, IdSource, Timestamp},
-        digest::{Hasher, ObjectHashes},
+        digest::ObjectHashes,
         ids::TenantId,
+        object_hasher::HashedObject,
         object_key::ObjectKey,
     },
     storage::{MultipartInfo, ObjectStorage, ObjectStorageExt, StorageErrorKind, Stores},
@@ -236,8 +235,8 @@ impl Fsck {
         }
         report.hashed_blobs += 1;
         report.hashed_bytes += size;
-        let ReadObject { hashes: ObjectHashes { sha256, crc64nvme }, block_checksums } =
-            read_object(store, &blob.key, size).await?;
+        let HashedObject { hashes: ObjectHashes { sha256, crc64nvme }, block_checksums, .. } =
+            read_object(store, &blob.key, size).await?.checksums;
         let Some(recorded) = blob.hashes else {
             return Ok(Some(format!("has the SHA-256 {sha256}; its record has none")));
         };
@@ -405,36 +404,6 @@ impl Fsck {
         }
         Ok(tx.commit().await?)
     }
-}
-
-/// Reads and hashes an object.
-pub(in crate::app) async fn hash_object(
-    store: &dyn ObjectStorage,
-    key: &ObjectKey,
-    size: u64,
-) -> Result<ObjectHashes, Error> {
-    Ok(read_object(store, key, size).await?.hashes)
-}
-
-/// The checksums of the bytes of an object.
-struct ReadObject {
-    hashes: ObjectHashes,
-    /// `None` if it has at most one block.
-    block_checksums: Option<BlockChecksums>,
-}
-
-async fn read_object(store: &dyn ObjectStorage, key: &ObjectKey, size: u64) -> Result<ReadObject, Error> {
-    let (mut sha256, mut crc64nvme) = (Hasher::default(), Crc64Hasher::default());
-    let mut blocks = BlockHasher::default();
-    let mut bytes = store.get(key, 0..size).await?;
-    while let Some(chunk) = bytes.next().await {
-        let chunk = chunk?;
-        sha256.update(&chunk);
-        crc64nvme.update(&chunk);
-        blocks.update(&chunk);
-    }
-    let hashes = ObjectHashes { sha256: sha256.finish(), crc64nvme: crc64nvme.finish() };
-    Ok(ReadObject { hashes, block_checksums: blocks.finish() })
 }
 
 impl FsckReport {

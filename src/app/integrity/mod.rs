@@ -3,6 +3,7 @@
 pub(super) mod damage;
 pub mod delete_stray_objects;
 pub mod fsck;
+pub(super) mod read_object;
 pub mod sample;
 pub mod scrub;
 pub mod sweep;

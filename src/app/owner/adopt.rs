@@ -7,10 +7,11 @@
 use super::{OwnerState, StoreOwners, recorded::Recorded};
 use crate::{
     app::Error,
-    db::{restore_windows, store_beats},
+    db::{lost_hours, store_beats},
     domain::{
         clock::Timestamp,
-        restore_window::RestoreWindow,
+        lost_hours::LostHours,
+        object_key::listing_prefix,
         store_owner::{DatabaseIdentity, OwnerBeat, OwnerMarker, OwnerMismatch, Verdict},
     },
     storage::{MarkerWrite, ObjectStorage},
@@ -64,7 +65,7 @@ impl StoreOwners {
         let Recorded { database, newest, .. } = self.read_recorded(provider, None).await?;
         // Before the beat, whose time would hide that of the last marker from the next attempt.
         if !self.is_known_owner(provider, former.as_ref()).await? {
-            self.record_restore_window(store.as_ref(), former.as_ref()).await?;
+            self.record_lost_hours(store.as_ref(), former.as_ref()).await?;
         }
         let own = newest.map(|newest| newest.epoch);
         let former = former.map(|marker| marker.beat.epoch);
@@ -93,14 +94,12 @@ impl StoreOwners {
 
     /// Records the time since the last marker that this database knew. A database that never wrote one knows
     /// nothing about the objects, so the time then has no beginning. A store without objects lost none.
-    async fn record_restore_window(
+    async fn record_lost_hours(
         &self,
         store: &dyn ObjectStorage,
         former: Option<&OwnerMarker>,
     ) -> Result<(), Error> {
-        let key_prefix = &self.0.parts.key_prefix;
-        let prefix = if key_prefix.is_empty() { String::new() } else { format!("{key_prefix}/") };
-        let first = store.list(&prefix, None, 1).await?;
+        let first = store.list(&listing_prefix(&self.0.parts.key_prefix), None, 1).await?;
         if first.objects.is_empty() && first.is_last {
             return Ok(());
         }
@@ -114,8 +113,8 @@ impl StoreOwners {
         for provider in providers {
             let id = self.0.parts.ids.uuid();
             let start_time = start_time.min(end_time);
-            let window = RestoreWindow { id, provider, start_time, end_time, decide_time: None };
-            restore_windows::insert(&mut tx, &window).await?;
+            let lost = LostHours { id, provider, start_time, end_time, decide_time: None };
+            lost_hours::insert(&mut tx, &lost).await?;
         }
         Ok(tx.commit().await?)
     }

@@ -4,7 +4,10 @@ use super::{StoreOwners, recorded::Recorded};
 use crate::{
     app::Error,
     db::sweep_candidates::{self, Ownership, SweepCandidate},
-    domain::store_owner::{OwnerBeat, OwnerMismatch},
+    domain::{
+        object_key::listing_prefix,
+        store_owner::{OwnerBeat, OwnerMismatch},
+    },
     storage::{MarkerWrite, ObjectStorage, StorageErrorKind},
 };
 
@@ -61,7 +64,7 @@ impl StoreOwners {
     /// Returns the first objects with the prefix of this installation.
     async fn list_first_objects(&self, store: &dyn ObjectStorage) -> Result<Vec<SweepCandidate>, Error> {
         let key_prefix = &self.0.parts.key_prefix;
-        let prefix = if key_prefix.is_empty() { String::new() } else { format!("{key_prefix}/") };
+        let prefix = listing_prefix(key_prefix);
         let mut after = None;
         for _ in 0..PAGES_MAX {
             let page = store.list(&prefix, after.as_ref(), PAGE_OBJECTS).await?;

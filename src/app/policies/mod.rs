@@ -1,7 +1,7 @@
 //! The policy of a tenant, and edits of its categories by the tenant's admins.
 //!
 //! An edit locks the tenant's row. The deletion of a category also takes the exclusive lock that every commit
-//! of a file holds shared, so that no file is created in the category at the same time. This replica uses the
+//! of a file holds shared, so that no file is created in the category at the same time. This process uses the
 //! new policy at once; the others use it when their cached tenants expire, see `tenants/directory.rs`.
 
 mod create_category;
@@ -94,7 +94,7 @@ fn edit_error(error: CategoryError, name: &str) -> Error {
     }
 }
 
-/// Ends an edit: finishes the transaction and invalidates the cached tenant of this replica.
+/// Ends an edit: finishes the transaction and invalidates the cached tenant of this process.
 async fn finish_edit(
     app: &App,
     caller: &Caller,

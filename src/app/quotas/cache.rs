@@ -11,8 +11,8 @@ use crate::domain::{ids::TenantId, quota::Quota};
 
 /// The maximum number of cached quotas.
 const TENANTS_MAX: u64 = 10_000;
-/// The time until a cached quota expires. A changed limit for the size of files is effective on every replica
-/// after this time, and at once on the replica that changed it.
+/// The time until a cached quota expires. A changed limit for the size of files is effective in every process
+/// after this time, and at once in the process that changed it.
 const TTL: Duration = Duration::from_secs(1);
 
 /// Quotas that were read within the last second.

@@ -18,10 +18,14 @@ use crate::{
     app::{App, Error, owner::OwnerState},
     db::{
         fsck::{self, CheckedBlob},
-        quarantined_objects, restore_windows,
+        lost_hours, quarantined_objects,
         unknown_objects::{self, Knowledge},
     },
-    domain::{clock::Timestamp, object_key::ObjectKey, restore_window::RestoreWindow},
+    domain::{
+        clock::Timestamp,
+        lost_hours::LostHours,
+        object_key::{ObjectKey, listing_prefix},
+    },
     storage::{ObjectInfo, ObjectStorage, ObjectStorageExt as _},
 };
 
@@ -72,10 +76,7 @@ pub async fn check_restore(
     options: &RestoreOptions,
     progress: &mut dyn RestoreProgress,
 ) -> Result<Vec<RestoreReport>, Error> {
-    let mut providers = match &options.provider {
-        Some(provider) => vec![provider.clone()],
-        None => app.list_providers(),
-    };
+    let mut providers = app.select_providers(options.provider.as_deref());
     // The copy of an object that is a file again is a leftover, not a file.
     providers.sort_by_key(|provider| app.limits.replica_provider.as_ref() == Some(provider));
     if options.decision.is_some() {
@@ -104,11 +105,10 @@ async fn check_store(
     report: &mut RestoreReport,
     progress: &mut dyn RestoreProgress,
 ) -> Result<(), Error> {
-    let windows = list_windows(app, store.provider(), report).await?;
+    let restores = list_lost_hours(app, store.provider(), report).await?;
     let now = app.clock.now();
-    let check = ObjectCheck { app, store: store.as_ref(), windows, decision, now };
-    let key_prefix = &app.limits.key_prefix;
-    let prefix = if key_prefix.is_empty() { String::new() } else { format!("{key_prefix}/") };
+    let check = ObjectCheck { app, store: store.as_ref(), restores, decision, now };
+    let prefix = listing_prefix(&app.limits.key_prefix);
     let mut after: Option<ObjectKey> = None;
     loop {
         let page = store.list(&prefix, after.as_ref(), PAGE).await?;
@@ -123,9 +123,9 @@ async fn check_store(
     }
     check.record_decision(report).await?;
     let mut tx = app.db.system_tx().await?;
-    report.windows = match report.is_owner {
-        true => restore_windows::list(&mut tx, store.provider()).await?,
-        false => check.windows,
+    report.restores = match report.is_owner {
+        true => lost_hours::list(&mut tx, store.provider()).await?,
+        false => check.restores,
     };
     let totals = quarantined_objects::count_all(&mut tx, store.provider()).await?;
     tx.commit().await?;
@@ -134,21 +134,21 @@ async fn check_store(
     Ok(())
 }
 
-/// Returns the hours that restores lost. Those of a store that was not adopted yet end now.
-async fn list_windows(
+/// Returns the lost hours of each restore. Those of a store that was not adopted yet end now.
+async fn list_lost_hours(
     app: &App,
     provider: &str,
     report: &mut RestoreReport,
-) -> Result<Vec<RestoreWindow>, Error> {
+) -> Result<Vec<LostHours>, Error> {
     let mut tx = app.db.system_tx().await?;
-    let mut windows = restore_windows::list(&mut tx, provider).await?;
+    let mut restores = lost_hours::list(&mut tx, provider).await?;
     tx.commit().await?;
     let owner = app.owners.inspect_owner(provider).await?;
     report.is_owner = owner.owner.is_some() && owner.mismatch.is_none();
     if !report.is_owner {
         let start_time = app.owners.find_snapshot_time(provider).await?.unwrap_or(Timestamp::UNIX_EPOCH);
         let end_time = app.clock.now().max(start_time);
-        windows.push(RestoreWindow {
+        restores.push(LostHours {
             id: app.ids.uuid(),
             provider: provider.to_owned(),
             start_time,
@@ -156,14 +156,15 @@ async fn list_windows(
             decide_time: None,
         });
     }
-    Ok(windows)
+    Ok(restores)
 }
 
 /// The check of the objects of one store.
 struct ObjectCheck<'a> {
     app: &'a App,
     store: &'a dyn ObjectStorage,
-    windows: Vec<RestoreWindow>,
+    /// The lost hours of each restore.
+    restores: Vec<LostHours>,
     decision: Option<&'a RestoreDecision>,
     now: Timestamp,
 }
@@ -185,7 +186,7 @@ impl ObjectCheck<'_> {
         tx.commit().await?;
         let mut lost = Vec::new();
         for (object, knowledge) in own.into_iter().zip(knowledge) {
-            let is_lost = self.windows.iter().any(|window| window.contains(object.modify_time));
+            let is_lost = self.restores.iter().any(|lost| lost.contains(object.modify_time));
             match knowledge {
                 Knowledge::Known => continue,
                 Knowledge::Foreign => {
@@ -220,7 +221,7 @@ impl ObjectCheck<'_> {
     /// Returns whether a small file may be committed with this object: it is younger than all lost hours, and the
     /// commit is not too late yet (`uploads/commit/batch.rs`).
     fn may_be_in_progress(&self, object: &ObjectInfo) -> bool {
-        let is_later = self.windows.iter().all(|window| object.modify_time > window.end_time);
+        let is_later = self.restores.iter().all(|lost| object.modify_time > lost.end_time);
         is_later && self.age(object) < self.app.limits.sweeping.grace_period() / 2
     }
 
@@ -265,14 +266,14 @@ impl ObjectCheck<'_> {
         }
     }
 
-    /// Marks the windows as decided, unless objects are left.
+    /// Marks the lost hours as decided, unless objects are left.
     async fn record_decision(&self, report: &RestoreReport) -> Result<(), Error> {
         if self.decision.is_none() || report.left.count > 0 {
             return Ok(());
         }
         let mut tx = self.app.db.system_tx().await?;
-        for window in self.windows.iter().filter(|window| window.is_undecided()) {
-            restore_windows::decide(&mut tx, window.id).await?;
+        for undecided in self.restores.iter().filter(|lost| lost.is_undecided()) {
+            lost_hours::decide(&mut tx, undecided.id).await?;
         }
         Ok(tx.commit().await?)
     }

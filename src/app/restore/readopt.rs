@@ -4,12 +4,14 @@
 //!
 //! All files come back in one category that only the admins of the tenant see. The admins transfer or delete them.
 
-use futures::StreamExt as _;
 use serde_json::{Map, Value};
 
 use super::{label::open_label, outcome::ReadoptOutcome, stored_copy::resolve_stored_copy};
 use crate::{
-    app::{App, Error, idempotency},
+    app::{
+        App, Error, idempotency,
+        integrity::read_object::{ReadObject, read_object},
+    },
     db::{
         TenantTx, Viewer, WrittenRow,
         audit_entries::{self, AuditAction, AuditEntry},
@@ -20,20 +22,17 @@ use crate::{
         quotas, tenants, unknown_objects,
     },
     domain::{
-        block_checksums::{BlockChecksums, BlockHasher},
-        checksum::Crc64Hasher,
-        digest::{Hasher, ObjectHashes},
         error_text::with_causes,
         file::{ContentState, ScanStatus, VersionContent, Visibility},
         ids::{BlobId, FileId, TenantId},
         media_type::{MediaKind, resolve_type},
+        object_hasher::HashedObject,
         object_label::{ObjectLabel, PrivateLabel, is_fragment},
         policy::categories::{CategoryChange, CategoryError},
         principal::SYSTEM_ID,
         storage_class::StorageClass,
         upload_destination::NewFile,
     },
-    media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
     storage::{ObjectInfo, ObjectStorage},
 };
 
@@ -73,15 +72,17 @@ async fn try_readopt(
             "object has no label, and may belong to a direct upload whose URL is still valid; repeat the command in {seconds} s"
         )));
     }
-    let content = read_content(store, object).await?;
+    let content = read_object(store, &object.key, object.size_bytes).await?;
+    if content.checksums.size_bytes != object.size_bytes {
+        return Err(Error::ObjectDamaged);
+    }
+    let sha256 = content.checksums.hashes.sha256;
     let declared = label.as_ref().and_then(|label| label.sha256);
-    if let Some(declared) = declared.filter(|declared| *declared != content.hashes.sha256) {
-        let found = content.hashes.sha256;
-        return Ok(ReadoptOutcome::Left(format!("SHA-256 is {found}; the upload declared {declared}")));
+    if let Some(declared) = declared.filter(|declared| *declared != sha256) {
+        return Ok(ReadoptOutcome::Left(format!("SHA-256 is {sha256}; the upload declared {declared}")));
     }
     if let Some(label) = &label
-        && let Some(outcome) =
-            resolve_stored_copy(app, store, object, label.file, content.hashes.sha256).await?
+        && let Some(outcome) = resolve_stored_copy(app, store, object, label.file, sha256).await?
     {
         return Ok(outcome);
     }
@@ -98,34 +99,6 @@ async fn try_readopt(
 fn is_writable_by_url(app: &App, store: &dyn ObjectStorage, object: &ObjectInfo) -> bool {
     let age = (app.clock.now() - object.modify_time).to_std().unwrap_or_default();
     store.capabilities().presigned_urls && age < app.limits.uploads.direct_url_lifetime()
-}
-
-/// The content of an object.
-struct ReadContent {
-    hashes: ObjectHashes,
-    block_checksums: Option<BlockChecksums>,
-    sniffed: Option<String>,
-}
-
-/// Reads the whole object.
-async fn read_content(store: &dyn ObjectStorage, object: &ObjectInfo) -> Result<ReadContent, Error> {
-    let (mut sha256, mut crc64nvme, mut head) = (Hasher::default(), Crc64Hasher::default(), Vec::new());
-    let (mut blocks, mut read_bytes) = (BlockHasher::default(), 0);
-    let mut bytes = store.get(&object.key, 0..object.size_bytes).await?;
-    while let Some(chunk) = bytes.next().await {
-        let chunk = chunk?;
-        sha256.update(&chunk);
-        crc64nvme.update(&chunk);
-        blocks.update(&chunk);
-        let missing = SNIFF_BYTES_MAX - head.len();
-        head.extend_from_slice(&chunk[..chunk.len().min(missing)]);
-        read_bytes += chunk.len() as u64;
-    }
-    if read_bytes != object.size_bytes {
-        return Err(Error::ObjectDamaged);
-    }
-    let hashes = ObjectHashes { sha256: sha256.finish(), crc64nvme: crc64nvme.finish() };
-    Ok(ReadContent { hashes, block_checksums: blocks.finish(), sniffed: sniff_media_type(&head) })
 }
 
 /// Adds the category to the policy of a tenant, if it is missing.
@@ -164,9 +137,9 @@ async fn commit_file(
     provider: &str,
     object: &ObjectInfo,
     label: Option<ObjectLabel>,
-    content: ReadContent,
+    content: ReadObject,
 ) -> Result<(), Error> {
-    let ReadContent { hashes, block_checksums, sniffed } = content;
+    let ReadObject { checksums: HashedObject { hashes, block_checksums, .. }, sniffed } = content;
     let blob = Blob {
         id: BlobId::from_uuid(app.ids.uuid()),
         provider: provider.to_owned(),

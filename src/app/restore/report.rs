@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     db::unknown_objects::AffectedVersion,
-    domain::{clock::Timestamp, ids::TenantId, restore_window::RestoreWindow},
+    domain::{clock::Timestamp, ids::TenantId, lost_hours::LostHours},
     storage::ObjectInfo,
 };
 
@@ -32,7 +32,7 @@ impl ObjectTotals {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownOrigin {
-    /// The hours that the restore lost: it may be a file.
+    /// The lost hours of a restore: it may be a file.
     LostHours,
     /// An earlier time. Sweeps should have deleted it.
     Overdue,
@@ -85,8 +85,8 @@ pub struct RestoreReport {
     pub provider: String,
     /// Whether the store belongs to this database.
     pub is_owner: bool,
-    /// The hours that restores lost. For a store that was not adopted yet, the last ones end now.
-    pub windows: Vec<RestoreWindow>,
+    /// The lost hours of each restore. For a store that was not adopted yet, the last ones end now.
+    pub restores: Vec<LostHours>,
     /// The number of objects that the store listed.
     pub listed_objects: u64,
     /// The number of objects with another prefix or of a tenant that is not in this database.
@@ -137,7 +137,7 @@ impl RestoreReport {
         Self {
             provider: provider.to_owned(),
             is_owner: false,
-            windows: Vec::new(),
+            restores: Vec::new(),
             listed_objects: 0,
             foreign: 0,
             foreign_lost_hours: ObjectTotals::default(),
@@ -163,8 +163,8 @@ impl RestoreReport {
     /// Returns whether an operator has something to do: to decide about lost hours, or to look at unknown objects that
     /// no sweep deleted, or at missing objects.
     pub fn has_findings(&self) -> bool {
-        let is_undecided = self.windows.iter().any(RestoreWindow::is_undecided)
-            && (self.is_owner || self.lost_hours.count > 0);
+        let is_undecided =
+            self.restores.iter().any(LostHours::is_undecided) && (self.is_owner || self.lost_hours.count > 0);
         is_undecided || self.left.count + self.overdue.count + self.missing.count > 0
     }
 

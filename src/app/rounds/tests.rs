@@ -15,7 +15,7 @@ struct Numbers {
     skipped: Vec<u32>,
     /// The number at which the database becomes unreachable.
     unreachable_at: Option<u32>,
-    provider: Option<&'static str>,
+    provider: &'static str,
     /// The number that is never done.
     hangs_at: Option<u32>,
     /// The number after which the circuit breaker of the store is open.
@@ -44,13 +44,10 @@ impl DueItems for Numbers {
     const ACTION: &'static str = "process number";
     const PAGE_ITEMS: usize = 3;
 
-    fn provider(&self) -> Option<&str> {
-        self.provider
-    }
-
-    fn is_blocked(&self) -> bool {
+    fn round_store(&self) -> Option<RoundStore<'_>> {
         let processed = self.processed.lock().unwrap();
-        self.blocked_after.is_some_and(|number| processed.contains(&number))
+        let is_blocked = self.blocked_after.is_some_and(|number| processed.contains(&number));
+        Some(RoundStore { provider: self.provider, is_blocked })
     }
 
     async fn list_page(&self, after: Option<u32>, limit: i64) -> Result<Vec<u32>, Error> {
@@ -146,7 +143,7 @@ async fn empty_list_has_no_more() {
 #[tokio::test]
 async fn each_provider_has_its_own_position() {
     let rotation = Rotation::default();
-    let of = |provider| Numbers { provider: Some(provider), ..Numbers::new(1..=4).failing(1..=4) };
+    let of = |provider| Numbers { provider, ..Numbers::new(1..=4).failing(1..=4) };
     let (a, b) = (of("a"), of("b"));
     run_round(&a, &rotation).await.unwrap();
     run_round(&b, &rotation).await.unwrap();

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures::{StreamExt, stream::Fuse};
 
+use super::relocation::{verify_object, with_label_of};
 use crate::{
     app::{
         Error,
@@ -23,15 +24,32 @@ pub(super) struct BlobCopy<'a> {
     pub(super) to: &'a dyn ObjectStorage,
     /// The new key, which is unused.
     pub(super) key: &'a ObjectKey,
-    pub(super) options: &'a PutOptions,
+    /// The label of the original is added.
+    pub(super) options: PutOptions,
 }
 
 impl BlobCopy<'_> {
-    /// Creates the object, in one request or in parts of about this size.
+    /// Creates the object with the label of the original, and reads it back.
     ///
     /// # Errors
     /// Returns `ObjectDamaged` if the copy does not have the recorded size and SHA-256.
-    pub(super) async fn copy_bytes(&self, part_size_bytes: u64) -> Result<(), Error> {
+    pub(super) async fn copy_and_verify(self, part_size_bytes: u64) -> Result<(), Error> {
+        let (store, key, blob) = (self.to, self.key, self.blob);
+        self.copy_with_label(part_size_bytes).await?;
+        verify_object(store, key, blob).await
+    }
+
+    /// Creates the object with the label of the original.
+    ///
+    /// # Errors
+    /// Returns `ObjectDamaged` if the original does not have the recorded size and SHA-256.
+    pub(super) async fn copy_with_label(mut self, part_size_bytes: u64) -> Result<(), Error> {
+        self.options = with_label_of(self.from, &self.blob.key, self.options).await?;
+        self.copy_bytes(part_size_bytes).await
+    }
+
+    /// Creates the object, in one request or in parts of about this size.
+    async fn copy_bytes(&self, part_size_bytes: u64) -> Result<(), Error> {
         let bytes = self.from.get(&self.blob.key, 0..self.blob.size_bytes).await?;
         let bytes = bytes.fuse();
         let source = HashedSource { bytes, rest: Bytes::new(), hasher: Hasher::default(), read_bytes: 0 };
@@ -49,11 +67,11 @@ impl BlobCopy<'_> {
     async fn put_whole(&self, mut source: HashedSource) -> Result<u64, Error> {
         let body = source.read(self.blob.size_bytes).await?;
         source.verify(self.blob).await?;
-        Ok(self.to.put(self.key, body, self.options).await?.size_bytes)
+        Ok(self.to.put(self.key, body, &self.options).await?.size_bytes)
     }
 
     async fn put_multipart(&self, source: HashedSource, part_size_bytes: u64) -> Result<u64, Error> {
-        let id = self.to.start_multipart(self.key, part_size_bytes, self.options).await?;
+        let id = self.to.start_multipart(self.key, part_size_bytes, &self.options).await?;
         let written = async {
             let receipts = self.put_parts(source, part_size_bytes, &id).await?;
             let crc64nvme = self.blob.hashes.map(|hashes| hashes.crc64nvme);

@@ -6,7 +6,9 @@ use super::delete_objects::delete_objects;
 use crate::{
     app::{
         App, Error, RoundReport,
-        rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_each_store, run_round_in_store},
+        rounds::{
+            DueItems, ItemFields, ItemOutcome, RoundStore, run_round_in_each_store, run_round_in_store,
+        },
     },
     db::{
         DbError,
@@ -51,12 +53,8 @@ impl DueItems for DueBlobs<'_> {
     const PAGE_ITEMS: usize = DELETE_BATCH_KEYS_MAX;
     const BATCH_ITEMS: usize = DELETE_BATCH_KEYS_MAX;
 
-    fn provider(&self) -> Option<&str> {
-        Some(self.store.provider())
-    }
-
-    fn is_blocked(&self) -> bool {
-        self.app.background_stores.rejects_calls(self.store.provider())
+    fn round_store(&self) -> Option<RoundStore<'_>> {
+        RoundStore::of(self.app, self.store)
     }
 
     async fn list_page(&self, after: Option<DueBlobCursor>, limit: i64) -> Result<Vec<DueBlob>, Error> {
@@ -71,8 +69,7 @@ impl DueItems for DueBlobs<'_> {
     }
 
     fn fields<'a>(&self, item: &'a DueBlob) -> ItemFields<'a> {
-        let TenantBlob { tenant, blob } = &item.tenant_blob;
-        ItemFields { key: Some(&blob.key), ..ItemFields::new(*tenant) }
+        ItemFields::of_blob(&item.tenant_blob)
     }
 
     async fn process(&self, item: &DueBlob) -> Result<ItemOutcome, Error> {

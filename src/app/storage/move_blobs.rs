@@ -13,7 +13,7 @@ use futures::{StreamExt, stream};
 
 use super::{
     copy::BlobCopy,
-    relocation::{Relocation, RelocationOutcome, TargetClass, verify_object, with_label_of},
+    relocation::{Relocation, RelocationOutcome, TargetClass},
 };
 use crate::{
     app::Error,
@@ -221,13 +221,11 @@ impl BlobMover {
             false => StorageClass::Standard,
         };
         let options = PutOptions::for_blob(owned.tenant, movable.created_by.as_deref()).with_class(class);
-        let copied = async {
-            let options = with_label_of(from, &blob.key, options).await?;
-            let copy = BlobCopy { blob, from, to, key: &target.key, options: &options };
-            copy.copy_bytes(self.part_size_bytes).await?;
-            if reads_back { verify_object(to, &target.key, blob).await } else { Ok(()) }
+        let copy = BlobCopy { blob, from, to, key: &target.key, options };
+        let copied = match reads_back {
+            true => Box::pin(copy.copy_and_verify(self.part_size_bytes)).await,
+            false => Box::pin(copy.copy_with_label(self.part_size_bytes)).await,
         };
-        let copied = Box::pin(copied).await;
         relocation.finish(owned, &target, TargetClass::Preserved(class), copied).await
     }
 }

@@ -9,7 +9,7 @@
 //! as pending deletion.
 
 use crate::{
-    app::{App, Error, integrity::fsck::hash_object},
+    app::{App, Error, integrity::read_object::read_object},
     db::{
         Database,
         audit_entries::{self, AuditAction, AuditEntry},
@@ -204,7 +204,7 @@ pub(super) async fn verify_object(
     key: &ObjectKey,
     blob: &Blob,
 ) -> Result<(), Error> {
-    let found = hash_object(store, key, blob.size_bytes).await?;
+    let found = read_object(store, key, blob.size_bytes).await?.checksums.hashes;
     let is_recorded = blob.hashes.is_some_and(|recorded| recorded.sha256 == found.sha256);
     if is_recorded { Ok(()) } else { Err(Error::ObjectDamaged) }
 }

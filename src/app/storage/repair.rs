@@ -7,14 +7,14 @@
 
 use super::{
     copy::BlobCopy,
-    relocation::{Relocation, RelocationOutcome, TargetClass, verify_object, with_label_of},
+    relocation::{Relocation, RelocationOutcome, TargetClass},
 };
 use crate::{
     app::{
         App, Error, RoundReport,
-        blob_work::{claim_blobs, work_on_claimed},
+        blob_work::{claim_blobs, release, work_on_claimed},
         integrity::damage::is_intact,
-        rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_store},
+        rounds::{DueItems, ItemFields, ItemOutcome, RoundStore, run_round_in_store},
     },
     db::{
         blob_claims::{self, BlobClaim, BlobWork},
@@ -49,12 +49,8 @@ impl DueItems for RepairableBlobs<'_> {
     const PAGE_ITEMS: usize = 20;
     const NEEDS_DELETIONS: bool = false;
 
-    fn provider(&self) -> Option<&str> {
-        Some(self.store.provider())
-    }
-
-    fn is_blocked(&self) -> bool {
-        self.app.background_stores.rejects_calls(self.store.provider())
+    fn round_store(&self) -> Option<RoundStore<'_>> {
+        RoundStore::of(self.app, self.store)
     }
 
     /// Claims the next blobs. The claims replace the position.
@@ -69,8 +65,7 @@ impl DueItems for RepairableBlobs<'_> {
     fn position(_item: &RepairableBlob) {}
 
     fn fields<'a>(&self, item: &'a RepairableBlob) -> ItemFields<'a> {
-        let TenantBlob { tenant, blob } = &item.movable.tenant_blob;
-        ItemFields { key: Some(&blob.key), ..ItemFields::new(*tenant) }
+        ItemFields::of_blob(&item.movable.tenant_blob)
     }
 
     async fn process(&self, item: &RepairableBlob) -> Result<ItemOutcome, Error> {
@@ -91,7 +86,7 @@ impl RepairableBlobs<'_> {
             match self.replace_original(item).await? {
                 RelocationOutcome::Moved => {}
                 RelocationOutcome::Superseded => {
-                    self.finish(item).await?;
+                    release(self.app, claim_of(item)).await?;
                     return Ok(ItemOutcome::Skipped);
                 }
             }
@@ -129,26 +124,9 @@ impl RepairableBlobs<'_> {
         let target = relocation.reserve_target(owned, self.store, blob.size_bytes > part_size_bytes).await?;
         let options =
             PutOptions::for_blob(*tenant, item.movable.created_by.as_deref()).with_class(blob.class);
-        let copied = async {
-            let options = with_label_of(from.as_ref(), &copy.key, options).await?;
-            let copying = BlobCopy {
-                blob: &copy,
-                from: from.as_ref(),
-                to: self.store,
-                key: &target.key,
-                options: &options,
-            };
-            copying.copy_bytes(part_size_bytes).await?;
-            // The store has lost or damaged the original.
-            verify_object(self.store, &target.key, blob).await
-        };
-        let copied = Box::pin(copied).await;
+        let copying =
+            BlobCopy { blob: &copy, from: from.as_ref(), to: self.store, key: &target.key, options };
+        let copied = Box::pin(copying.copy_and_verify(part_size_bytes)).await;
         relocation.finish(owned, &target, TargetClass::Preserved(blob.class), copied).await
-    }
-
-    async fn finish(&self, item: &RepairableBlob) -> Result<(), Error> {
-        let mut tx = self.app.db.system_tx().await?;
-        blob_claims::finish(&mut tx, claim_of(item)).await?;
-        Ok(tx.commit().await?)
     }
 }

@@ -4,16 +4,13 @@
 //! leaves no object that is never deleted. When the row of a blob is deleted, its copy becomes a stray object in the
 //! same transaction.
 
-use super::{
-    copy::BlobCopy,
-    relocation::{COPY_HOURS, verify_object, with_label_of},
-};
+use super::{copy::BlobCopy, relocation::COPY_HOURS};
 use crate::{
     app::{
         App, Error, RoundReport,
-        blob_work::{claim_blobs, work_on_claimed},
+        blob_work::{claim_blobs, release, work_on_claimed},
         integrity::damage::{Suspicion, confirm_and_mark},
-        rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_store},
+        rounds::{DueItems, ItemFields, ItemOutcome, RoundStore, run_round_in_store},
     },
     db::{
         blob_claims::{self, BlobClaim, BlobWork},
@@ -57,12 +54,8 @@ impl DueItems for PendingBlobs<'_> {
     const PAGE_ITEMS: usize = 20;
     const NEEDS_DELETIONS: bool = false;
 
-    fn provider(&self) -> Option<&str> {
-        Some(self.store.provider())
-    }
-
-    fn is_blocked(&self) -> bool {
-        self.app.background_stores.rejects_calls(self.store.provider())
+    fn round_store(&self) -> Option<RoundStore<'_>> {
+        RoundStore::of(self.app, self.store)
     }
 
     /// Claims the next blobs. The claims replace the position.
@@ -87,8 +80,7 @@ impl DueItems for PendingBlobs<'_> {
     fn position(_item: &MovableBlob) {}
 
     fn fields<'a>(&self, item: &'a MovableBlob) -> ItemFields<'a> {
-        let TenantBlob { tenant, blob } = &item.tenant_blob;
-        ItemFields { key: Some(&blob.key), ..ItemFields::new(*tenant) }
+        ItemFields::of_blob(&item.tenant_blob)
     }
 
     async fn process(&self, item: &MovableBlob) -> Result<ItemOutcome, Error> {
@@ -108,14 +100,8 @@ impl PendingBlobs<'_> {
         let mut options = PutOptions::for_blob(*tenant, item.created_by.as_deref());
         options.metadata.push((METADATA_KEY.to_owned(), blob.id.to_string()));
         let part_size_bytes = self.app.limits.uploads.part_size_bytes as u64;
-        let copied = async {
-            let options = with_label_of(from.as_ref(), &blob.key, options).await?;
-            let copying =
-                BlobCopy { blob, from: from.as_ref(), to: self.store, key: &copy.key, options: &options };
-            copying.copy_bytes(part_size_bytes).await?;
-            verify_object(self.store, &copy.key, blob).await
-        };
-        let copied = Box::pin(copied).await;
+        let copying = BlobCopy { blob, from: from.as_ref(), to: self.store, key: &copy.key, options };
+        let copied = Box::pin(copying.copy_and_verify(part_size_bytes)).await;
         if let Err(error) = copied {
             // If this fails too, the copy is deleted after `COPY_HOURS`.
             if let Err(second) = self.discard_copy(&copy).await {
@@ -159,9 +145,7 @@ impl PendingBlobs<'_> {
         }
         drop(tx);
         self.discard_copy(copy).await?;
-        let mut tx = self.app.db.system_tx().await?;
-        blob_claims::finish(&mut tx, claim_of(owned)).await?;
-        tx.commit().await?;
+        release(self.app, claim_of(owned)).await?;
         Ok(ItemOutcome::Skipped)
     }
 

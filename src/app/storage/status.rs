@@ -13,9 +13,9 @@ use crate::{
     db::{
         Database,
         blobs::{self, ProviderUsage},
-        restore_windows,
+        lost_hours,
     },
-    domain::{error_text::with_causes, restore_window::RestoreWindow},
+    domain::{error_text::with_causes, lost_hours::LostHours},
     storage::{BucketProtection, ObjectStorage, Stores, UnknownProvider},
 };
 
@@ -50,8 +50,8 @@ pub struct ProviderStatus {
     pub protections: Vec<BucketProtection>,
     /// Whether the store belongs to this database, and deletions do not wait. `None` if it was not checked.
     pub is_owner: Option<bool>,
-    /// The hours that a restore lost and about whose objects no operator has decided.
-    pub undecided: Vec<RestoreWindow>,
+    /// The lost hours of restores about whose objects no operator has decided.
+    pub undecided: Vec<LostHours>,
     /// The error that makes the provider unusable.
     pub problem: Option<String>,
 }
@@ -89,12 +89,12 @@ pub async fn list_provider_statuses(
     Ok(statuses)
 }
 
-async fn list_undecided(db: &Database, provider: &str) -> Result<Vec<RestoreWindow>, Error> {
+async fn list_undecided(db: &Database, provider: &str) -> Result<Vec<LostHours>, Error> {
     let mut tx = db.system_tx().await?;
-    let mut windows = restore_windows::list(&mut tx, provider).await?;
+    let mut undecided = lost_hours::list(&mut tx, provider).await?;
     tx.commit().await?;
-    windows.retain(RestoreWindow::is_undecided);
-    Ok(windows)
+    undecided.retain(LostHours::is_undecided);
+    Ok(undecided)
 }
 
 /// Adds the progress of scrubbing, and that of the copies at the replica provider, to the status of each provider.

@@ -32,12 +32,12 @@ use crate::{
 };
 
 /// The maximum number of cached tenants and the time until they expire. Policies and states change rarely.
-/// The replica that changes them sees the change at once, the others after this time.
+/// The process that changes them sees the change at once, the others after this time.
 const CACHE_CAPACITY: u64 = 10_000;
 pub(in crate::app) const CACHE_SECONDS: u32 = 10;
 
 /// How long a name without a tenant is cached. Its calls then need no query each, and a tenant that another
-/// replica creates is seen after this time.
+/// process creates is seen after this time.
 const UNKNOWN_CACHE_TIME: Duration = Duration::from_secs(1);
 
 /// How often a first call tries to create its tenant, if other calls create it and fail at the same time.

@@ -7,7 +7,7 @@
 //! without the deletion delay of purged files, because the operator requested the erasure. The audit log is
 //! not erased; its retention applies.
 //!
-//! Erasure starts when the tenant has expired from the caches of all replicas, so that no request is served
+//! Erasure starts when the tenant has expired from the caches of all processes, so that no request is served
 //! from rows that are being deleted.
 
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ use crate::{
     },
     domain::{
         ids::{BlobId, TenantId},
-        object_key::ObjectKey,
+        object_key::{ObjectKey, listing_prefix},
     },
     storage::ObjectStorage,
 };
@@ -41,7 +41,7 @@ use crate::{
 const ROWS_PER_STEP: i32 = 1_000;
 /// The number of objects deleted in one step.
 const OBJECTS_PER_STEP: usize = 100;
-/// The time from the change of state until no replica has the tenant cached, with a margin of one half for
+/// The time from the change of state until no process has the tenant cached, with a margin of one half for
 /// clock differences.
 const ERASE_DELAY_SECONDS: u32 = CACHE_SECONDS + CACHE_SECONDS / 2;
 
@@ -54,7 +54,7 @@ pub async fn erase_deleting_tenants(app: &App) -> Result<RoundReport, Error> {
     run_round(&DeletingTenants { app }, &app.rotations.deleting_tenants).await
 }
 
-/// The tenants that are being deleted and that no replica serves any more.
+/// The tenants that are being deleted and that no process serves any more.
 struct DeletingTenants<'a> {
     app: &'a App,
 }
@@ -148,8 +148,8 @@ async fn may_erase(app: &App) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Checks that no file must be kept. A replica with a cached tenant may have set a retention or hold after
-/// the start of the deletion. Checked only before the first row is deleted, because no replica serves the
+/// Checks that no file must be kept. A process with a cached tenant may have set a retention or hold after
+/// the start of the deletion. Checked only before the first row is deleted, because no process serves the
 /// tenant after that.
 async fn check_retention(app: &App, tenant: TenantId) -> Result<(), Error> {
     let mut tx = app.db.system_tx().await?;
@@ -209,10 +209,7 @@ async fn delete_blobs(app: &App, tenant: TenantId) -> Result<usize, Error> {
 
 /// Deletes objects and uploads with the tenant's prefix that have no row, because a crash left them.
 async fn delete_leftovers(app: &App, store: &dyn ObjectStorage, tenant: TenantId) -> Result<usize, Error> {
-    let prefix = match app.limits.key_prefix.as_str() {
-        "" => format!("{tenant}/"),
-        prefix => format!("{prefix}/{tenant}/"),
-    };
+    let prefix = format!("{}{tenant}/", listing_prefix(&app.limits.key_prefix));
     let unfinished = store.list_multiparts(&prefix, None, OBJECTS_PER_STEP).await?.multiparts;
     for multipart in &unfinished {
         delete_from_store(store, Deletion::Multipart(&multipart.key, &multipart.id)).await?;

@@ -14,7 +14,7 @@ use crate::{
 /// The times for provisional tenants. A first call that lasts longer than a day is an upload, whose row prevents the
 /// removal of its tenant, or a watch, which ends then. The store is swept several times before the row of a removed
 /// tenant is deleted.
-const TIMES: ProvisionalTimes = ProvisionalTimes { lost_hours: 25, kept_days: 90 };
+const TIMES: ProvisionalTimes = ProvisionalTimes { lost_after_hours: 25, kept_days: 90 };
 
 /// Settles one round of provisional tenants.
 ///

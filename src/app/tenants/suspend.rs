@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// Suspends a tenant: all of its calls, including reads, are rejected until it is resumed. Nothing is
-/// deleted. This replica rejects calls at once, the others when their cached tenant expires. The database
-/// rejects new uploads at once, and running uploads at their commit. Running streams of all replicas end within
+/// deleted. This process rejects calls at once, the others when their cached tenant expires. The database
+/// rejects new uploads at once, and running uploads at their commit. Running streams of all processes end within
 /// twice `tenants.stream_recheck_milliseconds`.
 ///
 /// # Errors

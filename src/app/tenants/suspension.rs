@@ -2,7 +2,7 @@
 //!
 //! A request is checked when it starts, and a suspended tenant rejects new ones. A stream can outlive that
 //! check, so each asks again in intervals. The streams of a tenant in this process share one query per interval.
-//! The state is read from the database, so the streams of every replica end.
+//! The state is read from the database, so the streams of every process end.
 
 use std::{sync::Arc, time::Duration};
 

@@ -42,7 +42,7 @@ pub enum UploadError {
     /// A direct upload that was completed without a digest is completed again with one, and its content is not
     /// verified.
     #[error(
-        "sha256 cannot be compared: the upload was completed without it, and its content is in state {0}; omit sha256, or complete again after the verification"
+        "`sha256` cannot be compared: the upload was completed without it, and its content is in state {0}; complete the upload without `sha256`, or with it after the verification"
     )]
     DigestUnknown(FileState),
     /// A chunk does not start where the previous one ended.

@@ -5,12 +5,12 @@ use crate::{
     app::{
         App, Error, RoundReport,
         rounds::{
-            DueItems, ItemFields, ItemOutcome, run_pass, run_round, run_round_in_each_store,
+            DueItems, ItemFields, ItemOutcome, RoundStore, run_pass, run_round, run_round_in_each_store,
             run_round_in_store,
         },
     },
     db::{
-        Viewer, restore_windows,
+        Viewer, lost_hours,
         uploads::{self, ExpiredUpload, ExpiredUploadCursor},
     },
     domain::ids::TenantId,
@@ -135,12 +135,8 @@ impl DueItems for ExpiredUploads<'_> {
     // The reservations are released in any case.
     const NEEDS_DELETIONS: bool = false;
 
-    fn provider(&self) -> Option<&str> {
-        Some(self.store.provider())
-    }
-
-    fn is_blocked(&self) -> bool {
-        self.app.background_stores.rejects_calls(self.store.provider())
+    fn round_store(&self) -> Option<RoundStore<'_>> {
+        RoundStore::of(self.app, self.store)
     }
 
     async fn list_page(
@@ -151,7 +147,7 @@ impl DueItems for ExpiredUploads<'_> {
         let mut tx = self.app.db.system_tx().await?;
         // An upload that was open in the restored state may have been completed since. Its object is then one
         // of the lost hours.
-        let expired = match restore_windows::has_undecided(&mut tx, self.store.provider()).await? {
+        let expired = match lost_hours::has_undecided(&mut tx, self.store.provider()).await? {
             true => Vec::new(),
             false => uploads::list_expired(&mut tx, self.store.provider(), after, limit).await?,
         };

@@ -2,7 +2,7 @@
 //! commits them.
 //!
 //! An upload that is created before its bytes can be resumed. Each part is recorded once it is in the store,
-//! together with the state that another replica needs to continue after it. A new writer takes over the
+//! together with the state that another process needs to continue after it. A new writer takes over the
 //! upload's lease and fences the previous writer.
 //!
 //! A small file (the finish message arrives within the first part) takes one write and one transaction,

@@ -1,7 +1,7 @@
 //! Delivers events: due endpoints are leased, and each is processed for a bounded time.
 //!
-//! Every replica runs this. An endpoint is leased to one replica at a time, and the outcome of an attempt is
-//! recorded only under the lease. A replica that lost its lease may have sent a message that the next one
+//! Every process runs this. An endpoint is leased to one process at a time, and the outcome of an attempt is
+//! recorded only under the lease. A process that lost its lease may have sent a message that the next one
 //! sends again, with the same id.
 
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub use crate::db::webhooks::WebhookLease;
 
 /// The number of endpoints that one round processes, concurrently.
 const ENDPOINTS_PER_ROUND: usize = 16;
-/// The number of endpoints of one tenant that all replicas together process concurrently.
+/// The number of endpoints of one tenant that all processes together deliver to at the same time.
 const ENDPOINTS_PER_TENANT: i64 = 4;
 /// The time after which an endpoint's lease is released, so that other endpoints are processed. An attempt
 /// that is running is not interrupted.

@@ -12,6 +12,7 @@ use super::{
         dev::attach::{DevDirectory, Need},
         print_text,
         providers::open_stores,
+        selection::ProviderSelection,
         system_ids,
     },
     INCOMPLETE, open_database, open_owners,
@@ -27,9 +28,8 @@ const EXIT_CODES: &str = "Exit codes:
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub(in crate::cli) struct AdoptArgs {
-    /// The provider, as named in `storage.providers`. Default: all of them.
-    #[arg(long, value_name = "NAME")]
-    provider: Option<String>,
+    #[command(flatten)]
+    selection: ProviderSelection,
     /// Take the stores over without asking. A former owner can then only read.
     #[arg(long)]
     yes: bool,
@@ -60,12 +60,8 @@ pub(super) async fn run_adopt(args: AdoptArgs, config: Option<PathBuf>) -> Resul
     let (clock, ids) = (database_clock(&database).await?, system_ids());
     let stores = open_stores(&config.storage, &clock, &ids)?;
     let owners = open_owners(&config, &database, &stores, &clock);
-    let providers = match args.provider {
-        Some(provider) => vec![provider],
-        None => stores.iter().map(|store| store.provider().to_owned()).collect(),
-    };
     let (mut results, mut is_complete) = (Vec::new(), true);
-    for provider in providers {
+    for provider in stores.select_providers(args.selection.provider.as_deref()) {
         let found = owners.inspect_owner(&provider).await?;
         let result = if found.is_owner {
             AdoptResult { provider, is_adopted: false, former_owner: found.owner.clone(), owner: found.owner }

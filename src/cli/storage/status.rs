@@ -77,8 +77,8 @@ fn table(providers: &[ProviderStatus]) -> Result<String, Failure> {
         for protection in &provider.protections {
             writeln!(table, "{}: bucket {}: {protection}", provider.name, protection.bucket)?;
         }
-        for window in &provider.undecided {
-            writeln!(table, "{}: {window}", provider.name)?;
+        for lost in &provider.undecided {
+            writeln!(table, "{}: {lost}", provider.name)?;
         }
         if let Some(scrub) = &provider.scrub {
             writeln!(table, "{}: {}", provider.name, describe_scrub(scrub))?;

@@ -176,8 +176,8 @@ fn errors_of_direct_uploads_are_pinned() {
         (
             U::DigestUnknown(FileState::Processing),
             "FILE_NOT_AVAILABLE",
-            "sha256 cannot be compared: the upload was completed without it, and its content is in state \
-             processing; omit sha256, or complete again after the verification",
+            "`sha256` cannot be compared: the upload was completed without it, and its content is in state \
+             processing; complete the upload without `sha256`, or with it after the verification",
         ),
         (
             U::DirectUnsupported,

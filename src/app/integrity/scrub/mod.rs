@@ -32,8 +32,8 @@ use super::damage::{ComparedObject, ObjectComparison, Suspicion, confirm_and_mar
 use crate::{
     app::{
         App, Error, RoundReport,
-        blob_work::{delay, work_on_claimed},
-        rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_store},
+        blob_work::{delay, release, work_on_claimed},
+        rounds::{DueItems, ItemFields, ItemOutcome, RoundStore, run_round_in_store},
         storage::relocation::{READERS_HOURS, deletion_delay_hours},
     },
     db::{
@@ -98,12 +98,8 @@ impl DueItems for DueScrubs<'_> {
     // A copy of the database does not scrub; a missing confirmation of the owner delays only deletions.
     const NEEDS_DELETIONS: bool = false;
 
-    fn provider(&self) -> Option<&str> {
-        Some(self.store.provider())
-    }
-
-    fn is_blocked(&self) -> bool {
-        self.app.background_stores.rejects_calls(self.store.provider())
+    fn round_store(&self) -> Option<RoundStore<'_>> {
+        RoundStore::of(self.app, self.store)
     }
 
     /// Claims the next objects. The claims replace the position.
@@ -220,7 +216,7 @@ impl<'a> DueScrubs<'a> {
         let provider = self.store.provider();
         scrubs::record_oldest(tx, provider).await?;
         if !scrubs::has_due(tx, provider, pass.start_time).await? && scrubs::end_pass(tx, provider).await? {
-            tracing::info!(provider, start_time = %pass.start_time, "verified all objects of a pass");
+            tracing::info!(provider, start_time = %pass.start_time, "completed a pass over all objects");
         }
         if pass.now >= pass.start_time + self.app.limits.scrub.schedule().pass_interval() {
             scrubs::start_pass(tx, provider).await?;
@@ -242,14 +238,12 @@ impl<'a> DueScrubs<'a> {
         if outcome == ScrubOutcome::Unconfirmed {
             tracing::warn!(
                 tenant = %due.tenant, key = %due.object.key, ?suspicion,
-                "rechecked a suspect object; it is read again later"
+                "read a suspect object twice with different results; it is read again later"
             );
             delay(self.app, due.claim()).await?;
             return Ok(ItemOutcome::Skipped);
         }
-        let mut tx = self.app.db.system_tx().await?;
-        blob_claims::finish(&mut tx, due.claim()).await?;
-        tx.commit().await?;
+        release(self.app, due.claim()).await?;
         Ok(ItemOutcome::from_done(outcome == ScrubOutcome::Damaged))
     }
 
@@ -287,7 +281,7 @@ impl<'a> DueScrubs<'a> {
         }
         tracing::error!(
             %tenant, provider = object.provider, key = %object.key, %reason,
-            "found missing or damaged copy of a blob; it is copied again from the original"
+            "found missing or damaged copy of a blob, and removed it; the blob is copied again"
         );
         Ok(ScrubOutcome::Damaged)
     }

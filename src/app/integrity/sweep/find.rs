@@ -6,7 +6,10 @@ use super::{Sweep, SweepReport};
 use crate::{
     app::Error,
     db::sweep_candidates::{self, Ownership, SweepCandidate},
-    domain::{clock::Timestamp, object_key::ObjectKey},
+    domain::{
+        clock::Timestamp,
+        object_key::{ObjectKey, listing_prefix},
+    },
     storage::{MultipartInfo, StorageError},
 };
 
@@ -32,12 +35,13 @@ impl Sweep<'_> {
     }
 
     async fn find_objects(&mut self, report: &mut SweepReport) -> Result<Result<bool, StorageError>, Error> {
+        let prefix = listing_prefix(&self.app.limits.key_prefix);
         let mut after: Option<ObjectKey> = None;
         loop {
             if !self.has_lock(report).await {
                 return Ok(Ok(false));
             }
-            let page = match self.store.list(&self.prefix(), after.as_ref(), self.batch_size()).await {
+            let page = match self.store.list(&prefix, after.as_ref(), self.batch_size()).await {
                 Ok(page) => page,
                 Err(error) => return Ok(Err(error)),
             };
@@ -47,7 +51,7 @@ impl Sweep<'_> {
                 report.listed_objects += 1;
                 let (since, size_bytes) = (object.modify_time, object.size_bytes);
                 if self.may_be_swept(&object.key, since, size_bytes, report) {
-                    let is_discarded = self.windows.iter().any(|window| window.contains(since));
+                    let is_discarded = self.lost_hours.iter().any(|lost| lost.contains(since));
                     let list = if is_discarded { &mut discarded } else { &mut candidates };
                     list.push(SweepCandidate { key: object.key, multipart_id: None, size_bytes });
                 }
@@ -67,16 +71,16 @@ impl Sweep<'_> {
         &mut self,
         report: &mut SweepReport,
     ) -> Result<Result<bool, StorageError>, Error> {
+        let prefix = listing_prefix(&self.app.limits.key_prefix);
         let mut after: Option<MultipartInfo> = None;
         loop {
             if !self.has_lock(report).await {
                 return Ok(Ok(false));
             }
-            let page =
-                match self.store.list_multiparts(&self.prefix(), after.as_ref(), self.batch_size()).await {
-                    Ok(page) => page,
-                    Err(error) => return Ok(Err(error)),
-                };
+            let page = match self.store.list_multiparts(&prefix, after.as_ref(), self.batch_size()).await {
+                Ok(page) => page,
+                Err(error) => return Ok(Err(error)),
+            };
             let mut candidates = Vec::new();
             for multipart in &page.multiparts {
                 report.listed_multiparts += 1;
@@ -98,12 +102,6 @@ impl Sweep<'_> {
         }
     }
 
-    /// Returns the configured key prefix, with a trailing slash.
-    fn prefix(&self) -> String {
-        let prefix = &self.app.limits.key_prefix;
-        if prefix.is_empty() { String::new() } else { format!("{prefix}/") }
-    }
-
     fn may_be_swept(
         &self,
         key: &ObjectKey,
@@ -123,7 +121,7 @@ impl Sweep<'_> {
             report.skipped_young += 1;
             return false;
         }
-        if self.windows.iter().any(|window| window.is_undecided() && window.contains(since)) {
+        if self.lost_hours.iter().any(|lost| lost.is_undecided() && lost.contains(since)) {
             report.undecided.add(size_bytes);
             return false;
         }

@@ -14,7 +14,7 @@
 //! - Foreign objects are skipped: other prefixes, tenants that are not in this database, and names that are
 //!   no valid keys.
 //! - Nothing is deleted from a store that belongs to another database (`app/owner`).
-//! - Until an operator decides about the objects of the hours that a restore lost (`domain/restore_window.rs`),
+//! - Until an operator decides about the objects of the lost hours of a restore (`domain/lost_hours.rs`),
 //!   these objects are not recorded, and nothing is deleted.
 //! - If most recent objects have no row, the database may be restored from a backup. Nothing is deleted then
 //!   until an operator confirms that the database is the right one (`database_check.rs`).
@@ -24,7 +24,7 @@
 //! Keys have the form `<prefix>/<tenant>/<category>/<day>/<blob>` and are listed in this order. A regular
 //! round skips the old days of each category: it reads the pages of the recent days, and about one more page
 //! for each category with more than one page of old objects. A full walk lists all objects, once in
-//! `sweeping.full_walk_interval_seconds`. One page is in memory at a time. One replica at a time sweeps a
+//! `sweeping.full_walk_interval_seconds`. One page is in memory at a time. One process at a time sweeps a
 //! store.
 
 mod database_check;
@@ -39,8 +39,8 @@ pub use report::{Amount, SweepReport};
 
 use crate::{
     app::{App, Error, RoundReport, uploads::expire},
-    db::{SystemTx, restore_windows, sweep_candidates, sweeps, uploads},
-    domain::restore_window::RestoreWindow,
+    db::{SystemTx, lost_hours, sweep_candidates, sweeps, uploads},
+    domain::lost_hours::LostHours,
     storage::ObjectStorage,
 };
 
@@ -84,7 +84,7 @@ pub async fn sweep_stores(app: &App, options: SweepOptions) -> Result<Vec<SweepR
             Sweep::new(app, store, &mut lock, options).run(&mut report).await?;
             release_lock(lock, store).await;
         } else {
-            report.add_problem("another replica, or another `strongroom sweep`, is sweeping this store");
+            report.add_problem("another worker, or another `strongroom sweep`, is sweeping this store");
         }
         reports.push(report);
     }
@@ -178,8 +178,8 @@ struct Sweep<'a> {
     /// The transaction that holds the lock on sweeping this store.
     lock: &'a mut SystemTx,
     objects_by_day: ObjectsByDay,
-    /// The hours that restores lost in this store.
-    windows: Vec<RestoreWindow>,
+    /// The lost hours of all restores of this store.
+    lost_hours: Vec<LostHours>,
     options: SweepOptions,
 }
 
@@ -190,19 +190,19 @@ impl<'a> Sweep<'a> {
         lock: &'a mut SystemTx,
         options: SweepOptions,
     ) -> Self {
-        Self { app, store, lock, objects_by_day: ObjectsByDay::default(), windows: Vec::new(), options }
+        Self { app, store, lock, objects_by_day: ObjectsByDay::default(), lost_hours: Vec::new(), options }
     }
 }
 
 impl Sweep<'_> {
     async fn run(&mut self, report: &mut SweepReport) -> Result<(), Error> {
         let mut tx = self.tx().await?;
-        self.windows = restore_windows::list(&mut tx, self.provider()).await?;
+        self.lost_hours = lost_hours::list(&mut tx, self.provider()).await?;
         tx.commit().await?;
-        for window in self.windows.iter().filter(|window| window.is_undecided()) {
-            report.add_problem(format!("nothing was deleted: {window}"));
+        for undecided in self.lost_hours.iter().filter(|lost| lost.is_undecided()) {
+            report.add_problem(format!("nothing was deleted: {undecided}"));
         }
-        let is_undecided = self.windows.iter().any(RestoreWindow::is_undecided);
+        let is_undecided = self.lost_hours.iter().any(LostHours::is_undecided);
         let is_complete = self.find_unowned(report).await?;
         match self.objects_by_day.find_mismatch().filter(|_| !self.options.is_database_trusted) {
             _ if !is_complete || is_undecided => {}

@@ -50,7 +50,7 @@ pub struct SweepReport {
     pub waiting: Amount,
     /// The number of skipped objects and uploads that are younger than the grace period.
     pub skipped_young: u64,
-    /// The objects and unfinished uploads of hours that a restore lost, about which no operator has decided.
+    /// The objects and unfinished uploads of undecided lost hours.
     /// Includes objects that have a row.
     pub undecided: Amount,
     /// The number of skipped objects and uploads with another prefix or of a tenant that is not in this

@@ -7,13 +7,14 @@
 //! applies to files in the trash and in the archive: after undelete or unarchive, the file has the latest
 //! version uploaded before.
 
-use futures::StreamExt as _;
-
 use crate::{
     admission::Holder,
     app::{
         App, Error,
-        integrity::damage::{Suspicion, confirm_damage},
+        integrity::{
+            damage::{Suspicion, confirm_damage},
+            read_object::{ReadObject, read_object},
+        },
         storage::apply_storage_class,
         tenants::system_caller,
     },
@@ -26,15 +27,13 @@ use crate::{
         versions::{self, StoredVersion},
     },
     domain::{
-        block_checksums::{BlockChecksums, BlockHasher},
-        checksum::Crc64Hasher,
-        digest::{Digest, Hasher, ObjectHashes},
+        digest::Digest,
         file::{ContentState, File, StateReason},
         ids::{FileId, TenantId},
         media_names::canonical_name,
+        object_hasher::HashedObject,
         policy::Policy,
     },
-    media::sniff::{SNIFF_BYTES_MAX, sniff_media_type},
     storage::{ObjectStorage, StorageError, StorageErrorKind},
 };
 
@@ -43,13 +42,6 @@ struct CurrentRules<'a> {
     policy: &'a Policy,
     /// The permissions of the uploader at the completion of the upload.
     uploader: Option<&'a Viewer>,
-}
-
-/// The hashes and the detected type of an object.
-struct ObjectSummary {
-    hashes: ObjectHashes,
-    block_checksums: Option<BlockChecksums>,
-    sniffed: Option<String>,
 }
 
 /// Verifies a version that is PROCESSING. Does nothing if the version has another state or was purged.
@@ -76,14 +68,14 @@ pub async fn verify_upload(
     let verified = match confirm_damage(store.as_ref(), &stored.blob, Suspicion::Length).await? {
         Some(reason) => Err(reason),
         None => {
-            let read = read_object(store.as_ref(), &stored.blob).await?;
-            if sha256.is_some_and(|declared| declared != read.hashes.sha256) {
+            let read = read_whole(store.as_ref(), &stored.blob).await?;
+            if sha256.is_some_and(|declared| declared != read.checksums.hashes.sha256) {
                 Err(StateReason::ChecksumMismatch)
             } else if read.sniffed.as_deref().map(canonical_name) != sniffed.map(canonical_name) {
                 // An earlier release may have used an alias.
                 Err(StateReason::ObjectDamaged)
             } else {
-                Ok(read)
+                Ok(read.checksums)
             }
         }
     };
@@ -102,7 +94,7 @@ async fn record_outcome(
     tx: &mut TenantTx,
     file: FileId,
     stored: &StoredVersion,
-    verified: Result<ObjectSummary, StateReason>,
+    verified: Result<HashedObject, StateReason>,
     rules: &CurrentRules<'_>,
 ) -> Result<bool, Error> {
     let sha256 = verified.as_ref().map(|read| read.hashes.sha256).map_err(|reason| *reason);
@@ -166,28 +158,16 @@ async fn make_current(
     Ok(())
 }
 
-async fn read_object(store: &dyn ObjectStorage, blob: &Blob) -> Result<ObjectSummary, Error> {
-    let (mut sha256, mut crc64nvme) = (Hasher::default(), Crc64Hasher::default());
-    let mut blocks = BlockHasher::default();
-    let (mut head, mut read_bytes) = (Vec::new(), 0);
-    let mut bytes = store.get(&blob.key, 0..blob.size_bytes).await?;
-    while let Some(piece) = bytes.next().await {
-        let piece = piece?;
-        sha256.update(&piece);
-        crc64nvme.update(&piece);
-        blocks.update(&piece);
-        let remaining = SNIFF_BYTES_MAX - head.len();
-        head.extend_from_slice(&piece[..piece.len().min(remaining)]);
-        read_bytes += piece.len() as u64;
+/// Reads the whole object.
+///
+/// # Errors
+/// Returns an error if the store is unavailable, or if the read ends early. The object has the right length, so that
+/// does not mean that its bytes are damaged.
+async fn read_whole(store: &dyn ObjectStorage, blob: &Blob) -> Result<ReadObject, StorageError> {
+    let read = read_object(store, &blob.key, blob.size_bytes).await?;
+    if read.checksums.size_bytes == blob.size_bytes {
+        return Ok(read);
     }
-    // The object has the right length, so a read that ends early does not mean that its bytes are damaged.
-    if read_bytes != blob.size_bytes {
-        let early = StorageError::new(StorageErrorKind::Transient, "get object").with_key(&blob.key);
-        return Err(early.with_source("the store ended the stream early").into());
-    }
-    Ok(ObjectSummary {
-        hashes: ObjectHashes { sha256: sha256.finish(), crc64nvme: crc64nvme.finish() },
-        block_checksums: blocks.finish(),
-        sniffed: sniff_media_type(&head),
-    })
+    let early = StorageError::new(StorageErrorKind::Transient, "get object").with_key(&blob.key);
+    Err(early.with_source("the store ended the stream early"))
 }

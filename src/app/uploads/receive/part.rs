@@ -1,6 +1,6 @@
 //! One part of an upload: first the chunks that are being received, then the write to the store.
 //!
-//! A part of a resumable upload is also recorded, so that any replica can resume after it.
+//! A part of a resumable upload is also recorded, so that any process can resume after it.
 
 use std::sync::Arc;
 

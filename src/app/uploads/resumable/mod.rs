@@ -1,5 +1,5 @@
 //! Uploads that are created before their bytes and can be resumed until they are committed, cancelled, or
-//! idle for longer than the lease. Their rows contain everything that another replica needs to resume them.
+//! idle for longer than the lease. Their rows contain everything that another process needs to resume them.
 
 pub(super) mod cancel;
 pub(super) mod complete;

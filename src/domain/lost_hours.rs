@@ -1,4 +1,4 @@
-//! The hours that a restore lost: the time from the last state that a database knew to the adoption of its store.
+//! The lost hours of a restore: the time from the last state that a database knew to the adoption of its store.
 //!
 //! Objects of this time have no row in the restored database, although they were files. Only an operator can
 //! decide about them.
@@ -13,8 +13,7 @@ const CLOCK_MARGIN: chrono::Duration = chrono::Duration::minutes(5);
 
 /// The lost hours of one store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RestoreWindow {
-    /// The id of the window.
+pub struct LostHours {
     #[serde(skip)]
     pub id: Uuid,
     /// The provider whose store was adopted.
@@ -24,11 +23,11 @@ pub struct RestoreWindow {
     pub start_time: Timestamp,
     /// The time of the adoption.
     pub end_time: Timestamp,
-    /// The time of the decision, or `None` while the window is undecided.
+    /// The time of the decision, or `None` before it.
     pub decide_time: Option<Timestamp>,
 }
 
-impl RestoreWindow {
+impl LostHours {
     /// Returns whether an object with this time, by the clock of its store, may be from the lost hours.
     pub fn contains(&self, time: Timestamp) -> bool {
         let is_after_start =
@@ -42,8 +41,8 @@ impl RestoreWindow {
     }
 }
 
-/// The advice to decide about a window, as a part of a sentence.
-impl std::fmt::Display for RestoreWindow {
+/// The advice to decide about the objects, as a part of a sentence.
+impl std::fmt::Display for LostHours {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         const FORMAT: &str = "%Y-%m-%dT%H:%M:%SZ";
         write!(
@@ -64,8 +63,8 @@ mod tests {
         Timestamp::from_timestamp(seconds, 0).unwrap()
     }
 
-    fn window(start: i64, end: i64) -> RestoreWindow {
-        RestoreWindow {
+    fn lost_hours(start: i64, end: i64) -> LostHours {
+        LostHours {
             id: Uuid::nil(),
             provider: "local".to_owned(),
             start_time: time(start),
@@ -75,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn window_tolerates_differences_between_clocks() {
+    fn lost_hours_tolerate_differences_between_clocks() {
         let margin = CLOCK_MARGIN.num_seconds();
         for (at, is_inside) in [
             (1_000 - margin - 1, false),
@@ -84,13 +83,13 @@ mod tests {
             (2_000 + margin, true),
             (2_000 + margin + 1, false),
         ] {
-            assert_eq!(window(1_000, 2_000).contains(time(at)), is_inside, "{at}");
+            assert_eq!(lost_hours(1_000, 2_000).contains(time(at)), is_inside, "{at}");
         }
     }
 
     #[test]
-    fn window_from_the_beginning_contains_all_earlier_objects() {
-        let all = RestoreWindow { start_time: Timestamp::MIN_UTC, ..window(0, 2_000) };
+    fn lost_hours_without_a_start_contain_all_earlier_objects() {
+        let all = LostHours { start_time: Timestamp::MIN_UTC, ..lost_hours(0, 2_000) };
         assert!(all.contains(Timestamp::UNIX_EPOCH) && all.contains(time(2_000)));
     }
 }
