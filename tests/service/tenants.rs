@@ -296,8 +296,10 @@ fn upload_in_flight_fails_when_tenant_is_suspended() {
         })
         .await;
         s.operator().suspend_tenant(&acme).await.unwrap();
-        sender.unbounded_send(chunk(2 * PART, &data[2 * PART..])).unwrap();
-        sender.unbounded_send(finish(data.len())).unwrap();
+        for message in [chunk(2 * PART, &data[2 * PART..]), finish(data.len())] {
+            // Fails if the service noticed the suspension and has ended the stream.
+            let _ = sender.unbounded_send(message);
+        }
         drop(sender);
         assert_eq!(reason(&upload.await.unwrap().unwrap_err()), "TENANT_SUSPENDED");
         s.assert_nothing_is_left().await;
