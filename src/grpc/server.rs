@@ -25,8 +25,8 @@ use super::{
     imports::Imports,
     layers::{
         Admit, AroundLayer, ArrivalLimits, CallId, Deadline, DecodedMessages, DetailedErrors, Drain,
-        FirstCalls, HeaderLimit, InFlight, Inner, Measure, MessageBudget, PanicBarrier, Suspension, Trace,
-        UnreadResponses,
+        FirstCalls, HeaderLimit, InFlight, Inner, Measure, MessageBudget, PanicBarrier, RunningCalls,
+        Suspension, Trace, UnreadResponses,
     },
     message_limits::MessageLimits,
     policies::Policies,
@@ -166,6 +166,8 @@ impl GrpcServer {
     ) -> impl Layer<Routes, Service: Inner> + Clone + use<> {
         let shared = self.shared_limits(config, limits);
         (
+            // Outside all others, whose clean-up belongs to the call.
+            AroundLayer(RunningCalls(Arc::clone(&self.app))),
             // Every error and every line of the log below has the id.
             AroundLayer(CallId(Arc::clone(self.app.ids()))),
             // The layers below log inside the span of the request.
