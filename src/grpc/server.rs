@@ -29,6 +29,7 @@ use super::{
         Suspension, Trace, UnreadResponses,
     },
     message_limits::MessageLimits,
+    peer_waits::wait_for_peer,
     policies::Policies,
     quotas::Quotas,
     service_info::ServiceInfos,
@@ -311,7 +312,7 @@ async fn end_drain(drain: &Drain, close: &CancellationToken, limit: Duration) {
     sleep(limit).await;
     tracing::warn!(drain_seconds = limit.as_secs(), "ended calls that did not finish within the drain time");
     drain.expired.cancel();
-    sleep(STATUS_GRACE).await;
+    wait_for_peer(STATUS_GRACE).await;
     close.cancel();
 }
 
