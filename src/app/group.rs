@@ -15,8 +15,8 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
-use tokio_util::task::TaskTracker;
 
+use super::tasks::Tasks;
 use crate::{
     admission::{CallerKey, turns::TurnQueue},
     domain::ids::TenantId,
@@ -49,7 +49,7 @@ struct Shared<B: BatchHandler> {
     connections_max: usize,
     batch_max: usize,
     queues: Mutex<HashMap<TenantId, Queue<B>>>,
-    tasks: TaskTracker,
+    tasks: Tasks,
 }
 
 /// Groups the submissions of each tenant into batches.
@@ -58,7 +58,7 @@ pub(super) struct Group<B: BatchHandler>(Arc<Shared<B>>);
 impl<B: BatchHandler> Group<B> {
     /// Creates a group that runs at most `connections_max` batches of a tenant at a time, each with at most
     /// `batch_max` items.
-    pub(super) fn new(handler: B, connections_max: usize, batch_max: usize, tasks: TaskTracker) -> Self {
+    pub(super) fn new(handler: B, connections_max: usize, batch_max: usize, tasks: Tasks) -> Self {
         Self(Arc::new(Shared { handler, connections_max, batch_max, queues: Mutex::default(), tasks }))
     }
 
@@ -195,7 +195,7 @@ mod tests {
         let batches = Arc::new(Mutex::new(Vec::new()));
         let started = Arc::new(AtomicUsize::new(0));
         let echo = Echo { gate: gate.clone(), batches: batches.clone(), started: started.clone() };
-        let group = Arc::new(Group::new(echo, 1, 16, TaskTracker::new()));
+        let group = Arc::new(Group::new(echo, 1, 16, Tasks::default()));
 
         let mut outcomes = Vec::new();
         for item in 0..10 {
@@ -220,7 +220,7 @@ mod tests {
     async fn no_submission_waits_for_a_stopping_worker() {
         let gate = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         let echo = Echo { gate, batches: Arc::default(), started: Arc::default() };
-        let group = Arc::new(Group::new(echo, 1, 4, TaskTracker::new()));
+        let group = Arc::new(Group::new(echo, 1, 4, Tasks::default()));
         let rounds = (0..2000).map(|item| {
             let group = group.clone();
             async move { assert_eq!(group.submit(tenant(), alice(), item).await.unwrap(), item) }
@@ -234,7 +234,7 @@ mod tests {
         let batches = Arc::new(Mutex::new(Vec::new()));
         let gate = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         let echo = Echo { gate, batches: batches.clone(), started: Arc::default() };
-        let group = Group::new(echo, 1, 2, TaskTracker::new());
+        let group = Group::new(echo, 1, 2, Tasks::default());
         let submissions = [("flood", 1), ("flood", 2), ("flood", 3), ("alice", 10)];
         // All are in the queue before the worker runs.
         let outcomes = submissions.map(|(name, item)| group.submit(tenant(), CallerKey::of_user(name), item));

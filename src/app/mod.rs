@@ -28,6 +28,7 @@ mod rotation;
 mod rounds;
 pub mod service_info;
 pub mod storage;
+mod tasks;
 pub mod tenants;
 pub mod uploads;
 pub mod webhooks;
@@ -39,8 +40,8 @@ pub use error::{
     RateEvent, RateScope, Resource, Workload,
 };
 pub use rounds::RoundReport;
+pub use tasks::RunningCall;
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use self::{
@@ -53,6 +54,7 @@ use self::{
     rates::CallerRates,
     refusals::RefusalCounts,
     rotation::Rotation,
+    tasks::Tasks,
     tenants::{TenantDirectory, TenantStates},
     uploads::{ByteBudget, HashingLimiter, UploadCommitter},
 };
@@ -144,7 +146,7 @@ pub struct App {
     sweep_permits: Semaphore,
     /// Tasks that must survive the cancellation of their request: commits, and clean-up after disconnected
     /// clients.
-    tasks: TaskTracker,
+    tasks: Tasks,
 }
 
 /// The positions of the rounds of background work.
@@ -185,7 +187,7 @@ impl App {
             Policy::preset(preset)?;
         }
         let Parts { db, stores, import_buckets, clock, ids, page_tokens, metrics } = parts;
-        let tasks = TaskTracker::new();
+        let tasks = Tasks::default();
         let owners = StoreOwners::new(OwnerParts {
             db: db.clone(),
             stores: stores.clone(),
@@ -279,9 +281,14 @@ impl App {
         self.stores.select_providers(provider)
     }
 
-    /// Returns whether no background tasks are running.
+    /// Returns whether no call is in progress, and no task that outlives its call.
     pub fn is_idle(&self) -> bool {
-        self.tasks.is_empty()
+        self.tasks.is_idle()
+    }
+
+    /// Counts a call as in progress until the returned value is dropped.
+    pub fn start_call(&self) -> RunningCall {
+        self.tasks.start_call()
     }
 
     /// Returns the limits of calls per second of callers.
@@ -289,11 +296,10 @@ impl App {
         &self.rates
     }
 
-    /// Waits for running commits and clean-up tasks, then writes the download counts and the refusals that are
-    /// still in memory.
+    /// Waits for calls that are ending, and for running commits and clean-up tasks, then writes the download
+    /// counts and the refusals that are still in memory. The server has closed all connections.
     pub async fn drain(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.tasks.wait_until_idle().await;
         if let Err(error) = count_downloads::flush_download_counts(self).await {
             tracing::warn!(%error, "failed to write the last download counts");
         }

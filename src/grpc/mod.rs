@@ -17,6 +17,7 @@ mod imports;
 mod layers;
 mod message_limits;
 mod methods;
+mod peer_waits;
 mod policies;
 mod quotas;
 mod server;

@@ -25,10 +25,11 @@ use super::{
     imports::Imports,
     layers::{
         Admit, AroundLayer, ArrivalLimits, CallId, Deadline, DecodedMessages, DetailedErrors, Drain,
-        FirstCalls, HeaderLimit, InFlight, Inner, Measure, MessageBudget, PanicBarrier, Suspension, Trace,
-        UnreadResponses,
+        FirstCalls, HeaderLimit, InFlight, Inner, Measure, MessageBudget, PanicBarrier, RunningCalls,
+        Suspension, Trace, UnreadResponses,
     },
     message_limits::MessageLimits,
+    peer_waits::wait_for_peer,
     policies::Policies,
     quotas::Quotas,
     service_info::ServiceInfos,
@@ -166,6 +167,8 @@ impl GrpcServer {
     ) -> impl Layer<Routes, Service: Inner> + Clone + use<> {
         let shared = self.shared_limits(config, limits);
         (
+            // Outside all others, whose clean-up belongs to the call.
+            AroundLayer(RunningCalls(Arc::clone(&self.app))),
             // Every error and every line of the log below has the id.
             AroundLayer(CallId(Arc::clone(self.app.ids()))),
             // The layers below log inside the span of the request.
@@ -309,7 +312,7 @@ async fn end_drain(drain: &Drain, close: &CancellationToken, limit: Duration) {
     sleep(limit).await;
     tracing::warn!(drain_seconds = limit.as_secs(), "ended calls that did not finish within the drain time");
     drain.expired.cancel();
-    sleep(STATUS_GRACE).await;
+    wait_for_peer(STATUS_GRACE).await;
     close.cancel();
 }
 

@@ -9,13 +9,15 @@ use std::{
 };
 
 use futures::{Stream, StreamExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
     arrivals::Arrivals,
     call::{CallerCall, StreamSender, extract_caller, respond},
-    convert, status,
+    convert,
+    peer_waits::wait_for_peer,
+    status,
 };
 use crate::{
     admission::{Holder, ShareLimits, ShareStatus, Shares, Slot},
@@ -321,9 +323,13 @@ where
     async fn drain(&mut self, bytes_max: usize) {
         let mut bytes = 0_usize;
         let until = Instant::now() + DRAIN_TIME_MAX;
-        while bytes < bytes_max {
-            let until = until.min(Instant::now() + DRAIN_SILENCE);
-            let Ok(Some(message)) = timeout_at(until, self.next_message()).await else { return };
+        while bytes < bytes_max && Instant::now() < until {
+            let message = tokio::select! {
+                biased;
+                message = self.next_message() => message,
+                () = wait_for_peer(DRAIN_SILENCE) => return,
+            };
+            let Some(message) = message else { return };
             bytes += match message.message {
                 Some(Message::Chunk(chunk)) => chunk.data.len(),
                 _ => 0,

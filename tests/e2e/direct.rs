@@ -24,7 +24,8 @@ pub(crate) const PUT_MAX: usize = 5 << 20;
 pub(crate) async fn create_direct_site(name: &str, garage: &Garage) -> Site {
     Site::with_database(TestDatabase::create_migrated(name).await)
         .set("STRONGROOM_UPLOADS__DIRECT_PUT_MAX_BYTES", PUT_MAX)
-        .set("STRONGROOM_WORKER__LEASE_SECONDS", 3)
+        // Many heartbeats, so that a worker on a busy machine does not lose its job.
+        .set("STRONGROOM_WORKER__LEASE_SECONDS", 10)
         .set("STRONGROOM_WORKER__HEARTBEAT_SECONDS", 1)
         .set("STRONGROOM_WORKER__TICK_SECONDS", 1)
         .set("STRONGROOM_WORKER__POLL_MAX_MILLISECONDS", 200)

@@ -114,17 +114,16 @@ fn garage_command(program: &PathBuf, directory: &tempfile::TempDir) -> Command {
     command
 }
 
-/// The number of servers started so far. Servers that start at the same time try different ports first.
-static STARTED: AtomicU16 = AtomicU16::new(0);
+/// The number of pairs of ports tried so far. No two servers try the same pair.
+static TRIED: AtomicU16 = AtomicU16::new(0);
 
 /// Finds two consecutive free ports below the ephemeral range, so that no other process takes them while
 /// Garage is stopped.
 fn find_free_ports() -> u16 {
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let taken = STARTED.fetch_add(1, Ordering::Relaxed);
-    let first = u16::try_from(std::process::id() % 6000).unwrap() + taken;
+    let first = u16::try_from(std::process::id() % 6000).unwrap();
     (0..6000)
-        .map(|step| 20_000 + (first + step) % 6000 * 2)
+        .map(|_| 20_000 + (first + TRIED.fetch_add(1, Ordering::Relaxed)) % 6000 * 2)
         .find(|port| is_free(*port) && is_free(port + 1))
         .expect("no free ports")
 }

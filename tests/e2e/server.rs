@@ -89,6 +89,11 @@ impl Site {
             .env("STRONGROOM_AUTH__ISSUERS", self.issuers(""))
             .env("STRONGROOM_SECRETS__PAGE_TOKEN_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
             .env("STRONGROOM_TELEMETRY__LOG_FORMAT", "json")
+            // These limits must not be reached on a busy machine.
+            .env("STRONGROOM_DATABASE__ACQUIRE_TIMEOUT_SECONDS", "60")
+            .env("STRONGROOM_DATABASE__STATEMENT_TIMEOUT_SECONDS", "60")
+            .env("STRONGROOM_DEADLINES__UNARY_SECONDS", "120")
+            .env("STRONGROOM_DEADLINES__LIST_SECONDS", "120")
             .envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
     }

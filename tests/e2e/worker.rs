@@ -25,11 +25,17 @@ const FILES: i64 = 12;
 /// The number of files that it deletes before it blocks on a locked row.
 const FILES_BEFORE_LOCK: i64 = 4;
 
+/// The lease duration of jobs. It is a multiple of the heartbeat interval, so that a worker on a busy machine
+/// does not lose its job.
+const LEASE_SECONDS: i64 = 10;
+
 /// Creates a site whose workers poll often and have short leases.
 async fn create_site(name: &str) -> Site {
     Site::new(name)
         .await
-        .set("STRONGROOM_WORKER__LEASE_SECONDS", 3)
+        // Jobs wait for a locked row until the test has seen what it waits for.
+        .set("STRONGROOM_DATABASE__STATEMENT_TIMEOUT_SECONDS", 600)
+        .set("STRONGROOM_WORKER__LEASE_SECONDS", LEASE_SECONDS)
         .set("STRONGROOM_WORKER__HEARTBEAT_SECONDS", 1)
         .set("STRONGROOM_WORKER__TICK_SECONDS", 1)
         .set("STRONGROOM_WORKER__POLL_MAX_MILLISECONDS", 200)
@@ -156,7 +162,7 @@ async fn job_of_killed_worker_is_completed_by_another() {
         "SELECT extract(epoch FROM lease_expire_time) * 1000 FROM jobs WHERE state = {job_state.running}";
     let lease_start = query_number(&database, lease).await;
     wait_until("heartbeats extend the lease", || async {
-        query_number(&database, lease).await > lease_start + 3_000
+        query_number(&database, lease).await > lease_start + LEASE_SECONDS * 1_000
     })
     .await;
     assert_eq!(

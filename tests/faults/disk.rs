@@ -42,8 +42,10 @@ impl SmallDisk {
 
     /// Returns the space that the files of the store use, in whole pages.
     fn used_bytes(&self) -> usize {
-        let pages = |file: &PathBuf| (file.metadata().unwrap().len() as usize).div_ceil(PAGE);
-        list_files(&self.store()).iter().map(pages).sum::<usize>() * PAGE
+        let pages = |bytes: u64| usize::try_from(bytes).unwrap().div_ceil(PAGE);
+        // The service may have deleted a file since it was listed.
+        let sizes = list_files(&self.store()).into_iter().filter_map(|file| file.metadata().ok());
+        sizes.map(|found| pages(found.len())).sum::<usize>() * PAGE
     }
 
     /// Returns the space that objects and unfinished writes use, without the page of the owner marker.
@@ -62,8 +64,18 @@ impl SmallDisk {
 }
 
 fn list_files(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { list_files(&path) } else { vec![path] }).collect()
+    let (mut directories, mut files) = (vec![fs::read_dir(directory).unwrap()], Vec::new());
+    while let Some(entries) = directories.pop() {
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            if !path.is_dir() {
+                files.push(path);
+            } else if let Ok(entries) = fs::read_dir(&path) {
+                // Otherwise the service has deleted it since it was listed.
+                directories.push(entries);
+            }
+        }
+    }
+    files
 }
 
 /// Runs a test against a service that stores its objects on a small disk. `name` is the name of the test
@@ -113,7 +125,9 @@ fn assert_storage_full(status: &Status) {
 async fn wait_for_clean_up(s: &Service, disk: &SmallDisk) {
     s.wait_until("clean up", || async {
         let reserved = "SELECT sum(reserved_bytes + reserved_file_count) FROM quotas";
-        s.superuser.query_number(reserved).await == 0 && disk.list_unfinished_writes().is_empty()
+        s.app.is_idle()
+            && s.superuser.query_number(reserved).await == 0
+            && disk.list_unfinished_writes().is_empty()
     })
     .await;
 }

@@ -1,11 +1,8 @@
 //! Uploads whose response is known before the client has sent everything.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use futures::{SinkExt, StreamExt, channel::mpsc, stream};
@@ -13,7 +10,7 @@ use strongroom::proto::v1::UploadSpec;
 
 use crate::{
     harness::{
-        pattern, resume_messages, service_test, service_test_with, sha256, spec, spec_message,
+        WAIT_MAX, pattern, resume_messages, service_test, service_test_with, sha256, spec, spec_message,
         upload_messages,
     },
     upload_retries::spec_with_id,
@@ -33,8 +30,8 @@ fn small_retry_with_digest_needs_only_its_spec() {
         let (mut sender, stream) = mpsc::channel(1);
         sender.send(spec_message(small)).await.unwrap();
         let mut files = alice.files.clone();
-        let again = tokio::time::timeout(Duration::from_secs(20), files.upload_file(stream));
-        assert_eq!(again.await.expect("no response to the spec within 20 s").unwrap().into_inner(), first);
+        let again = tokio::time::timeout(WAIT_MAX, files.upload_file(stream));
+        assert_eq!(again.await.expect("no response to the spec").unwrap().into_inner(), first);
     });
 }
 
@@ -46,7 +43,7 @@ fn early_success_reads_remaining_messages_of_client() {
     };
     service_test_with(narrow, |s| async move {
         let alice = s.alice();
-        let data = pattern(2 << 20);
+        let data = pattern(512 << 10);
         let large = spec_with_id("a", ID, Some(sha256(&data)));
         let first = alice.upload(large.clone(), &data).await.unwrap();
         let upload = alice.create_upload(spec("b")).await.unwrap();

@@ -1,8 +1,6 @@
 //! Fair shares: each test holds as much of a resource as one caller, one tenant or one unauthenticated client
 //! can get, and checks that the others are served.
 
-use std::time::Duration;
-
 use strongroom::{
     app::{
         integrity::sweep::{SweepOptions, sweep_stores},
@@ -22,7 +20,8 @@ use tower::Service as _;
 
 use crate::{
     harness::{
-        Caller, PART, Service, file_id, pattern, reason, service_test, service_test_with, spec, spec_message,
+        Caller, PART, Service, WAIT_MAX, file_id, pattern, reason, service_test, service_test_with, spec,
+        spec_message,
     },
     stalled_calls::{CHECK, CHUNK_BYTES, DOWNLOAD, UPLOAD, frame, stalled_request, whole_frame},
 };
@@ -168,7 +167,7 @@ fn slow_writes_of_a_tenant_leave_turns_to_others() {
             for upload in held {
                 upload.await.unwrap().unwrap();
             }
-            assert_eq!(in_use(&s, "storage"), 0);
+            s.wait_until("all turns are free", || async { in_use(&s, "storage") == 0 }).await;
         },
     );
 }
@@ -240,7 +239,7 @@ fn silent_upload_ends_at_the_time_for_its_first_message() {
             let channel = connect(&s).await;
             let alice = s.alice();
             let stalled = stall(&channel, Some(&alice), UPLOAD, Vec::new());
-            let response = tokio::time::timeout(Duration::from_secs(20), stalled).await.unwrap().unwrap();
+            let response = tokio::time::timeout(WAIT_MAX, stalled).await.unwrap().unwrap();
             let status = Status::from_header_map(response.headers()).unwrap();
             assert_eq!(reason(&status), "UPLOAD_STALLED");
         },
@@ -287,6 +286,11 @@ fn anonymous_calls_take_nothing_from_others() {
             assert_eq!(status.get_details_error_info().unwrap().metadata["limit_bytes"], "1024");
 
             let silent: Vec<_> = (0..100).map(|_| stall(&channel, None, CHECK, frame(1_000, b""))).collect();
+            // All have arrived if no more than their places are left.
+            s.wait_until("the places are taken", || async {
+                silent.iter().filter(|call| !call.is_finished()).count() <= 16
+            })
+            .await;
             let mut health = HealthClient::new(s.channel.clone());
             for _ in 0..20 {
                 health.check(HealthCheckRequest::default()).await.unwrap();

@@ -21,9 +21,12 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::StatusExt;
 use tower::Service as _;
 
-use crate::harness::{
-    Caller, Identity, Service, claims, default_key, file_id, pattern, reason, service_test,
-    service_test_with, spec,
+use crate::{
+    fairness::in_use,
+    harness::{
+        Caller, Identity, Service, claims, default_key, file_id, pattern, reason, service_test,
+        service_test_with, spec,
+    },
 };
 
 /// The identity provider of a customer.
@@ -388,18 +391,23 @@ fn cancelled_first_calls_use_up_no_creation() {
         |s| async move {
             // Reads continue, and creations wait.
             s.superuser.execute("BEGIN; LOCK TABLE tenants IN EXCLUSIVE MODE").await;
-            for _ in 0..3 {
-                let mut request = tonic::Request::new(GetQuotaRequest::default());
-                request.set_timeout(std::time::Duration::from_millis(200));
-                let cancelled = s.mallory().quotas.clone().get_quota(request).await.unwrap_err();
-                // Whichever of client and server ends the call first.
-                assert!(
-                    matches!(cancelled.code(), Code::DeadlineExceeded | Code::Cancelled),
-                    "{cancelled:?}"
-                );
+            let calls = [(); 3].map(|()| {
+                let mut quotas = s.mallory().quotas;
+                tokio::spawn(async move { quotas.get_quota(GetQuotaRequest::default()).await })
+            });
+            // One call creates the tenant, and the others wait for it.
+            let creating = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+                            WHERE a.datname = current_database() AND NOT l.granted";
+            s.wait_until("all calls wait", || async {
+                in_use(&s, "requests") == 3 && s.superuser.query_number(creating).await == 1
+            })
+            .await;
+            for call in &calls {
+                call.abort();
             }
+            s.wait_until("the calls are cancelled", || async { in_use(&s, "requests") == 0 }).await;
             s.superuser.execute("ROLLBACK").await;
-            s.wait_until("the cancelled calls end", || async { s.app.is_idle() }).await;
+            s.wait_until("the cancelled creation ends", || async { s.app.is_idle() }).await;
             assert_eq!(count_tenants(&s).await, 0);
             s.alice().quota().await.unwrap();
             s.mallory().quota().await.unwrap();

@@ -21,6 +21,7 @@ use strongroom::{
 use crate::{
     harness::{Service, database_options, service_test},
     list::ORDERS,
+    queue_plans::publish_rows_read,
 };
 
 const PAGE: usize = 100;
@@ -108,6 +109,7 @@ fn list_reads_few_rows_per_returned_row() {
         s.superuser.execute(&insert_files_sql(open, Visibility::Organization)).await;
         s.superuser.execute(&insert_files_sql(closed, Visibility::Owner)).await;
         s.superuser.execute("ANALYZE").await;
+        publish_rows_read(&s).await;
 
         let viewers = [
             ("an admin", closed, viewer(closed, Role::Admin), PAGE),

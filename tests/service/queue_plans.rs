@@ -18,7 +18,24 @@ use crate::{
 };
 
 const ROWS_READ_MAX: i64 = 60;
+const SERVICE_CONNECTIONS: &str = "FROM pg_stat_activity WHERE datname = current_database()
+    AND usename IN ('strongroom_test_app', 'strongroom_test_system')";
 const LIMITS: ClaimLimits = ClaimLimits { lease_seconds: 60, tenant_jobs_max: 2 };
+
+async fn wait_until_connections_are_closed(s: &Service) {
+    let count = format!("SELECT count(*) {SERVICE_CONNECTIONS}");
+    s.wait_until("the connections are closed", || async { s.superuser.query_number(&count).await == 0 })
+        .await;
+}
+
+/// Ends the connections of the service and publishes the statistics of the superuser. PostgreSQL otherwise
+/// publishes rows that an idle session has read up to ten seconds later, so a measurement could count them.
+pub(crate) async fn publish_rows_read(s: &Service) {
+    let terminate = format!("SELECT count(pg_terminate_backend(pid)) {SERVICE_CONNECTIONS}");
+    s.superuser.query_number(&terminate).await;
+    wait_until_connections_are_closed(s).await;
+    s.superuser.execute("SELECT pg_stat_force_next_flush()").await;
+}
 
 /// Runs queries on new connections. Returns their result and the number of rows that PostgreSQL read.
 pub(crate) async fn count_rows_read<T, F: Future<Output = T>>(
@@ -27,17 +44,12 @@ pub(crate) async fn count_rows_read<T, F: Future<Output = T>>(
 ) -> (T, i64) {
     const ROWS_READ: &str = "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables)
         + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes)";
-    let connections = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-        AND usename IN ('strongroom_test_app', 'strongroom_test_system')";
+    publish_rows_read(s).await;
     let before = s.superuser.query_number(ROWS_READ).await;
-    let others = s.superuser.query_number(connections).await;
     let db = Database::open(&database_options(&Config::defaults().unwrap(), &s.database)).unwrap();
     let result = run(db).await;
     // PostgreSQL publishes the statistics of a connection when it closes.
-    s.wait_until("the connections are closed", || async {
-        s.superuser.query_number(connections).await == others
-    })
-    .await;
+    wait_until_connections_are_closed(s).await;
     (result, s.superuser.query_number(ROWS_READ).await - before)
 }
 

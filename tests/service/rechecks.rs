@@ -4,7 +4,7 @@
 use futures::{SinkExt, channel::mpsc};
 use strongroom::{
     config::Config,
-    db::{TenantTx, Viewer},
+    db::Viewer,
     domain::ids::TenantId,
     proto::v1::{
         CopyFileRequest, DownloadFileRequest, DownloadFileResponse, File, TransferOwnershipRequest,
@@ -301,7 +301,6 @@ fn stored_response_of_transferred_file_is_not_returned() {
 fn with_rechecks(config: &mut Config) {
     with_team(config);
     config.tenants.stream_recheck_milliseconds = 1;
-    config.database.acquire_timeout_seconds = 1;
     (config.downloads.chunk_size_bytes, config.downloads.chunks_in_flight_max) = (262_144, 1);
 }
 
@@ -346,10 +345,8 @@ fn reader_cannot_delay_the_check_of_its_download() {
             serde_json::json!({ "user_id": "mark", "audience_min": 3, "principals": [] }),
         )
         .unwrap();
-        let mut held: Vec<TenantTx> = Vec::new();
-        while let Ok(tx) = s.app.db().tenant_tx(tenant, &reader).await {
-            held.push(tx);
-        }
+        let db = s.app.db();
+        let held = s.hold_connections(|| db.pool_status(), || db.tenant_tx(tenant, &reader)).await;
         hide(&owner, &id).await;
         assert_hidden(&wait_for_end(stream).await);
         drop(held);

@@ -45,6 +45,16 @@ fn upload_in_flight_completes_during_drain() {
 }
 
 #[test]
+fn call_is_in_progress_until_its_stream_ends() {
+    service_test(|s| async move {
+        let watch = s.alice().watch_files().await;
+        assert!(!s.app.is_idle(), "the server waits for it when it stops");
+        drop(watch);
+        s.wait_until("the watch ends", || async { s.app.is_idle() }).await;
+    });
+}
+
+#[test]
 fn calls_fail_after_drain() {
     service_test(|s| async move {
         s.alice().upload(spec("a"), b"x").await.unwrap();

@@ -1,24 +1,21 @@
 //! The suspension of a tenant ends its running streams, on every server.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures::{SinkExt, channel::mpsc};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use strongroom::{
     config::Config,
-    db::{TenantTx, Viewer},
+    db::Viewer,
     domain::ids::TenantId,
     proto::v1::{DownloadFileRequest, UploadSpec, WatchFilesRequest},
 };
 use tonic::{Code, Status, body::Body};
 use tower::Service as _;
 
-use crate::harness::{PART, Service, chunk, file_id, pattern, reason, service_test_with, spec, spec_message};
-
-/// The time after which a test fails that waits for the end of a stream.
-const END_TIMEOUT: Duration = Duration::from_secs(60);
+use crate::harness::{
+    PART, Service, WAIT_MAX, chunk, file_id, pattern, reason, service_test_with, spec, spec_message,
+};
 
 fn with_short_interval(config: &mut Config) {
     config.tenants.stream_recheck_milliseconds = 1;
@@ -52,7 +49,7 @@ fn suspension_ends_uploads_of_other_replicas() {
         messages.send(chunk(0, &pattern(PART))).await.unwrap();
         suspend(&s).await;
         // The stream stays open: only the service can end it.
-        let ended = tokio::time::timeout(END_TIMEOUT, response).await.unwrap().unwrap().unwrap_err();
+        let ended = tokio::time::timeout(WAIT_MAX, response).await.unwrap().unwrap().unwrap_err();
         assert_suspended(&ended);
         drop(messages);
         replica.stop().await;
@@ -82,7 +79,7 @@ fn suspension_ends_parts_of_other_replicas() {
         })
         .await;
         suspend(&s).await;
-        let ended = tokio::time::timeout(END_TIMEOUT, response).await.unwrap().unwrap();
+        let ended = tokio::time::timeout(WAIT_MAX, response).await.unwrap().unwrap();
         assert_suspended(&Status::from_header_map(ended.headers()).unwrap());
         drop(frames);
         replica.stop().await;
@@ -103,7 +100,7 @@ fn suspension_ends_upload_that_created_the_tenant() {
         })
         .await;
         suspend(&s).await;
-        let ended = tokio::time::timeout(END_TIMEOUT, response).await.unwrap().unwrap().unwrap_err();
+        let ended = tokio::time::timeout(WAIT_MAX, response).await.unwrap().unwrap().unwrap_err();
         assert_suspended(&ended);
         drop(messages);
     });
@@ -145,7 +142,7 @@ fn suspension_ends_watches_of_other_replicas() {
                 }
             }
         };
-        assert_suspended(&tokio::time::timeout(END_TIMEOUT, ended).await.unwrap());
+        assert_suspended(&tokio::time::timeout(WAIT_MAX, ended).await.unwrap());
         replica.stop().await;
     });
 }
@@ -157,7 +154,7 @@ fn suspension_ends_imports_of_other_replicas() {
         let replica = s.start_replica(|_| {}).await;
         let (items, mut reports) = replica.ada().start_import("legacy").await;
         suspend(&s).await;
-        let ended = tokio::time::timeout(END_TIMEOUT, reports.message()).await.unwrap().unwrap_err();
+        let ended = tokio::time::timeout(WAIT_MAX, reports.message()).await.unwrap().unwrap_err();
         assert_suspended(&ended);
         drop(items);
         replica.stop().await;
@@ -166,21 +163,15 @@ fn suspension_ends_imports_of_other_replicas() {
 
 #[test]
 fn tenants_cannot_delay_a_suspension() {
-    let configure = |config: &mut Config| {
-        with_short_interval(config);
-        config.database.acquire_timeout_seconds = 1;
-    };
-    service_test_with(configure, |s| async move {
+    service_test_with(with_short_interval, |s| async move {
         let mut events = s.alice().events;
         let mut stream = events.watch_files(WatchFilesRequest::default()).await.unwrap().into_inner();
         stream.message().await.unwrap().unwrap();
         // As slow calls do, these hold all connections that tenants may have.
-        let mut held: Vec<TenantTx> = Vec::new();
+        let (db, viewer, mut held) = (s.app.db(), Viewer::system(), Vec::new());
         for caller in [s.alice(), s.mallory()] {
             let tenant: TenantId = caller.tenant_id().await.parse().unwrap();
-            while let Ok(tx) = s.app.db().tenant_tx(tenant, &Viewer::system()).await {
-                held.push(tx);
-            }
+            held.extend(s.hold_connections(|| db.pool_status(), || db.tenant_tx(tenant, &viewer)).await);
         }
         suspend(&s).await;
         let ended = async {
@@ -191,7 +182,7 @@ fn tenants_cannot_delay_a_suspension() {
                 }
             }
         };
-        assert_suspended(&tokio::time::timeout(END_TIMEOUT, ended).await.unwrap());
+        assert_suspended(&tokio::time::timeout(WAIT_MAX, ended).await.unwrap());
         drop(held);
     });
 }

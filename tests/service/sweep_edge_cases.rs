@@ -59,6 +59,9 @@ fn sweep_that_loses_its_lock_deletes_nothing_more() {
         let terminated = "SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
                      WHERE d.datname = current_database() AND l.locktype = 'advisory'";
         assert_eq!(s.superuser.query_number(terminated).await, 1);
+        let held = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                    WHERE d.datname = current_database() AND l.locktype = 'advisory'";
+        s.wait_until("the lock is lost", || async { s.superuser.query_number(held).await == 0 }).await;
         s.superuser.execute("COMMIT").await;
         let report = round.await.unwrap().remove(0);
         assert!(report.problems[0].contains("lock of this sweep was lost"), "{report:?}");

@@ -3,7 +3,7 @@
 
 use http::Response;
 use strongroom::{
-    db::{TenantTx, Viewer},
+    db::Viewer,
     domain::ids::TenantId,
     proto::v1::{DownloadFileRequest, ListWebhooksRequest, UploadSpec, Visibility},
 };
@@ -134,30 +134,26 @@ fn watches_are_shared_by_callers_and_tenants() {
     );
 }
 
-/// Begins a transaction of a member, or returns `None` if the shares leave no connection.
-async fn try_tenant_tx(s: &Service, tenant: TenantId, user: &str) -> Option<TenantTx> {
-    let viewer = serde_json::json!({ "user_id": user, "audience_min": 3, "principals": [] });
-    let viewer: Viewer = serde_json::from_value(viewer).unwrap();
-    s.app.db().tenant_tx(tenant, &viewer).await.ok()
+fn viewer(user: &str) -> Viewer {
+    serde_json::from_value(serde_json::json!({ "user_id": user, "audience_min": 3, "principals": [] }))
+        .unwrap()
 }
 
 #[test]
 fn connections_of_a_caller_leave_one_to_its_colleagues() {
     service_test_with(
         // Two of them are reserved.
-        |config| (config.database.pool_size_max, config.database.acquire_timeout_seconds) = (16, 1),
+        |config| config.database.pool_size_max = 16,
         |s| async move {
             let globex: TenantId = s.mallory().tenant_id().await.parse().unwrap();
-            let mut held = Vec::new();
-            while let Some(tx) = try_tenant_tx(&s, globex, "mallory").await {
-                held.push(tx);
-            }
+            let (db, mallory) = (s.app.db(), viewer("mallory"));
+            let held = s.hold_connections(|| db.pool_status(), || db.tenant_tx(globex, &mallory)).await;
             assert_eq!(
                 held.len(),
                 12,
                 "idle connections are lent, except one to other tenants and one to colleagues"
             );
-            assert!(try_tenant_tx(&s, globex, "gus").await.is_some());
+            assert!(db.tenant_tx(globex, &viewer("gus")).await.is_ok());
             drop(held);
         },
     );
@@ -167,19 +163,14 @@ fn connections_of_a_caller_leave_one_to_its_colleagues() {
 fn connections_of_many_tenants_leave_one_to_operators() {
     service_test_with(
         // Two of them are reserved.
-        |config| (config.database.pool_size_max, config.database.acquire_timeout_seconds) = (9, 1),
+        |config| config.database.pool_size_max = 9,
         |s| async move {
-            let tenants = (1..=9).map(|number| TenantId::from_uuid(Uuid::from_u128(number)));
-            let mut held = Vec::new();
-            for tenant in tenants {
-                match try_tenant_tx(&s, tenant, "mallory").await {
-                    Some(tx) => held.push(tx),
-                    None => break,
-                }
-            }
+            let (db, mallory) = (s.app.db(), viewer("mallory"));
+            let mut tenants = (1..).map(|number| TenantId::from_uuid(Uuid::from_u128(number)));
+            let mut next = || tenants.next().unwrap();
+            let held = s.hold_connections(|| db.pool_status(), || db.tenant_tx(next(), &mallory)).await;
             assert!(!held.is_empty());
-            let tenant = TenantId::from_uuid(Uuid::from_u128(10));
-            assert!(s.app.db().platform_tx(tenant, &Viewer::system()).await.is_ok());
+            assert!(db.platform_tx(next(), &Viewer::system()).await.is_ok());
             drop(held);
         },
     );
@@ -189,14 +180,13 @@ fn connections_of_many_tenants_leave_one_to_operators() {
 fn connections_of_a_tenant_leave_one_for_other_tenants() {
     service_test_with(
         // One of them is reserved.
-        |config| (config.database.pool_size_max, config.database.acquire_timeout_seconds) = (5, 1),
+        |config| config.database.pool_size_max = 5,
         |s| async move {
             let globex: TenantId = s.mallory().tenant_id().await.parse().unwrap();
-            let mut held: Vec<TenantTx> = Vec::new();
+            let (db, mut held) = (s.app.db(), Vec::new());
             for user in ["mallory", "gus", "crew-1"] {
-                while let Some(tx) = try_tenant_tx(&s, globex, user).await {
-                    held.push(tx);
-                }
+                let user = viewer(user);
+                held.extend(s.hold_connections(|| db.pool_status(), || db.tenant_tx(globex, &user)).await);
             }
             assert_served(&s.alice()).await;
             drop(held);

@@ -116,7 +116,11 @@ fn late_commit_is_not_skipped() {
         |config| config.watches.heartbeat_seconds = 1,
         |s| async move {
             let alice = s.alice();
-            let (late, mut watcher) = (upload_file(&alice, spec("late")).await, s.bob().watch_files().await);
+            let late = upload_file(&alice, spec("late")).await;
+            // Otherwise the watch, which starts after the events that are readable, could deliver its
+            // creation.
+            s.wait_until_events_are_readable().await;
+            let mut watcher = s.bob().watch_files().await;
             // This transaction has its number and its event, and stays open.
             let open_transaction = s.database.connect_as_app().await;
             let tenant = alice.tenant_id().await;

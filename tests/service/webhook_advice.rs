@@ -5,7 +5,7 @@ use strongroom::{
     domain::clock::Clock,
     proto::v1::{FileEventKind as Kind, WatchFilesRequest, WatchFilter, Webhook, WebhookState},
 };
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 
 use crate::{
     harness::{Caller, Receiver, Service, Watcher},
@@ -154,8 +154,11 @@ fn error_of_unreachable_endpoint_names_no_address() {
     local_test(
         |_| {},
         |s, _| async move {
-            let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-            let (id, _) = s.create_webhook_to(&format!("http://{closed}/")).await;
+            // A bound socket that does not listen refuses connections, and keeps others from its port.
+            let closed = TcpSocket::new_v4().unwrap();
+            closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = closed.local_addr().unwrap();
+            let (id, _) = s.create_webhook_to(&format!("http://{address}/")).await;
             s.upload_files(&["a"]).await;
             assert_eq!(s.deliver_all().await, 0);
             assert_eq!(s.get_webhook(&id).await.last_error, "connection refused");

@@ -149,6 +149,7 @@ fn slow_endpoint_does_not_delay_others() {
                 })
                 .await;
             }
+            s.wait_until("the slow endpoint has an event", || async { !slow.messages().is_empty() }).await;
             assert_eq!(slow.received_file_ids(), files[..1]);
             drop(guard);
             s.wait_until("the slow endpoint has all events", || async { slow.received_file_ids() == files })

@@ -23,6 +23,8 @@ where
     service_test_with(
         |config| {
             config.webhooks.allow_private_addresses = true;
+            // Only tests of slow endpoints need one that is reached.
+            config.webhooks.timeout_seconds = 60;
             configure(&mut config.webhooks);
         },
         |s| async move {

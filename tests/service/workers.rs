@@ -44,7 +44,8 @@ fn worker_extends_its_lease_and_drops_job_after_losing_it() {
     service_test(|s| async move {
         let acme = tenant_of(&s.alice()).await;
         let replica = s.start_replica(|config| {
-            (config.worker.lease_seconds, config.worker.heartbeat_seconds) = (3, 1);
+            // A lease of many heartbeats: a late heartbeat must find it.
+            (config.worker.lease_seconds, config.worker.heartbeat_seconds) = (60, 1);
             config.worker.poll_max_milliseconds = 100;
         });
         let replica = replica.await;
@@ -55,7 +56,7 @@ fn worker_extends_its_lease_and_drops_job_after_losing_it() {
         s.wait_until("the job is running", || async { count_jobs(&s, JobState::Running).await == 1 }).await;
         s.clock.advance(Duration::seconds(2));
         let lease_expire_time = "SELECT extract(epoch FROM max(lease_expire_time)) FROM jobs";
-        let expected = s.clock.now().timestamp() + 3;
+        let expected = s.clock.now().timestamp() + 60;
         s.wait_until("a heartbeat extends the lease", || async {
             s.superuser.query_number(lease_expire_time).await == expected
         })

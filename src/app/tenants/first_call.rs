@@ -11,12 +11,12 @@
 
 use std::sync::Arc;
 
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use super::TenantName;
 use crate::{
-    app::{App, Error, Resource},
+    app::{App, Error, Resource, tasks::Task},
     db::{
         SystemTx,
         audit_entries::{self, AuditAction, AuditEntry},
@@ -79,7 +79,7 @@ impl ProvisionalCall {
     }
 
     /// Ends a call that has not succeeded. Returns the task that ends it, if nothing else works for the call.
-    fn leave_in_task(&mut self) -> Option<JoinHandle<()>> {
+    fn leave_in_task(&mut self) -> Option<Task<()>> {
         let OpenCall { tenant, work, mut ended } = self.open.take()?;
         drop(work);
         let may_have_objects = ended.try_recv().ok();

@@ -17,6 +17,7 @@ mod measure;
 mod message_budget;
 mod observed_body;
 mod panic_barrier;
+mod running_calls;
 mod space;
 mod suspension;
 mod trace;
@@ -47,6 +48,7 @@ pub(super) use self::{
     measure::Measure,
     message_budget::{ArrivalLimits, MessageBudget},
     panic_barrier::PanicBarrier,
+    running_calls::RunningCalls,
     suspension::Suspension,
     trace::Trace,
     unread_responses::UnreadResponses,

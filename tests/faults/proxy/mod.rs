@@ -19,7 +19,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UnixStream},
+    net::{TcpSocket, TcpStream, UnixStream},
     sync::Semaphore,
     task::JoinSet,
 };
@@ -86,6 +86,8 @@ pub(crate) struct Proxy {
     upstream: Upstream,
     rules: Arc<Rules>,
     running: Mutex<JoinSet<()>>,
+    /// Keeps the port of a stopped proxy: it is bound and does not listen, so the system refuses connections.
+    reserved: Mutex<Option<TcpSocket>>,
 }
 
 #[derive(Default)]
@@ -109,11 +111,16 @@ impl Rules {
 impl Proxy {
     /// Starts a proxy on a free port. Must be called in a tokio runtime.
     pub(crate) fn start(protocol: Protocol, upstream: Upstream) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let proxy =
-            Self { address, protocol, upstream, rules: Arc::default(), running: Mutex::new(JoinSet::new()) };
-        proxy.accept(listener);
+        let socket = bind("127.0.0.1:0".parse().unwrap());
+        let proxy = Self {
+            address: socket.local_addr().unwrap(),
+            protocol,
+            upstream,
+            rules: Arc::default(),
+            running: Mutex::default(),
+            reserved: Mutex::new(Some(socket)),
+        };
+        proxy.restart();
         proxy
     }
 
@@ -149,16 +156,13 @@ impl Proxy {
     pub(crate) async fn stop(&self) {
         let mut running = std::mem::take(&mut *self.running.lock().unwrap());
         running.shutdown().await;
+        *self.reserved.lock().unwrap() = Some(bind(self.address));
     }
 
     /// Accepts connections again at the same address.
     pub(crate) fn restart(&self) {
-        self.accept(std::net::TcpListener::bind(self.address).unwrap());
-    }
-
-    fn accept(&self, listener: std::net::TcpListener) {
-        listener.set_nonblocking(true).unwrap();
-        let listener = TcpListener::from_std(listener).unwrap();
+        let socket = self.reserved.lock().unwrap().take().expect("the proxy is stopped");
+        let listener = socket.listen(1024).unwrap();
         let (protocol, upstream, rules) = (self.protocol, self.upstream.clone(), Arc::clone(&self.rules));
         self.running.lock().unwrap().spawn(async move {
             // Dropping the set closes the connections together with the listener.
@@ -173,6 +177,14 @@ impl Proxy {
             }
         });
     }
+}
+
+/// Binds a port, also if connections of an earlier socket are still closing.
+fn bind(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
 }
 
 async fn proxy_connection(

@@ -17,6 +17,7 @@ mod quota_row;
 mod receiver;
 mod tokens;
 mod urls;
+mod waits;
 mod watcher;
 
 use std::{
@@ -65,6 +66,7 @@ pub(crate) use self::{
     receiver::Receiver,
     tokens::{Identity, Key, claims, default_key, publish_keys, token},
     urls::{DirectUpload, direct_test},
+    waits::WAIT_MAX,
     watcher::Watcher,
 };
 
@@ -188,24 +190,6 @@ impl Inner {
             server.await.unwrap();
         }
         self.app.drain().await;
-    }
-
-    /// Polls a condition until it is true. A query between two polls yields to other tasks. Panics after 60
-    /// s; this is long because a watch delays an event until all earlier transactions have ended, in all
-    /// databases of a busy server.
-    pub(crate) async fn wait_until<F, Fut>(&self, what: &str, is_true: F)
-    where
-        F: Fn() -> Fut,
-        Fut: Future<Output = bool>,
-    {
-        let polled = async {
-            while !is_true().await {
-                self.superuser.ping().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), polled)
-            .await
-            .unwrap_or_else(|_| panic!("timed out after 60 s: {what}"));
     }
 
     /// Returns the value of a counter of `/metrics`, summed over its labels.
@@ -377,6 +361,7 @@ fn test_config(keys: &tempfile::NamedTempFile) -> Config {
     // These limits must not be reached on a busy machine; a test of a limit sets its own value.
     (config.database.acquire_timeout_seconds, config.database.statement_timeout_seconds) = (60, 60);
     (config.deadlines.unary_seconds, config.deadlines.list_seconds) = (120, 120);
+    config.uploads.first_message_seconds = 120;
     // Tests inject many failures of the store in a row; a test of the circuit breaker sets its own value.
     config.worker.breaker_failures_max = 1_000;
     // Tests are refused often and fast.

@@ -30,16 +30,18 @@ impl Service {
     }
 
     /// Asserts that failed uploads left no record, no object, no reservation and no charge. Waits for the
-    /// cleanup.
+    /// calls, which may be about to leave something, and for their clean-up. So no call may be in progress.
     #[track_caller]
     pub(crate) fn assert_nothing_is_left(&self) -> impl Future<Output = ()> {
         let location = std::panic::Location::caller();
         async move {
             self.wait_until(&format!("clean up ({location})"), || async {
-                self.superuser
-                    .query_number("SELECT sum(reserved_bytes + reserved_file_count) FROM quotas")
-                    .await
-                    == 0
+                self.app.is_idle()
+                    && self
+                        .superuser
+                        .query_number("SELECT sum(reserved_bytes + reserved_file_count) FROM quotas")
+                        .await
+                        == 0
                     && self.store.list("", None, 10).await.unwrap().objects.is_empty()
                     && self.store.list_multiparts("", None, 10).await.unwrap().multiparts.is_empty()
             })

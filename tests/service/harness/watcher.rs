@@ -1,7 +1,5 @@
 //! Reads the messages of `WatchFiles`.
 
-use std::time::Duration;
-
 use strongroom::proto::v1::{
     FileEvent, FileEventKind, WatchFilesRequest, WatchFilesResponse, WatchHeartbeat,
     watch_files_response::Message,
@@ -9,10 +7,7 @@ use strongroom::proto::v1::{
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
-use super::Caller;
-
-/// The maximum time to wait for one message.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(20);
+use super::{Caller, WAIT_MAX};
 
 /// An open watch.
 pub(crate) struct Watcher {
@@ -59,7 +54,7 @@ impl Watcher {
                 }
             }
         };
-        timeout(MESSAGE_TIMEOUT, received).await.expect("no event within 20 s")
+        timeout(WAIT_MAX, received).await.unwrap_or_else(|_| panic!("no event within {WAIT_MAX:?}"))
     }
 
     /// Returns the next message. Panics if it is not a heartbeat.
@@ -86,6 +81,6 @@ impl Watcher {
                 }
             }
         };
-        timeout(MESSAGE_TIMEOUT, ended).await.expect("watch did not end within 20 s")
+        timeout(WAIT_MAX, ended).await.unwrap_or_else(|_| panic!("the watch did not end within {WAIT_MAX:?}"))
     }
 }

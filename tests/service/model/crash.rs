@@ -15,9 +15,9 @@ use super::{
     instance::Instance,
     sequence::Sequence,
 };
-use crate::harness::reason;
+use crate::harness::{WAIT_MAX, reason};
 
-/// The timeout for responses and for server starts.
+/// The timeout for responses.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 impl Sequence<'_> {
@@ -45,7 +45,7 @@ impl Sequence<'_> {
                 Err(Status::deadline_exceeded("the server crashed"))
             }
         };
-        let started = timeout(DEADLINE, Instance::start(self.s)).await;
+        let started = timeout(WAIT_MAX, Instance::start(self.s)).await;
         self.server = started.expect("the new server did not start");
         self.record_orphaned_reservations(t).await;
         if outcome.is_ok() {

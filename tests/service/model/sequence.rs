@@ -362,6 +362,9 @@ impl<'a> Sequence<'a> {
         };
         let now = self.now();
         let Some(before) = self.tenants[t].open_upload(id, now).cloned() else { return };
+        // A part in flight may still be persisted, which changes the row too.
+        let app = &self.server.service.app;
+        self.s.wait_until("parts in flight are persisted", || std::future::ready(app.is_idle())).await;
         let caller = check::caller_for(&self.server.service, &self.tenants[t], person);
         let rows = "SELECT reserved_bytes, renewed_part_count FROM uploads WHERE id = $1::text::uuid AND state = {upload_state.open}";
         let rows = self.s.superuser.query_rows(rows, &[&id.as_str()]).await;
@@ -370,9 +373,6 @@ impl<'a> Sequence<'a> {
             self.tenants[t].uploads.remove(id);
             return;
         };
-        // A part in flight may still be persisted.
-        let app = &self.server.service.app;
-        self.s.wait_until("parts in flight are persisted", || std::future::ready(app.is_idle())).await;
         let upload_status = caller.get_upload(id).await.unwrap();
         let (persisted_bytes, reserved_bytes) =
             (upload_status.persisted_size_bytes as usize, row.get::<_, i64>(0));
