@@ -13,7 +13,9 @@ use futures::{StreamExt, stream};
 
 use super::{
     copy::BlobCopy,
-    relocation::{Relocation, RelocationOutcome, TargetClass, verify_object, with_label_of},
+    relocation::{
+        Relocation, RelocationOutcome, TargetClass, hold_reservation, verify_object, with_label_of,
+    },
 };
 use crate::{
     app::Error,
@@ -227,7 +229,7 @@ impl BlobMover {
             copy.copy_bytes(self.part_size_bytes).await?;
             if reads_back { verify_object(to, &target.key, blob).await } else { Ok(()) }
         };
-        let copied = Box::pin(copied).await;
+        let copied = Box::pin(hold_reservation(&self.db, &target, copied)).await;
         relocation.finish(owned, &target, TargetClass::Preserved(class), copied).await
     }
 }
