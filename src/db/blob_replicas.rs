@@ -5,9 +5,8 @@
 
 use diesel::{
     BoolExpressionMethods as _, ExpressionMethods as _, NullableExpressionMethods as _, QueryDsl as _,
-    Queryable, QueryableByName, SelectableHelper as _,
+    Queryable, SelectableHelper as _,
     dsl::{exists, not},
-    sql_types::{Nullable, Text, Timestamptz},
 };
 
 use super::{
@@ -15,7 +14,7 @@ use super::{
     blob_claims::{BlobWork, claims_of_blob},
     blobs::{MovableBlob, TenantBlob, is_movable, movable_columns, versions_of_blob},
     schema::{blobs, versions},
-    sql::{AcrossTenants as _, OfTenant as _, now, query, sql, statement},
+    sql::{AcrossTenants as _, OfTenant as _, now, query},
     stray_objects::{self, StrayObject},
 };
 use crate::domain::{
@@ -60,45 +59,6 @@ pub async fn list_pending(
     pending.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let movable = |(tenant_blob, created_by, _)| MovableBlob { tenant_blob, created_by };
     Ok(pending.into_iter().map(movable).collect())
-}
-
-#[derive(QueryableByName)]
-struct OldestRow {
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    create_time: Option<Timestamp>,
-}
-
-/// Returns when the oldest blob was created that has no copy and is stored elsewhere than with the replica provider.
-pub async fn find_oldest_pending(
-    tx: &mut SystemTx,
-    replica_provider: &str,
-) -> Result<Option<Timestamp>, DbError> {
-    // A recursive skip scan over the providers, and the oldest blob of each.
-    let text = sql!(
-        "WITH RECURSIVE source AS (
-             SELECT min(b.provider) AS provider FROM blobs AS b
-             WHERE b.replica_key IS NULL AND b.sha256 IS NOT NULL AND b.delete_after IS NULL
-             UNION ALL
-             SELECT (SELECT min(b.provider) FROM blobs AS b
-                     WHERE b.replica_key IS NULL AND b.sha256 IS NOT NULL AND b.delete_after IS NULL
-                       AND b.provider > source.provider)
-             FROM source WHERE source.provider IS NOT NULL
-         )
-         SELECT min(oldest.create_time) AS create_time FROM source CROSS JOIN LATERAL (
-             SELECT b.create_time FROM blobs AS b
-             WHERE b.replica_key IS NULL AND b.sha256 IS NOT NULL AND b.delete_after IS NULL
-               AND b.provider = source.provider
-               AND EXISTS (SELECT FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id
-                           AND v.content_state = {available})
-             ORDER BY b.create_time LIMIT 1) AS oldest
-         WHERE source.provider <> $1",
-        available = ContentState::Available,
-    );
-    let row: OldestRow = statement("find oldest blob to replicate", text)
-        .bind::<Text, _>(replica_provider.to_owned())
-        .one(tx.connection()?)
-        .await?;
-    Ok(row.create_time)
 }
 
 /// Records a verified copy. Returns false if the blob has one already, is being deleted, or has moved to the provider

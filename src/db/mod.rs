@@ -58,6 +58,7 @@ pub mod resumable_uploads;
 mod roles;
 pub mod schedules;
 mod schema;
+pub mod scrub_counts;
 pub mod scrubs;
 mod sql;
 pub mod storage_breakers;

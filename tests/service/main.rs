@@ -86,6 +86,7 @@ mod schedules;
 mod schema;
 mod schema_file;
 mod scrub;
+mod scrub_counts;
 mod service_info;
 mod shutdown;
 #[path = "../stalled_calls/mod.rs"]

@@ -26,12 +26,12 @@ use crate::{
     scrub::{flip_bit, object_key, scrub, upload_file},
 };
 
-const COPIES: &str = "copies";
+pub(crate) const COPIES: &str = "copies";
 
 /// The time after which a claim, and the pause after a failure, have passed.
 const CLAIM: Duration = Duration::hours(2);
 
-fn configure_copies(config: &mut Config) {
+pub(crate) fn configure_copies(config: &mut Config) {
     config.storage.providers.clear();
     config.storage.providers.insert(COPIES.to_owned(), ProviderConfig::Memory);
     config.storage.set_primary_provider("main", ProviderConfig::Memory);
@@ -48,7 +48,7 @@ async fn count_objects(s: &Service) -> (usize, usize) {
     (list_keys(s, "main").await.len(), list_keys(s, COPIES).await.len())
 }
 
-async fn replicate(s: &Service) -> usize {
+pub(crate) async fn replicate(s: &Service) -> usize {
     run_ticks_now(&s.app, &[Tick::ReplicateBlobs]).await.done
 }
 

@@ -6,6 +6,7 @@
 
 use super::{
     copy::BlobCopy,
+    count_pending::count_pending_if_due,
     relocation::{COPY_HOURS, verify_object, with_label_of},
 };
 use crate::{
@@ -19,7 +20,6 @@ use crate::{
         blob_claims::{self, BlobClaim, BlobWork},
         blob_replicas::{self, Replica, stray_copy},
         blobs::{MovableBlob, TenantBlob},
-        replications,
         stray_objects::{self, StrayObject},
     },
     domain::ids::BlobId,
@@ -38,6 +38,7 @@ pub async fn replicate_blobs_to(app: &App, provider: &str) -> Result<RoundReport
     if app.limits.replica_provider.as_deref() != Some(provider) {
         return Ok(RoundReport::default());
     }
+    count_pending_if_due(app, provider).await;
     let rotation = &app.rotations.replicated_blobs;
     run_round_in_store(app, provider, rotation, |store| PendingBlobs { app, store }).await
 }
@@ -69,9 +70,6 @@ impl DueItems for PendingBlobs<'_> {
     async fn list_page(&self, _after: Option<()>, limit: i64) -> Result<Vec<MovableBlob>, Error> {
         let provider = self.store.provider();
         let mut tx = self.app.db.system_tx().await?;
-        if replications::is_measurement_due(&mut tx, provider).await? {
-            replications::measure(&mut tx, provider).await?;
-        }
         // Blobs of a provider that is unreachable or not configured must not keep those of others from being copied.
         let stores = &self.app.background_stores;
         let sources = stores.iter().map(|store| store.provider());

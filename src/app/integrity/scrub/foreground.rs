@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::DueScrubs;
 use crate::{
     app::{App, Error, owner::StoreRefusal, rotation::Rotation, rounds::run_round},
-    db::scrubs,
+    db::{scrub_counts, scrubs},
 };
 
 /// The pause in which workers verify the objects that they have claimed, and the number of such pauses.
@@ -99,7 +99,7 @@ async fn count_left(app: &App, provider: &str, is_new_pass: bool) -> Result<u64,
     let mut tx = app.db.system_tx().await?;
     let pass = scrubs::lock_pass(&mut tx, provider).await?;
     let before = if is_new_pass { pass.now } else { pass.start_time };
-    let left = scrubs::count_left(&mut tx, provider, before).await?;
+    let left = scrub_counts::count_left(&mut tx, provider, before).await?;
     tx.commit().await?;
     Ok(u64::try_from(left.object_count).unwrap_or_default())
 }

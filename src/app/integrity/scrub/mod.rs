@@ -19,6 +19,7 @@
 //! repaired from the copy if there is one (`app/storage/repair.rs`). A damaged copy is replaced by a new copy of the
 //! original (`app/storage/replicate.rs`). The failure of a store is not damage: the object is read again later.
 
+mod count_left;
 mod counts;
 mod foreground;
 mod pace;
@@ -27,7 +28,7 @@ use chrono::Duration;
 use futures::StreamExt as _;
 
 pub use self::foreground::{ScrubOptions, ScrubProgress, ScrubReport, scrub_provider};
-use self::{counts::ScrubCounts, pace::ReadPace};
+use self::{count_left::count_left_if_due, counts::ScrubCounts, pace::ReadPace};
 use super::damage::{ComparedObject, ObjectComparison, Suspicion, confirm_and_mark, confirm_damage};
 use crate::{
     app::{
@@ -48,9 +49,6 @@ use crate::{
 
 /// The most bytes that a process claims at a time, unless one object has more.
 const CLAIMED_BYTES_MAX: u64 = 64 << 20;
-
-/// The interval between measurements of the bytes that a pass must still read, in hours.
-const MEASUREMENT_HOURS: i64 = 6;
 
 /// Reads the next objects of a store, if the rate and the window allow it.
 ///
@@ -108,7 +106,7 @@ impl DueItems for DueScrubs<'_> {
 
     /// Claims the next objects. The claims replace the position.
     async fn list_page(&self, _after: Option<()>, limit: i64) -> Result<Vec<ClaimedScrub>, Error> {
-        self.measure_if_due().await?;
+        count_left_if_due(self.app, self.store.provider()).await?;
         let mut tx = self.app.db.system_tx().await?;
         let claimed = self.claim_next(&mut tx, limit).await?;
         tx.commit().await?;
@@ -138,22 +136,6 @@ impl<'a> DueScrubs<'a> {
     fn count(&self, outcome: ScrubOutcome) {
         self.counts.add(outcome);
         self.app.metrics.count_scrubbed(self.store.provider(), outcome);
-    }
-
-    /// Measures the rest of the pass at its start, and every few hours. It reads all blobs of the provider, so no lock
-    /// is held.
-    async fn measure_if_due(&self) -> Result<(), Error> {
-        let provider = self.store.provider();
-        let mut tx = self.app.db.system_tx().await?;
-        let pass = scrubs::lock_pass(&mut tx, provider).await?;
-        tx.commit().await?;
-        let is_recent = |measured: Timestamp| pass.now - measured < Duration::hours(MEASUREMENT_HOURS);
-        if pass.measure_time.is_some_and(is_recent) {
-            return Ok(());
-        }
-        let mut tx = self.app.db.system_tx().await?;
-        scrubs::measure(&mut tx, provider, pass.start_time).await?;
-        Ok(tx.commit().await?)
     }
 
     /// Claims the next objects of the pass, as many as the rate allows. Ends a pass that is complete, and starts the
