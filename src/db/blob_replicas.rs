@@ -5,13 +5,11 @@
 
 use diesel::{
     BoolExpressionMethods as _, ExpressionMethods as _, NullableExpressionMethods as _, QueryDsl as _,
-    Queryable, SelectableHelper as _,
-    dsl::{exists, not},
+    Queryable, SelectableHelper as _, dsl::exists,
 };
 
 use super::{
     DbError, SystemTx,
-    blob_claims::{BlobWork, claims_of_blob},
     blobs::{MovableBlob, TenantBlob, is_movable, movable_columns, versions_of_blob},
     schema::{blobs, versions},
     sql::{AcrossTenants as _, OfTenant as _, now, query},
@@ -35,30 +33,19 @@ macro_rules! pending_blobs {
     };
 }
 
-/// Returns blobs of the providers that have no copy and are not claimed, the oldest first.
-pub async fn list_pending(
+/// Returns a blob of a provider, if it still waits for a copy.
+pub async fn find_pending(
     tx: &mut SystemTx,
-    sources: &[&str],
-    limit: i64,
-) -> Result<Vec<MovableBlob>, DbError> {
-    type PendingRow = (TenantBlob, Option<String>, Timestamp);
-    let mut pending: Vec<PendingRow> = Vec::new();
-    // One query for each, so that blobs of other providers are not read.
-    for source in sources {
-        let (tenant_blob, created_by) = movable_columns!();
-        let page = pending_blobs!()
-            .filter(blobs::provider.eq(source))
-            .filter(not(exists(claims_of_blob!(BlobWork::Replicate))))
-            .order(blobs::create_time)
-            .limit(limit)
-            .select((tenant_blob, created_by, blobs::create_time));
-        let page: Vec<PendingRow> = query("list blobs to replicate", page).load(tx.connection()?).await?;
-        pending.extend(page);
-    }
-    pending.sort_by_key(|(_, _, create_time)| *create_time);
-    pending.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let movable = |(tenant_blob, created_by, _)| MovableBlob { tenant_blob, created_by };
-    Ok(pending.into_iter().map(movable).collect())
+    tenant: TenantId,
+    blob: BlobId,
+    source: &str,
+) -> Result<Option<MovableBlob>, DbError> {
+    let pending = pending_blobs!()
+        .filter(blobs::tenant_id.eq(tenant))
+        .filter(blobs::id.eq(blob))
+        .filter(blobs::provider.eq(source))
+        .select(movable_columns!());
+    query("find blob to replicate", pending).first(tx.connection()?).await
 }
 
 /// Records a verified copy. Returns false if the blob has one already, is being deleted, or has moved to the provider
@@ -145,35 +132,33 @@ pub struct RepairableBlob {
     pub replica: Replica,
 }
 
-/// Returns blobs of a provider that have a copy, that a version references as missing or damaged, and that are not
-/// claimed.
-pub async fn list_repairable(
+/// Returns a blob of a provider, if it still has a copy and a version references it as missing or damaged.
+pub async fn find_repairable(
     tx: &mut SystemTx,
+    tenant: TenantId,
+    blob: BlobId,
     provider: &str,
-    limit: i64,
-) -> Result<Vec<RepairableBlob>, DbError> {
+) -> Result<Option<RepairableBlob>, DbError> {
+    type RepairableRow = (TenantBlob, Option<String>, String, ObjectKey);
     let lost = versions_of_blob!().filter(versions::state_reason.is_not_null());
     let (tenant_blob, created_by) = movable_columns!();
-    let page = blobs::table
+    let repairable = blobs::table
         .across_tenants()
+        .filter(blobs::tenant_id.eq(tenant))
+        .filter(blobs::id.eq(blob))
         .filter(blobs::provider.eq(provider))
         .filter(blobs::replica_key.is_not_null())
         .filter(is_movable!())
         .filter(exists(lost))
-        .filter(not(exists(claims_of_blob!(BlobWork::Repair))))
-        .order((blobs::tenant_id, blobs::id))
-        .limit(limit)
         .select((
             tenant_blob,
             created_by,
             blobs::replica_provider.assume_not_null(),
             blobs::replica_key.assume_not_null(),
         ));
-    let rows: Vec<(TenantBlob, Option<String>, String, ObjectKey)> =
-        query("list blobs to repair", page).load(tx.connection()?).await?;
-    let repairable = |(tenant_blob, created_by, provider, key)| RepairableBlob {
+    let row: Option<RepairableRow> = query("find blob to repair", repairable).first(tx.connection()?).await?;
+    Ok(row.map(|(tenant_blob, created_by, provider, key)| RepairableBlob {
         movable: MovableBlob { tenant_blob, created_by },
         replica: Replica { provider, key },
-    };
-    Ok(rows.into_iter().map(repairable).collect())
+    }))
 }

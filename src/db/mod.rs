@@ -14,6 +14,7 @@ pub mod audit_entries;
 pub mod blob_checksums;
 pub mod blob_claims;
 pub mod blob_replicas;
+pub mod blob_turns;
 pub mod blobs;
 pub mod commit;
 mod commit_rows;

@@ -52,6 +52,7 @@ diesel::table! {
         work -> Text,
         expire_time -> Timestamptz,
         failure_count -> Integer,
+        claim_id -> Nullable<Uuid>,
     }
 }
 

@@ -9,7 +9,7 @@ use diesel::{
 
 use super::{
     DbError, SystemTx,
-    blob_claims::{BlobClaim, BlobWork, claims_of_blob},
+    blob_claims::{BlobWork, claims_of_blob},
     blobs::{Blob, TenantBlob, versions_of_blob},
     schema::{blobs, scrubs, versions},
     sql::{AcrossTenants as _, OfTenant as _, coalesce, now, query},
@@ -100,10 +100,9 @@ pub struct DueScrub {
 }
 
 impl DueScrub {
-    /// Returns the claim of this work.
-    pub fn claim(&self) -> BlobClaim {
-        let work = if self.is_replica { BlobWork::ScrubReplica } else { BlobWork::Scrub };
-        BlobClaim { tenant: self.tenant, blob: self.object.id, work }
+    /// Returns the work that is claimed.
+    pub fn work(&self) -> BlobWork {
+        if self.is_replica { BlobWork::ScrubReplica } else { BlobWork::Scrub }
     }
 
     /// Returns the bytes that it counts in the rate.

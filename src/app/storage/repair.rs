@@ -7,21 +7,25 @@
 
 use super::{
     copy::BlobCopy,
-    relocation::{Relocation, RelocationOutcome, TargetClass, verify_object, with_label_of},
+    relocation::{
+        Relocation, RelocationOutcome, TargetClass, hold_reservation, verify_object, with_label_of,
+    },
 };
 use crate::{
     app::{
         App, Error, RoundReport,
-        blob_work::{claim_blobs, work_on_claimed},
+        blob_work::{claim_blob, release, work_on_claimed},
         integrity::damage::is_intact,
         rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_store},
     },
     db::{
         blob_claims::{self, BlobClaim, BlobWork},
         blob_replicas::{self, RepairableBlob},
+        blob_turns::{self, WaitingBlob},
         blobs::{Blob, TenantBlob},
         content_states,
     },
+    domain::ids::TenantId,
     storage::{ObjectStorage, PutOptions, StorageErrorKind},
 };
 
@@ -35,15 +39,21 @@ pub async fn repair_blobs_in(app: &App, provider: &str) -> Result<RoundReport, E
     run_round_in_store(app, provider, rotation, |store| RepairableBlobs { app, store }).await
 }
 
-/// The blobs of one store that can be repaired.
+/// The blobs of one store that can be repaired, by turns of tenants.
 struct RepairableBlobs<'a> {
     app: &'a App,
     store: &'a dyn ObjectStorage,
 }
 
+/// A blob that this process has claimed for its repair.
+struct ClaimedBlob {
+    claim: BlobClaim,
+    repairable: RepairableBlob,
+}
+
 impl DueItems for RepairableBlobs<'_> {
-    type Item = RepairableBlob;
-    type Position = ();
+    type Item = WaitingBlob;
+    type Position = TenantId;
 
     const ACTION: &'static str = "repair blob";
     const PAGE_ITEMS: usize = 20;
@@ -57,48 +67,68 @@ impl DueItems for RepairableBlobs<'_> {
         self.app.background_stores.rejects_calls(self.store.provider())
     }
 
-    /// Claims the next blobs. The claims replace the position.
-    async fn list_page(&self, _after: Option<()>, limit: i64) -> Result<Vec<RepairableBlob>, Error> {
+    async fn list_page(&self, after: Option<TenantId>, limit: i64) -> Result<Vec<WaitingBlob>, Error> {
+        // Blobs whose copy cannot be read must not keep others from being repaired.
+        let stores = &self.app.background_stores;
+        let copies = stores.iter().map(|store| store.provider());
+        let excluded: Vec<&str> = copies.filter(|provider| stores.rejects_calls(provider)).collect();
+        let (provider, limit) = (self.store.provider(), usize::try_from(limit).unwrap_or_default());
         let mut tx = self.app.db.system_tx().await?;
-        let lost = blob_replicas::list_repairable(&mut tx, self.store.provider(), limit).await?;
-        let lost = claim_blobs(self.app, &mut tx, BlobWork::Repair, lost, claim_of).await?;
+        let lost = blob_turns::list_repairable(&mut tx, provider, &excluded, after, limit).await?;
         tx.commit().await?;
         Ok(lost)
     }
 
-    fn position(_item: &RepairableBlob) {}
-
-    fn fields<'a>(&self, item: &'a RepairableBlob) -> ItemFields<'a> {
-        let TenantBlob { tenant, blob } = &item.movable.tenant_blob;
-        ItemFields { key: Some(&blob.key), ..ItemFields::new(*tenant) }
+    fn position(item: &WaitingBlob) -> TenantId {
+        item.turn
     }
 
-    async fn process(&self, item: &RepairableBlob) -> Result<ItemOutcome, Error> {
-        work_on_claimed(self.app, claim_of(item), self.repair(item)).await
+    fn fields<'a>(&self, item: &'a WaitingBlob) -> ItemFields<'a> {
+        ItemFields { key: Some(&item.key), ..ItemFields::new(item.tenant) }
     }
-}
 
-fn claim_of(item: &RepairableBlob) -> BlobClaim {
-    let TenantBlob { tenant, blob } = &item.movable.tenant_blob;
-    BlobClaim { tenant: *tenant, blob: blob.id, work: BlobWork::Repair }
+    async fn process(&self, item: &WaitingBlob) -> Result<ItemOutcome, Error> {
+        let Some(claimed) = self.claim(item).await? else { return Ok(ItemOutcome::Skipped) };
+        work_on_claimed(self.app, claimed.claim, self.repair(&claimed)).await
+    }
 }
 
 impl RepairableBlobs<'_> {
-    async fn repair(&self, item: &RepairableBlob) -> Result<ItemOutcome, Error> {
-        let TenantBlob { tenant, blob } = &item.movable.tenant_blob;
+    /// Claims a blob when its turn has come, so that a process that ends leaves one claim at most. Returns `None` if
+    /// another process has claimed or repaired it since it was listed, or if its copy cannot be read now.
+    async fn claim(&self, item: &WaitingBlob) -> Result<Option<ClaimedBlob>, Error> {
+        let mut tx = self.app.db.system_tx().await?;
+        let claim = claim_blob(self.app, &mut tx, BlobWork::Repair, item.tenant, item.blob).await?;
+        let Some(claim) = claim else { return Ok(None) };
+        let found = blob_replicas::find_repairable(&mut tx, item.tenant, item.blob, &item.provider).await?;
+        // Without a commit, nothing is claimed.
+        let Some(repairable) = found else { return Ok(None) };
+        if self.app.background_stores.rejects_calls(&repairable.replica.provider) {
+            return Ok(None);
+        }
+        tx.commit().await?;
+        Ok(Some(ClaimedBlob { claim, repairable }))
+    }
+
+    async fn repair(&self, claimed: &ClaimedBlob) -> Result<ItemOutcome, Error> {
+        let ClaimedBlob { claim, repairable } = claimed;
+        let TenantBlob { tenant, blob } = &repairable.movable.tenant_blob;
         // After a crash between the switch and the change of the versions, or a repair by an operator.
         if !self.is_original_intact(blob).await? {
-            match self.replace_original(item).await? {
+            match self.replace_original(repairable).await? {
                 RelocationOutcome::Moved => {}
                 RelocationOutcome::Superseded => {
-                    self.finish(item).await?;
+                    release(self.app, *claim).await?;
                     return Ok(ItemOutcome::Skipped);
                 }
             }
         }
         let mut tx = self.app.db.system_tx().await?;
         let version_count = content_states::mark_repaired(&mut tx, *tenant, blob.id).await?;
-        blob_claims::finish(&mut tx, claim_of(item)).await?;
+        // Another process repairs the blob if the claim is lost.
+        if !blob_claims::finish(&mut tx, *claim).await? {
+            return Ok(ItemOutcome::Skipped);
+        }
         tx.commit().await?;
         tracing::warn!(%tenant, blob = %blob.id, versions = version_count, "repaired a blob from its copy");
         self.app.metrics.count_repaired(self.store.provider());
@@ -142,13 +172,7 @@ impl RepairableBlobs<'_> {
             // The store has lost or damaged the original.
             verify_object(self.store, &target.key, blob).await
         };
-        let copied = Box::pin(copied).await;
+        let copied = Box::pin(hold_reservation(&self.app.db, &target, copied)).await;
         relocation.finish(owned, &target, TargetClass::Preserved(blob.class), copied).await
-    }
-
-    async fn finish(&self, item: &RepairableBlob) -> Result<(), Error> {
-        let mut tx = self.app.db.system_tx().await?;
-        blob_claims::finish(&mut tx, claim_of(item)).await?;
-        Ok(tx.commit().await?)
     }
 }

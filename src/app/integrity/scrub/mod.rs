@@ -26,6 +26,7 @@ mod pace;
 
 use chrono::Duration;
 use futures::StreamExt as _;
+use tokio::time::Instant;
 
 pub use self::foreground::{ScrubOptions, ScrubProgress, ScrubReport, scrub_provider};
 use self::{count_left::count_left_if_due, counts::ScrubCounts, pace::ReadPace};
@@ -33,12 +34,13 @@ use super::damage::{ComparedObject, ObjectComparison, Suspicion, confirm_and_mar
 use crate::{
     app::{
         App, Error, RoundReport,
-        blob_work::{delay, work_on_claimed},
+        blob_work::{delay, new_claim_id, release, renew, work_on_claimed},
         rounds::{DueItems, ItemFields, ItemOutcome, run_round_in_store},
         storage::relocation::{READERS_HOURS, deletion_delay_hours},
     },
     db::{
-        SystemTx, blob_checksums, blob_claims,
+        SystemTx, blob_checksums,
+        blob_claims::{self, BlobClaim},
         blob_replicas::{self, Replica},
         scrubs::{self, DueScrub, ScrubPass},
     },
@@ -75,6 +77,8 @@ struct DueScrubs<'a> {
 /// A claimed object, and the rate at which it is read.
 pub(in crate::app) struct ClaimedScrub {
     due: DueScrub,
+    claim: BlobClaim,
+    claimed: Instant,
     /// `None` if it is read without pauses.
     bytes_per_second: Option<u64>,
 }
@@ -120,7 +124,10 @@ impl DueItems for DueScrubs<'_> {
     }
 
     async fn process(&self, item: &ClaimedScrub) -> Result<ItemOutcome, Error> {
-        let scrubbed = work_on_claimed(self.app, item.due.claim(), self.scrub(item)).await;
+        if !self.is_still_claimed(item).await? {
+            return Ok(ItemOutcome::Skipped);
+        }
+        let scrubbed = work_on_claimed(self.app, item.claim, self.scrub(item)).await;
         if scrubbed.is_err() {
             self.count(ScrubOutcome::Failed);
         }
@@ -136,6 +143,15 @@ impl<'a> DueScrubs<'a> {
     fn count(&self, outcome: ScrubOutcome) {
         self.counts.add(outcome);
         self.app.metrics.count_scrubbed(self.store.provider(), outcome);
+    }
+
+    /// Returns whether an object that waited for its turn is still claimed. Renews its claim.
+    async fn is_still_claimed(&self, item: &ClaimedScrub) -> Result<bool, Error> {
+        let scrub = &self.app.limits.scrub;
+        if item.claimed.elapsed() < scrub.claim_renewal_interval() {
+            return Ok(true);
+        }
+        renew(self.app, item.claim, scrub.claim_seconds).await
     }
 
     /// Claims the next objects of the pass, as many as the rate allows. Ends a pass that is complete, and starts the
@@ -154,22 +170,36 @@ impl<'a> DueScrubs<'a> {
             return Ok(Vec::new());
         }
         due.truncate(count_claimable(&due, self.claimed_bytes_max(rate)));
-        let mut claims = Vec::new();
-        for replicas in [false, true] {
-            let blobs: Vec<_> = due.iter().filter(|due| due.is_replica == replicas).collect();
-            if let Some(first) = blobs.first() {
-                let ids: Vec<_> = blobs.iter().map(|due| (due.tenant, due.object.id)).collect();
-                let seconds = self.app.limits.scrub.claim_seconds;
-                claims.extend(blob_claims::claim(tx, first.claim().work, &ids, seconds).await?);
-            }
-        }
-        due.retain(|due| claims.contains(&due.claim()));
-        let cost_bytes: u64 = due.iter().map(DueScrub::cost_bytes).sum();
+        let claimed = self.claim(tx, due).await?;
+        let cost_bytes: u64 = claimed.iter().map(|(due, _)| due.cost_bytes()).sum();
         let ready_time =
             if self.is_scheduled { self.next_ready_time(&pass, cost_bytes, rate) } else { pass.ready_time };
         let left_bytes = pass.left_bytes.saturating_sub(cost_bytes);
         scrubs::record_claimed(tx, provider, left_bytes, ready_time).await?;
-        Ok(due.into_iter().map(|due| self.with_rate(due, rate)).collect())
+        Ok(claimed.into_iter().map(|(due, claim)| self.with_rate(due, claim, rate)).collect())
+    }
+
+    /// Claims those of the objects that no other process has claimed.
+    async fn claim(
+        &self,
+        tx: &mut SystemTx,
+        due: Vec<DueScrub>,
+    ) -> Result<Vec<(DueScrub, BlobClaim)>, Error> {
+        let (id, seconds) = (new_claim_id(self.app), self.app.limits.scrub.claim_seconds);
+        let mut claims = Vec::new();
+        for is_replica in [false, true] {
+            let blobs: Vec<_> = due.iter().filter(|due| due.is_replica == is_replica).collect();
+            if let Some(first) = blobs.first() {
+                let ids: Vec<_> = blobs.iter().map(|due| (due.tenant, due.object.id)).collect();
+                claims.extend(blob_claims::claim(tx, first.work(), &ids, id, seconds).await?);
+            }
+        }
+        let with_claim = |due: DueScrub| {
+            let (tenant, blob, work) = (due.tenant, due.object.id, due.work());
+            let claim = BlobClaim { tenant, blob, work, id };
+            claims.contains(&claim).then_some((due, claim))
+        };
+        Ok(due.into_iter().filter_map(with_claim).collect())
     }
 
     /// Returns the bytes that are claimed at a time: those of one interval between ticks, or of one object.
@@ -190,10 +220,11 @@ impl<'a> DueScrubs<'a> {
         pass.ready_time.max(earliest).checked_add_signed(reading).unwrap_or(Timestamp::MAX_UTC)
     }
 
-    fn with_rate(&self, due: DueScrub, rate: u64) -> ClaimedScrub {
+    fn with_rate(&self, due: DueScrub, claim: BlobClaim, rate: u64) -> ClaimedScrub {
         // Fast enough to end in half of the time that a run has.
         let needed = due.object.size_bytes / (self.app.limits.scrub.deadline_seconds / 2).max(1);
-        ClaimedScrub { due, bytes_per_second: self.is_scheduled.then_some(rate.max(needed)) }
+        let bytes_per_second = self.is_scheduled.then_some(rate.max(needed));
+        ClaimedScrub { due, claim, claimed: Instant::now(), bytes_per_second }
     }
 
     /// Records the end of a pass if all of its objects are verified, and starts the next one if it is time. An object
@@ -211,51 +242,47 @@ impl<'a> DueScrubs<'a> {
     }
 
     async fn scrub(&self, item: &ClaimedScrub) -> Result<ItemOutcome, Error> {
-        let due = &item.due;
         let suspicion = match self.inspect(item).await? {
-            Inspection::Intact(block_checksums) => return self.record_verified(due, block_checksums).await,
+            Inspection::Intact(block_checksums) => return self.record_verified(item, block_checksums).await,
             Inspection::Suspect(suspicion) => suspicion,
         };
-        let outcome = match due.is_replica {
-            true => self.record_damaged_replica(due, suspicion).await?,
-            false => self.record_damaged_original(due, suspicion).await?,
+        let outcome = match item.due.is_replica {
+            true => self.record_damaged_replica(item, suspicion).await?,
+            false => self.record_damaged_original(item, suspicion).await?,
         };
         self.count(outcome);
         if outcome == ScrubOutcome::Unconfirmed {
+            let due = &item.due;
             tracing::warn!(
                 tenant = %due.tenant, key = %due.object.key, ?suspicion,
                 "rechecked a suspect object; it is read again later"
             );
-            delay(self.app, due.claim()).await?;
+            delay(self.app, item.claim).await?;
             return Ok(ItemOutcome::Skipped);
         }
-        let mut tx = self.app.db.system_tx().await?;
-        blob_claims::finish(&mut tx, due.claim()).await?;
-        tx.commit().await?;
         Ok(ItemOutcome::from_done(outcome == ScrubOutcome::Damaged))
     }
 
     async fn record_damaged_original(
         &self,
-        due: &DueScrub,
+        item: &ClaimedScrub,
         suspicion: Suspicion,
     ) -> Result<ScrubOutcome, Error> {
-        let db = &self.app.db;
-        let damage = confirm_and_mark(db, self.store, due.tenant, &due.object, suspicion).await?;
-        Ok(match damage {
-            Some(damage) if damage.version_count > 0 => ScrubOutcome::Damaged,
-            Some(_) => ScrubOutcome::Superseded,
-            None => ScrubOutcome::Unconfirmed,
-        })
+        let (db, due, claim) = (&self.app.db, &item.due, Some(item.claim));
+        let damage = confirm_and_mark(db, self.store, due.tenant, &due.object, suspicion, claim).await?;
+        let Some(damage) = damage else { return Ok(ScrubOutcome::Unconfirmed) };
+        release(self.app, item.claim).await?;
+        let is_marked = damage.version_count > 0;
+        Ok(if is_marked { ScrubOutcome::Damaged } else { ScrubOutcome::Superseded })
     }
 
     /// Removes a damaged copy. Its object is kept as long as that of a purged file.
     async fn record_damaged_replica(
         &self,
-        due: &DueScrub,
+        item: &ClaimedScrub,
         suspicion: Suspicion,
     ) -> Result<ScrubOutcome, Error> {
-        let (tenant, object) = (due.tenant, &due.object);
+        let (tenant, object) = (item.due.tenant, &item.due.object);
         let Some(reason) = confirm_damage(self.store, object, suspicion).await? else {
             return Ok(ScrubOutcome::Unconfirmed);
         };
@@ -263,6 +290,10 @@ impl<'a> DueScrubs<'a> {
         let hours = deletion_delay_hours(self.app).max(READERS_HOURS);
         let mut tx = self.app.db.system_tx().await?;
         let is_removed = blob_replicas::remove(&mut tx, tenant, object.id, &replica, hours).await?;
+        // Another process has a newer result if the claim is lost.
+        if !blob_claims::finish(&mut tx, item.claim).await? {
+            return Ok(ScrubOutcome::Superseded);
+        }
         tx.commit().await?;
         if !is_removed {
             return Ok(ScrubOutcome::Superseded);
@@ -319,15 +350,20 @@ impl<'a> DueScrubs<'a> {
     /// bytes.
     async fn record_verified(
         &self,
-        due: &DueScrub,
+        item: &ClaimedScrub,
         block_checksums: Option<BlockChecksums>,
     ) -> Result<ItemOutcome, Error> {
+        let due = &item.due;
         let mut tx = self.app.db.system_tx().await?;
         scrubs::record_verified(&mut tx, due).await?;
         if let Some(checksums) = block_checksums {
             blob_checksums::insert_missing(&mut tx, due.tenant, due.object.id, &checksums).await?;
         }
-        blob_claims::finish(&mut tx, due.claim()).await?;
+        // Another process has a newer result if the claim is lost.
+        if !blob_claims::finish(&mut tx, item.claim).await? {
+            self.count(ScrubOutcome::Superseded);
+            return Ok(ItemOutcome::Skipped);
+        }
         tx.commit().await?;
         self.count(ScrubOutcome::Verified);
         Ok(ItemOutcome::Done)
