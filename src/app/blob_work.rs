@@ -1,8 +1,9 @@
 //! Background work on claimed blobs. A process claims the blob that it works on, so that no other process does the
 //! same. It renews the claim while it works; after a crash the claim expires, and another process continues.
 //!
-//! Work whose claim is lost ends: this process was paused, or could not reach the database, until another one claimed
-//! the blob.
+//! Work goes on for as long as it takes, while bytes are read or written. Work that makes no progress for
+//! `scrub.stall_seconds` fails. Work whose claim is lost ends: this process was paused, or could not reach the
+//! database, until another one claimed the blob.
 //!
 //! Work that fails is attempted again after a pause, which doubles with each failure of the blob. Failures of a
 //! dependency do not count: while a store fails, its circuit breaker makes the work wait, and afterwards no blob waits
@@ -20,6 +21,7 @@ use crate::{
         blob_claims::{self, BlobClaim, BlobWork, ClaimPause},
     },
     domain::ids::{BlobId, ClaimId, TenantId},
+    storage::Progress,
 };
 
 /// Claims the work on a blob. Returns `None` if another process has claimed it, or the blob is being deleted.
@@ -46,12 +48,15 @@ pub(super) fn new_claim_id(app: &App) -> ClaimId {
 /// attempt. Work that succeeds must finish the claim itself, in the transaction that records its result.
 ///
 /// # Errors
-/// Returns the error of the work, and `Internal` if it panicked.
+/// Returns the error of the work, and `Internal` if it panicked or made no progress.
 pub(super) async fn work_on_claimed(
     app: &App,
     claim: BlobClaim,
+    progress: &Progress,
     work: impl Future<Output = Result<ItemOutcome, Error>> + Send,
 ) -> Result<ItemOutcome, Error> {
+    progress.note();
+    let limit = app.limits.scrub.stall_limit();
     // All progress all the time: a renewal may wait for a connection or a lock of the work. Work that has ended comes
     // first, because a renewal does not find the claim that the work has finished.
     let worked = tokio::select! {
@@ -69,6 +74,10 @@ pub(super) async fn work_on_claimed(
                 "ended the work on a blob, because another process has claimed it"
             );
             return Ok(ItemOutcome::Skipped);
+        }
+        () = progress.stalled(limit) => {
+            let seconds = limit.as_secs();
+            Err(Error::internal(format!("no byte was read or written within {seconds} s (scrub.stall_seconds)")))
         }
     };
     match &worked {

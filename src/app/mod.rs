@@ -56,6 +56,7 @@ use self::{
     tenants::{TenantDirectory, TenantStates},
     uploads::{ByteBudget, HashingLimiter, UploadCommitter},
 };
+pub use crate::storage::Progress;
 use crate::{
     config::{
         DownloadsConfig, ImportsConfig, ListsConfig, OwnerLimits, RateLimitsConfig, RetentionConfig,

@@ -26,7 +26,7 @@ use crate::{
         content_states,
     },
     domain::ids::TenantId,
-    storage::{ObjectStorage, PutOptions, StorageErrorKind},
+    storage::{ObjectStorage, Progress, PutOptions, StorageErrorKind},
 };
 
 /// Repairs blobs of a store whose versions are marked missing or damaged and that have a copy.
@@ -34,15 +34,18 @@ use crate::{
 /// # Errors
 /// Returns `DatabaseUnavailable` if the database is unreachable, and `ProviderUnknown` if the provider is not
 /// configured.
-pub async fn repair_blobs_in(app: &App, provider: &str) -> Result<RoundReport, Error> {
+pub async fn repair_blobs_in(app: &App, provider: &str, progress: &Progress) -> Result<RoundReport, Error> {
+    let store = progress.watch(app.background_stores.get(provider)?);
     let rotation = &app.rotations.repaired_blobs;
-    run_round_in_store(app, provider, rotation, |store| RepairableBlobs { app, store }).await
+    let repairable = |_| RepairableBlobs { app, store: store.as_ref(), progress };
+    run_round_in_store(app, provider, rotation, repairable).await
 }
 
 /// The blobs of one store that can be repaired, by turns of tenants.
 struct RepairableBlobs<'a> {
     app: &'a App,
     store: &'a dyn ObjectStorage,
+    progress: &'a Progress,
 }
 
 /// A blob that this process has claimed for its repair.
@@ -89,7 +92,7 @@ impl DueItems for RepairableBlobs<'_> {
 
     async fn process(&self, item: &WaitingBlob) -> Result<ItemOutcome, Error> {
         let Some(claimed) = self.claim(item).await? else { return Ok(ItemOutcome::Skipped) };
-        work_on_claimed(self.app, claimed.claim, self.repair(&claimed)).await
+        work_on_claimed(self.app, claimed.claim, self.progress, self.repair(&claimed)).await
     }
 }
 
@@ -151,7 +154,7 @@ impl RepairableBlobs<'_> {
     async fn replace_original(&self, item: &RepairableBlob) -> Result<RelocationOutcome, Error> {
         let owned = &item.movable.tenant_blob;
         let TenantBlob { tenant, blob } = owned;
-        let from = self.app.background_stores.get(&item.replica.provider)?;
+        let from = self.progress.watch(self.app.background_stores.get(&item.replica.provider)?);
         let copy =
             Blob { provider: item.replica.provider.clone(), key: item.replica.key.clone(), ..blob.clone() };
         let part_size_bytes = self.app.limits.uploads.part_size_bytes as u64;

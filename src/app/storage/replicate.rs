@@ -24,7 +24,7 @@ use crate::{
         stray_objects::{self, StrayObject},
     },
     domain::ids::{BlobId, TenantId},
-    storage::{ObjectStorage, PutOptions},
+    storage::{ObjectStorage, Progress, PutOptions},
 };
 
 /// The key of the metadata of a copy that has the id of its blob, so that people who inspect the store see what it is.
@@ -35,13 +35,19 @@ const METADATA_KEY: &str = "replica-of";
 /// # Errors
 /// Returns `DatabaseUnavailable` if the database is unreachable, and `ProviderUnknown` if the provider is not
 /// configured.
-pub async fn replicate_blobs_to(app: &App, provider: &str) -> Result<RoundReport, Error> {
+pub async fn replicate_blobs_to(
+    app: &App,
+    provider: &str,
+    progress: &Progress,
+) -> Result<RoundReport, Error> {
     if app.limits.replica_provider.as_deref() != Some(provider) {
         return Ok(RoundReport::default());
     }
     count_pending_if_due(app, provider).await;
+    let store = progress.watch(app.background_stores.get(provider)?);
     let rotation = &app.rotations.replicated_blobs;
-    run_round_in_store(app, provider, rotation, |store| PendingBlobs { app, store }).await
+    let pending = |_| PendingBlobs { app, store: store.as_ref(), progress };
+    run_round_in_store(app, provider, rotation, pending).await
 }
 
 /// The blobs without a copy, by turns of tenants.
@@ -49,6 +55,7 @@ struct PendingBlobs<'a> {
     app: &'a App,
     /// The store of the copies.
     store: &'a dyn ObjectStorage,
+    progress: &'a Progress,
 }
 
 /// A pending blob that this process has claimed.
@@ -101,7 +108,7 @@ impl DueItems for PendingBlobs<'_> {
             return Ok(ItemOutcome::Skipped);
         }
         let Some(claimed) = self.claim(item).await? else { return Ok(ItemOutcome::Skipped) };
-        work_on_claimed(self.app, claimed.claim, self.replicate(&claimed)).await
+        work_on_claimed(self.app, claimed.claim, self.progress, self.replicate(&claimed)).await
     }
 }
 
@@ -122,7 +129,7 @@ impl PendingBlobs<'_> {
     async fn replicate(&self, claimed: &ClaimedBlob) -> Result<ItemOutcome, Error> {
         let ClaimedBlob { claim, movable } = claimed;
         let TenantBlob { tenant, blob } = &movable.tenant_blob;
-        let from = self.app.background_stores.get(&blob.provider)?;
+        let from = self.progress.watch(self.app.background_stores.get(&blob.provider)?);
         let copy = self.reserve_copy(&movable.tenant_blob).await?;
         let mut options = PutOptions::for_blob(*tenant, movable.created_by.as_deref());
         options.metadata.push((METADATA_KEY.to_owned(), blob.id.to_string()));

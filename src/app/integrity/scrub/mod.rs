@@ -45,30 +45,41 @@ use crate::{
         scrubs::{self, DueScrub, ScrubPass},
     },
     domain::{block_checksums::BlockChecksums, clock::Timestamp, scrub::scrub_cost_bytes},
-    storage::{ObjectStorage, ObjectStorageExt as _, StorageError, StorageErrorKind},
+    storage::{ObjectStorage, ObjectStorageExt as _, Progress, StorageError, StorageErrorKind},
     telemetry::metrics::ScrubOutcome,
 };
 
 /// The most bytes that a process claims at a time, unless one object has more.
 const CLAIMED_BYTES_MAX: u64 = 64 << 20;
 
+/// The time in which the largest object is read, in seconds. An object that takes longer at the rate is read faster,
+/// because a read that is interrupted begins again.
+const READ_SECONDS_MAX: u64 = 12 * 60 * 60;
+
 /// Reads the next objects of a store, if the rate and the window allow it.
 ///
 /// # Errors
 /// Returns `DatabaseUnavailable` if the database is unreachable, and `ProviderUnknown` if the provider is not
 /// configured.
-pub async fn scrub_due_objects_in(app: &App, provider: &str) -> Result<RoundReport, Error> {
+pub async fn scrub_due_objects_in(
+    app: &App,
+    provider: &str,
+    progress: &Progress,
+) -> Result<RoundReport, Error> {
     if !app.limits.scrub.enabled {
         return Ok(RoundReport::default());
     }
+    let store = progress.watch(app.background_stores.get(provider)?);
     let rotation = &app.rotations.scrubbed_objects;
-    run_round_in_store(app, provider, rotation, |store| DueScrubs::new(app, store, true)).await
+    let due = |_| DueScrubs::new(app, store.as_ref(), progress, true);
+    run_round_in_store(app, provider, rotation, due).await
 }
 
 /// The objects of one store that a pass must read.
 struct DueScrubs<'a> {
     app: &'a App,
     store: &'a dyn ObjectStorage,
+    progress: &'a Progress,
     /// Whether the rate and the window apply.
     is_scheduled: bool,
     counts: ScrubCounts,
@@ -127,7 +138,7 @@ impl DueItems for DueScrubs<'_> {
         if !self.is_still_claimed(item).await? {
             return Ok(ItemOutcome::Skipped);
         }
-        let scrubbed = work_on_claimed(self.app, item.claim, self.scrub(item)).await;
+        let scrubbed = work_on_claimed(self.app, item.claim, self.progress, self.scrub(item)).await;
         if scrubbed.is_err() {
             self.count(ScrubOutcome::Failed);
         }
@@ -136,8 +147,8 @@ impl DueItems for DueScrubs<'_> {
 }
 
 impl<'a> DueScrubs<'a> {
-    fn new(app: &'a App, store: &'a dyn ObjectStorage, is_scheduled: bool) -> Self {
-        Self { app, store, is_scheduled, counts: ScrubCounts::default() }
+    fn new(app: &'a App, store: &'a dyn ObjectStorage, progress: &'a Progress, is_scheduled: bool) -> Self {
+        Self { app, store, progress, is_scheduled, counts: ScrubCounts::default() }
     }
 
     fn count(&self, outcome: ScrubOutcome) {
@@ -221,8 +232,7 @@ impl<'a> DueScrubs<'a> {
     }
 
     fn with_rate(&self, due: DueScrub, claim: BlobClaim, rate: u64) -> ClaimedScrub {
-        // Fast enough to end in half of the time that a run has.
-        let needed = due.object.size_bytes / (self.app.limits.scrub.deadline_seconds / 2).max(1);
+        let needed = due.object.size_bytes / READ_SECONDS_MAX;
         let bytes_per_second = self.is_scheduled.then_some(rate.max(needed));
         ClaimedScrub { due, claim, claimed: Instant::now(), bytes_per_second }
     }
