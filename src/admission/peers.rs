@@ -20,9 +20,12 @@ mod claims;
 
 use std::{
     cmp::Reverse,
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::{sync::Notify, time::Instant};
@@ -55,6 +58,8 @@ pub struct Peers {
     state: Mutex<State>,
     /// Notified when a connection or a request ends.
     ended: Arc<Notify>,
+    /// The number of peers that became known.
+    known_count: Arc<AtomicU64>,
 }
 
 /// The number of connections.
@@ -74,6 +79,8 @@ pub struct PeersStatus {
 struct State {
     next_id: u64,
     open: HashMap<u64, Arc<Connection>>,
+    /// The number of open connections of each address that has some.
+    of_address: HashMap<IpAddr, usize>,
     counts: PeersStatus,
 }
 
@@ -87,6 +94,7 @@ struct Connection {
     claim: Mutex<Option<Claim>>,
     close: CancellationToken,
     ended: Arc<Notify>,
+    known_count: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -125,7 +133,8 @@ enum Admitted {
 impl Peers {
     pub fn new(limits: PeerLimits) -> Arc<Self> {
         let held = limits.shares.map(Shares::new);
-        Arc::new(Self { limits, held, state: Mutex::default(), ended: Arc::default() })
+        let (state, ended, known_count) = (Mutex::default(), Arc::default(), Arc::default());
+        Arc::new(Self { limits, held, state, ended, known_count })
     }
 
     /// Admits a connection, and closes another one if there is no room. Waits if all are in use. Returns
@@ -160,7 +169,7 @@ impl Peers {
         let is_trusted = self.limits.trusted.iter().any(|range| range.contains(address));
         let address = normalize_address(address);
         let mut state = self.state();
-        let of_address = state.open.values().filter(|connection| connection.address == address).count();
+        let of_address = state.count_of(address);
         if !is_trusted
             && of_address >= self.limits.per_address_max
             && !state.make_room(|connection| connection.address == address)
@@ -196,9 +205,10 @@ impl Peers {
             claim: Mutex::new(claim),
             close,
             ended: Arc::clone(&self.ended),
+            known_count: Arc::clone(&self.known_count),
         });
         state.next_id += 1;
-        state.open.insert(id, Arc::clone(&connection));
+        state.insert(Arc::clone(&connection));
         Admitted::Yes(PeerConnection { peers: Arc::clone(self), peer: Peer(connection) })
     }
 
@@ -237,10 +247,30 @@ impl State {
     }
 
     fn close(&mut self, id: u64) {
-        if let Some(connection) = self.open.remove(&id) {
+        if let Some(connection) = self.remove(id) {
             connection.end();
         }
         self.counts.closed_for_room += 1;
+    }
+
+    fn count_of(&self, address: IpAddr) -> usize {
+        self.of_address.get(&address).copied().unwrap_or_default()
+    }
+
+    fn insert(&mut self, connection: Arc<Connection>) {
+        *self.of_address.entry(connection.address).or_default() += 1;
+        self.open.insert(connection.id, connection);
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Arc<Connection>> {
+        let connection = self.open.remove(&id)?;
+        if let Entry::Occupied(mut count) = self.of_address.entry(connection.address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        Some(connection)
     }
 }
 
@@ -279,7 +309,7 @@ impl PeerConnection {
 
 impl Drop for PeerConnection {
     fn drop(&mut self) {
-        self.peers.state().open.remove(&self.peer.0.id);
+        self.peers.state().remove(self.peer.0.id);
         drop(self.peer.0.claim().take());
         self.peers.ended.notify_one();
     }
@@ -309,7 +339,14 @@ impl Peer {
 
     /// Marks the peer as known.
     pub fn mark_known(&self) {
-        self.0.standing().is_known = true;
+        if !std::mem::replace(&mut self.0.standing().is_known, true) {
+            self.0.known_count.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Returns the number of peers of the port that became known. While it does not change, no peer becomes known.
+    pub fn known_count(&self) -> u64 {
+        self.0.known_count.load(Ordering::Acquire)
     }
 
     /// Returns whether the peer is known.

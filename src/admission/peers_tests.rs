@@ -90,6 +90,17 @@ async fn address_at_its_limit_displaces_only_itself() {
     assert!(proxied.iter().all(|connection| !connection.close().is_cancelled()));
 }
 
+#[test]
+fn counts_of_addresses_end_with_their_connections() {
+    let peers = peers(3, 2);
+    let open: Vec<_> =
+        [1, 1, 1, 2, 3].map(|number| admit(&peers, &format!("10.0.0.{number}")).unwrap()).into();
+    let count = |number: u8| peers.state().count_of(format!("10.0.0.{number}").parse().unwrap());
+    assert_eq!([1, 2, 3].map(count), [1, 1, 1], "two were closed");
+    drop(open);
+    assert!(peers.state().of_address.is_empty());
+}
+
 /// A port with shares. A part of its connections is reserved.
 fn shared(connections_max: usize, reserved: usize) -> Arc<Peers> {
     let trusted = vec!["192.0.2.0/24".parse().unwrap()];

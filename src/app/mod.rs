@@ -58,6 +58,7 @@ use self::{
     tenants::{TenantDirectory, TenantStates},
     uploads::{ByteBudget, HashingLimiter, UploadCommitter},
 };
+pub use crate::storage::Progress;
 use crate::{
     config::{
         DownloadsConfig, ImportsConfig, ListsConfig, OwnerLimits, RateLimitsConfig, RetentionConfig,
@@ -158,8 +159,8 @@ struct Rotations {
     due_files: Rotation<DueFile>,
     due_stray_objects: Rotation<StrayObjectCursor>,
     scrubbed_objects: Rotation<()>,
-    replicated_blobs: Rotation<()>,
-    repaired_blobs: Rotation<()>,
+    replicated_blobs: Rotation<TenantId>,
+    repaired_blobs: Rotation<TenantId>,
     expiring_tenants: Rotation<TenantId>,
     deleting_tenants: Rotation<TenantId>,
     provisional_tenants: Rotation<TenantId>,

@@ -25,8 +25,8 @@ pub struct ScrubConfig {
     pub bytes_per_second_max: u64,
     /// The time after which the claim of a blob expires if it is not renewed, in seconds.
     pub claim_seconds: u64,
-    /// Maximum duration of a run, in seconds.
-    pub deadline_seconds: u64,
+    /// Maximum time in which the work on a blob reads and writes no byte, in seconds.
+    pub stall_seconds: u64,
 }
 
 impl ScrubConfig {
@@ -45,9 +45,9 @@ impl ScrubConfig {
         Duration::from_secs(self.claim_seconds / 3)
     }
 
-    /// Returns the maximum duration of a run.
-    pub fn deadline(&self) -> Duration {
-        Duration::from_secs(self.deadline_seconds)
+    /// Returns the maximum time in which the work on a blob reads and writes no byte.
+    pub fn stall_limit(&self) -> Duration {
+        Duration::from_secs(self.stall_seconds)
     }
 
     pub(super) fn check(&self, violations: &mut Violations) {
@@ -63,7 +63,7 @@ impl ScrubConfig {
         let range = SCRUB_RATE_MIN_BYTES_PER_SECOND..=RATE_MAX;
         violations.check_range("scrub.bytes_per_second_max", self.bytes_per_second_max, range);
         violations.check_range("scrub.claim_seconds", self.claim_seconds, 30..=86_400);
-        violations.check_range("scrub.deadline_seconds", self.deadline_seconds, 60..=2_592_000);
+        violations.check_range("scrub.stall_seconds", self.stall_seconds, 60..=86_400);
     }
 }
 

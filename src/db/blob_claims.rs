@@ -1,17 +1,22 @@
 //! Claims of blobs by processes of background work, so that no two processes do the same work on a blob. A claim
 //! expires if its process does not renew it. After a failure it delays the next attempt.
+//!
+//! Each claim has an id. A process that was paused until another one claimed the blob can therefore neither renew nor
+//! finish the claim of the other one. A transaction that records a result finishes the claim, and is rolled back if
+//! the claim is lost. A claim that has expired is lost only when another process claims the blob.
 
 use diesel::{
     ExpressionMethods as _, QueryDsl as _, QueryableByName,
+    dsl::exists,
     sql_types::{Array, Interval, Text, Uuid as SqlUuid},
 };
 
 use super::{
-    DbError, SystemTx,
+    DbError, SystemTx, TenantTx,
     schema::blob_claims,
     sql::{OfTenant as _, now_plus, query, seconds_u64, statement},
 };
-use crate::domain::ids::{BlobId, TenantId};
+use crate::domain::ids::{BlobId, ClaimId, TenantId};
 
 /// A kind of work on a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,15 +49,17 @@ pub struct BlobClaim {
     pub tenant: TenantId,
     pub blob: BlobId,
     pub work: BlobWork,
+    pub id: ClaimId,
 }
 
-/// Selects the row of a claim.
+/// Selects the row of a claim, unless another process has claimed the blob since.
 macro_rules! row_of {
     ($claim:expr) => {
         blob_claims::table
             .of($claim.tenant)
             .filter(blob_claims::blob_id.eq($claim.blob))
             .filter(blob_claims::work.eq($claim.work.name()))
+            .filter(blob_claims::claim_id.eq($claim.id))
     };
 }
 
@@ -79,12 +86,13 @@ struct ClaimedRow {
     blob_id: BlobId,
 }
 
-/// Claims those of the blobs that no other process has claimed, for a time in seconds. Returns the claims. A blob that
-/// is deleted or gets another object at the same time is not claimed.
+/// Claims those of the blobs that no other process has claimed, for a time in seconds. `id` is an unused id. Returns
+/// the claims. A blob that is deleted or gets another object at the same time is not claimed.
 pub async fn claim(
     tx: &mut SystemTx,
     work: BlobWork,
     blobs: &[(TenantId, BlobId)],
+    id: ClaimId,
     claim_seconds: u64,
 ) -> Result<Vec<BlobClaim>, DbError> {
     // All processes must lock in the same order.
@@ -98,9 +106,10 @@ pub async fn claim(
             SELECT b.tenant_id, b.id FROM blobs AS b
             JOIN unnest($3, $4) AS n (tenant_id, blob_id) ON b.tenant_id = n.tenant_id AND b.id = n.blob_id
             ORDER BY b.tenant_id, b.id FOR KEY SHARE OF b SKIP LOCKED)
-         INSERT INTO blob_claims (tenant_id, blob_id, work, expire_time)
-         SELECT tenant_id, id, $1, app.now() + $2 FROM stored
-         ON CONFLICT (tenant_id, blob_id, work) DO UPDATE SET expire_time = excluded.expire_time
+         INSERT INTO blob_claims (tenant_id, blob_id, work, expire_time, claim_id)
+         SELECT tenant_id, id, $1, app.now() + $2, $5 FROM stored
+         ON CONFLICT (tenant_id, blob_id, work) DO UPDATE SET
+            expire_time = excluded.expire_time, claim_id = excluded.claim_id
             WHERE blob_claims.expire_time <= app.now()
          RETURNING tenant_id, blob_id",
     )
@@ -108,21 +117,28 @@ pub async fn claim(
     .bind::<Interval, _>(seconds_u64(claim_seconds))
     .bind::<Array<SqlUuid>, _>(tenants)
     .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<SqlUuid, _>(id)
     .load(tx.connection()?)
     .await?;
-    Ok(rows.into_iter().map(|row| BlobClaim { tenant: row.tenant_id, blob: row.blob_id, work }).collect())
+    let claim = |row: ClaimedRow| BlobClaim { tenant: row.tenant_id, blob: row.blob_id, work, id };
+    Ok(rows.into_iter().map(claim).collect())
 }
 
-/// Renews a claim for a time in seconds.
-pub async fn renew(tx: &mut SystemTx, claim: BlobClaim, claim_seconds: u64) -> Result<(), DbError> {
+/// Renews a claim for a time in seconds. Returns false if it is lost.
+pub async fn renew(tx: &mut SystemTx, claim: BlobClaim, claim_seconds: u64) -> Result<bool, DbError> {
     let update =
         diesel::update(row_of!(claim)).set(blob_claims::expire_time.eq(now_plus(seconds_u64(claim_seconds))));
-    query("renew claim of blob", update).execute(tx.connection()?).await.map(|_| ())
+    Ok(query("renew claim of blob", update).execute(tx.connection()?).await? == 1)
 }
 
-/// Ends a claim whose work is done.
-pub async fn finish(tx: &mut SystemTx, claim: BlobClaim) -> Result<(), DbError> {
-    query("finish claim of blob", diesel::delete(row_of!(claim))).execute(tx.connection()?).await.map(|_| ())
+/// Ends a claim whose work is done. Returns false if it is lost: the transaction must then record no result.
+pub async fn finish(tx: &mut SystemTx, claim: BlobClaim) -> Result<bool, DbError> {
+    Ok(query("finish claim of blob", diesel::delete(row_of!(claim))).execute(tx.connection()?).await? == 1)
+}
+
+/// Returns whether a claim is not lost, in a transaction of its tenant.
+pub async fn is_held(tx: &mut TenantTx, claim: BlobClaim) -> Result<bool, DbError> {
+    query("find claim of blob", diesel::select(exists(row_of!(claim)))).one(tx.connection()?).await
 }
 
 /// The pause before the next attempt at work that failed, in seconds. It doubles with each failure.
@@ -132,20 +148,21 @@ pub struct ClaimPause {
     pub max_seconds: u64,
 }
 
-/// Lets a claim expire after a pause, because its work failed.
+/// Lets a claim expire after a pause, because its work failed. Does nothing if it is lost.
 pub async fn fail(tx: &mut SystemTx, claim: BlobClaim, pause: ClaimPause) -> Result<(), DbError> {
     // Arithmetic with an interval.
     statement(
         "fail claim of blob",
         "UPDATE blob_claims SET failure_count = failure_count + 1,
             expire_time = app.now() + least($1 * power(2, least(failure_count, 30)), $2)
-         WHERE tenant_id = $3 AND blob_id = $4 AND work = $5",
+         WHERE tenant_id = $3 AND blob_id = $4 AND work = $5 AND claim_id = $6",
     )
     .bind::<Interval, _>(seconds_u64(pause.base_seconds))
     .bind::<Interval, _>(seconds_u64(pause.max_seconds))
     .bind::<SqlUuid, _>(claim.tenant)
     .bind::<SqlUuid, _>(claim.blob)
     .bind::<Text, _>(claim.work.name().to_owned())
+    .bind::<SqlUuid, _>(claim.id)
     .execute(tx.connection()?)
     .await
     .map(|_| ())

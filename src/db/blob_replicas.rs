@@ -5,17 +5,14 @@
 
 use diesel::{
     BoolExpressionMethods as _, ExpressionMethods as _, NullableExpressionMethods as _, QueryDsl as _,
-    Queryable, QueryableByName, SelectableHelper as _,
-    dsl::{exists, not},
-    sql_types::{Nullable, Text, Timestamptz},
+    Queryable, SelectableHelper as _, dsl::exists,
 };
 
 use super::{
     DbError, SystemTx,
-    blob_claims::{BlobWork, claims_of_blob},
     blobs::{MovableBlob, TenantBlob, is_movable, movable_columns, versions_of_blob},
     schema::{blobs, versions},
-    sql::{AcrossTenants as _, OfTenant as _, now, query, sql, statement},
+    sql::{AcrossTenants as _, OfTenant as _, now, query},
     stray_objects::{self, StrayObject},
 };
 use crate::domain::{
@@ -36,69 +33,19 @@ macro_rules! pending_blobs {
     };
 }
 
-/// Returns blobs of the providers that have no copy and are not claimed, the oldest first.
-pub async fn list_pending(
+/// Returns a blob of a provider, if it still waits for a copy.
+pub async fn find_pending(
     tx: &mut SystemTx,
-    sources: &[&str],
-    limit: i64,
-) -> Result<Vec<MovableBlob>, DbError> {
-    type PendingRow = (TenantBlob, Option<String>, Timestamp);
-    let mut pending: Vec<PendingRow> = Vec::new();
-    // One query for each, so that blobs of other providers are not read.
-    for source in sources {
-        let (tenant_blob, created_by) = movable_columns!();
-        let page = pending_blobs!()
-            .filter(blobs::provider.eq(source))
-            .filter(not(exists(claims_of_blob!(BlobWork::Replicate))))
-            .order(blobs::create_time)
-            .limit(limit)
-            .select((tenant_blob, created_by, blobs::create_time));
-        let page: Vec<PendingRow> = query("list blobs to replicate", page).load(tx.connection()?).await?;
-        pending.extend(page);
-    }
-    pending.sort_by_key(|(_, _, create_time)| *create_time);
-    pending.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let movable = |(tenant_blob, created_by, _)| MovableBlob { tenant_blob, created_by };
-    Ok(pending.into_iter().map(movable).collect())
-}
-
-#[derive(QueryableByName)]
-struct OldestRow {
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    create_time: Option<Timestamp>,
-}
-
-/// Returns when the oldest blob was created that has no copy and is stored elsewhere than with the replica provider.
-pub async fn find_oldest_pending(
-    tx: &mut SystemTx,
-    replica_provider: &str,
-) -> Result<Option<Timestamp>, DbError> {
-    // A recursive skip scan over the providers, and the oldest blob of each.
-    let text = sql!(
-        "WITH RECURSIVE source AS (
-             SELECT min(b.provider) AS provider FROM blobs AS b
-             WHERE b.replica_key IS NULL AND b.sha256 IS NOT NULL AND b.delete_after IS NULL
-             UNION ALL
-             SELECT (SELECT min(b.provider) FROM blobs AS b
-                     WHERE b.replica_key IS NULL AND b.sha256 IS NOT NULL AND b.delete_after IS NULL
-                       AND b.provider > source.provider)
-             FROM source WHERE source.provider IS NOT NULL
-         )
-         SELECT min(oldest.create_time) AS create_time FROM source CROSS JOIN LATERAL (
-             SELECT b.create_time FROM blobs AS b
-             WHERE b.replica_key IS NULL AND b.sha256 IS NOT NULL AND b.delete_after IS NULL
-               AND b.provider = source.provider
-               AND EXISTS (SELECT FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id
-                           AND v.content_state = {available})
-             ORDER BY b.create_time LIMIT 1) AS oldest
-         WHERE source.provider <> $1",
-        available = ContentState::Available,
-    );
-    let row: OldestRow = statement("find oldest blob to replicate", text)
-        .bind::<Text, _>(replica_provider.to_owned())
-        .one(tx.connection()?)
-        .await?;
-    Ok(row.create_time)
+    tenant: TenantId,
+    blob: BlobId,
+    source: &str,
+) -> Result<Option<MovableBlob>, DbError> {
+    let pending = pending_blobs!()
+        .filter(blobs::tenant_id.eq(tenant))
+        .filter(blobs::id.eq(blob))
+        .filter(blobs::provider.eq(source))
+        .select(movable_columns!());
+    query("find blob to replicate", pending).first(tx.connection()?).await
 }
 
 /// Records a verified copy. Returns false if the blob has one already, is being deleted, or has moved to the provider
@@ -185,35 +132,33 @@ pub struct RepairableBlob {
     pub replica: Replica,
 }
 
-/// Returns blobs of a provider that have a copy, that a version references as missing or damaged, and that are not
-/// claimed.
-pub async fn list_repairable(
+/// Returns a blob of a provider, if it still has a copy and a version references it as missing or damaged.
+pub async fn find_repairable(
     tx: &mut SystemTx,
+    tenant: TenantId,
+    blob: BlobId,
     provider: &str,
-    limit: i64,
-) -> Result<Vec<RepairableBlob>, DbError> {
+) -> Result<Option<RepairableBlob>, DbError> {
+    type RepairableRow = (TenantBlob, Option<String>, String, ObjectKey);
     let lost = versions_of_blob!().filter(versions::state_reason.is_not_null());
     let (tenant_blob, created_by) = movable_columns!();
-    let page = blobs::table
+    let repairable = blobs::table
         .across_tenants()
+        .filter(blobs::tenant_id.eq(tenant))
+        .filter(blobs::id.eq(blob))
         .filter(blobs::provider.eq(provider))
         .filter(blobs::replica_key.is_not_null())
         .filter(is_movable!())
         .filter(exists(lost))
-        .filter(not(exists(claims_of_blob!(BlobWork::Repair))))
-        .order((blobs::tenant_id, blobs::id))
-        .limit(limit)
         .select((
             tenant_blob,
             created_by,
             blobs::replica_provider.assume_not_null(),
             blobs::replica_key.assume_not_null(),
         ));
-    let rows: Vec<(TenantBlob, Option<String>, String, ObjectKey)> =
-        query("list blobs to repair", page).load(tx.connection()?).await?;
-    let repairable = |(tenant_blob, created_by, provider, key)| RepairableBlob {
+    let row: Option<RepairableRow> = query("find blob to repair", repairable).first(tx.connection()?).await?;
+    Ok(row.map(|(tenant_blob, created_by, provider, key)| RepairableBlob {
         movable: MovableBlob { tenant_blob, created_by },
         replica: Replica { provider, key },
-    };
-    Ok(rows.into_iter().map(repairable).collect())
+    }))
 }

@@ -52,6 +52,7 @@ diesel::table! {
         work -> Text,
         expire_time -> Timestamptz,
         failure_count -> Integer,
+        claim_id -> Nullable<Uuid>,
     }
 }
 
@@ -288,6 +289,12 @@ diesel::table! {
         pending_bytes -> BigInt,
         oldest_pending_time -> Nullable<Timestamptz>,
         measure_time -> Timestamptz,
+        counted_blob_count -> BigInt,
+        counted_bytes -> BigInt,
+        counted_oldest_time -> Nullable<Timestamptz>,
+        counted_provider -> Nullable<Text>,
+        counted_tenant_id -> Nullable<Uuid>,
+        counted_create_time -> Nullable<Timestamptz>,
     }
 }
 
@@ -320,6 +327,9 @@ diesel::table! {
         ready_time -> Timestamptz,
         full_pass_start_time -> Nullable<Timestamptz>,
         full_pass_end_time -> Nullable<Timestamptz>,
+        counted_bytes -> BigInt,
+        counted_blob_time -> Nullable<Timestamptz>,
+        counted_replica_time -> Nullable<Timestamptz>,
     }
 }
 

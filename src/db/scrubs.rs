@@ -3,35 +3,29 @@
 
 use diesel::{
     ExpressionMethods as _, NullableExpressionMethods as _, PgExpressionMethods as _, QueryDsl as _,
-    Queryable, QueryableByName, Selectable, SelectableHelper as _,
+    Queryable, Selectable, SelectableHelper as _,
     dsl::{exists, not},
-    sql_types::{BigInt, Double, Interval, Text, Timestamptz},
 };
 
 use super::{
     DbError, SystemTx,
-    blob_claims::{BlobClaim, BlobWork, claims_of_blob},
+    blob_claims::{BlobWork, claims_of_blob},
     blobs::{Blob, TenantBlob, versions_of_blob},
     schema::{blobs, scrubs, versions},
-    sql::{AcrossTenants as _, OfTenant as _, coalesce, days, now, query, sql, statement},
+    sql::{AcrossTenants as _, OfTenant as _, coalesce, now, query},
 };
 use crate::domain::{
     clock::Timestamp, file::ContentState, ids::TenantId, object_key::ObjectKey, scrub::scrub_cost_bytes,
 };
-
-/// The maximum duration of a measurement, which reads all blobs of a provider.
-const MEASUREMENT_TIMEOUT: &str = "10min";
 
 /// The pass of a provider.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable)]
 pub struct ScrubPass {
     /// The pass reads blobs that were last verified before this time.
     pub start_time: Timestamp,
-    /// The bytes that the pass must still read, as far as known.
+    /// The bytes that the pass must still read, as far as known: as of the last count, without those claimed since.
     #[diesel(deserialize_as = i64)]
     pub left_bytes: u64,
-    /// `None` before the first measurement of the pass.
-    pub measure_time: Option<Timestamp>,
     /// The time from which more bytes may be read.
     pub ready_time: Timestamp,
     /// The time of the transaction.
@@ -50,13 +44,7 @@ pub async fn lock_pass(tx: &mut SystemTx, provider: &str) -> Result<ScrubPass, D
     query("start first pass of scrubbing", first).execute(tx.connection()?).await?;
     let pass = scrubs::table
         .filter(scrubs::provider.eq(provider))
-        .select((
-            scrubs::pass_start_time,
-            scrubs::left_bytes,
-            scrubs::measure_time,
-            scrubs::ready_time,
-            now(),
-        ))
+        .select((scrubs::pass_start_time, scrubs::left_bytes, scrubs::ready_time, now()))
         .for_update();
     query("lock pass of scrubbing", pass).one(tx.connection()?).await
 }
@@ -66,6 +54,8 @@ pub async fn start_pass(tx: &mut SystemTx, provider: &str) -> Result<(), DbError
     let update = diesel::update(scrubs::table.filter(scrubs::provider.eq(provider))).set((
         scrubs::pass_start_time.eq(now()),
         scrubs::measure_time.eq(None::<Timestamp>),
+        // A count in progress is of the former pass.
+        scrubs::counted_blob_time.eq(None::<Timestamp>),
         scrubs::ready_time.eq(now()),
     ));
     query("start pass of scrubbing", update).execute(tx.connection()?).await.map(|_| ())
@@ -110,10 +100,9 @@ pub struct DueScrub {
 }
 
 impl DueScrub {
-    /// Returns the claim of this work.
-    pub fn claim(&self) -> BlobClaim {
-        let work = if self.is_replica { BlobWork::ScrubReplica } else { BlobWork::Scrub };
-        BlobClaim { tenant: self.tenant, blob: self.object.id, work }
+    /// Returns the work that is claimed.
+    pub fn work(&self) -> BlobWork {
+        if self.is_replica { BlobWork::ScrubReplica } else { BlobWork::Scrub }
     }
 
     /// Returns the bytes that it counts in the rate.
@@ -223,62 +212,6 @@ pub async fn record_verified(tx: &mut SystemTx, verified: &DueScrub) -> Result<(
     }
 }
 
-/// The objects that must be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
-pub struct LeftObjects {
-    #[diesel(sql_type = BigInt)]
-    pub object_count: i64,
-    /// The bytes that they count in the rate.
-    #[diesel(sql_type = BigInt)]
-    pub cost_bytes: i64,
-}
-
-/// Counts the objects of a provider that were verified before a time. Reads all blobs of the provider, for at most ten
-/// minutes.
-pub async fn count_left(
-    tx: &mut SystemTx,
-    provider: &str,
-    before: Timestamp,
-) -> Result<LeftObjects, DbError> {
-    // A setting of the transaction.
-    statement("extend timeout of measurement", "SELECT set_config('statement_timeout', $1, true)")
-        .bind::<Text, _>(MEASUREMENT_TIMEOUT.to_owned())
-        .execute(tx.connection()?)
-        .await?;
-    let cost_min = i64::try_from(scrub_cost_bytes(0)).unwrap_or(i64::MAX);
-    // A sum over two kinds of objects.
-    let text = sql!(
-        "SELECT count(*) AS object_count, coalesce(sum(greatest(size_bytes, $1)), 0)::bigint AS cost_bytes FROM (
-             SELECT size_bytes FROM blobs AS b
-             WHERE provider = $2 AND sha256 IS NOT NULL AND delete_after IS NULL
-               AND coalesce(last_verified_time, create_time) < $3
-               AND EXISTS (SELECT FROM versions AS v WHERE v.tenant_id = b.tenant_id AND v.blob_id = b.id
-                           AND v.content_state = {available})
-             UNION ALL
-             SELECT size_bytes FROM blobs
-             WHERE replica_provider = $2 AND delete_after IS NULL AND replica_verified_time < $3) AS due",
-        available = ContentState::Available,
-    );
-    statement("measure blobs to scrub", text)
-        .bind::<BigInt, _>(cost_min)
-        .bind::<Text, _>(provider.to_owned())
-        .bind::<Timestamptz, _>(before)
-        .one(tx.connection()?)
-        .await
-}
-
-/// Measures the bytes that the pass of a provider must still read, and the oldest verification, like [`count_left`].
-pub async fn measure(tx: &mut SystemTx, provider: &str, before: Timestamp) -> Result<(), DbError> {
-    let left = count_left(tx, provider, before).await?;
-    let oldest = find_oldest(tx, provider).await?;
-    let update = diesel::update(scrubs::table.filter(scrubs::provider.eq(provider))).set((
-        scrubs::left_bytes.eq(left.cost_bytes),
-        scrubs::measure_time.eq(now().nullable()),
-        scrubs::oldest_verified_time.eq(oldest),
-    ));
-    query("record measurement of scrubbing", update).execute(tx.connection()?).await.map(|_| ())
-}
-
 /// Records the verification of a provider that is longest ago.
 pub async fn record_oldest(tx: &mut SystemTx, provider: &str) -> Result<(), DbError> {
     let oldest = find_oldest(tx, provider).await?;
@@ -287,7 +220,7 @@ pub async fn record_oldest(tx: &mut SystemTx, provider: &str) -> Result<(), DbEr
     query("record oldest verification", update).execute(tx.connection()?).await.map(|_| ())
 }
 
-async fn find_oldest(tx: &mut SystemTx, provider: &str) -> Result<Option<Timestamp>, DbError> {
+pub(super) async fn find_oldest(tx: &mut SystemTx, provider: &str) -> Result<Option<Timestamp>, DbError> {
     let original = due_blobs!(provider, now()).order(verified_time!()).limit(1).select(verified_time!());
     let original: Option<Timestamp> =
         query("find oldest verification", original).first(tx.connection()?).await?;
@@ -317,34 +250,4 @@ pub struct ScrubRecord {
 pub async fn list_records(tx: &mut SystemTx) -> Result<Vec<(ScrubRecord, Timestamp)>, DbError> {
     let records = scrubs::table.order(scrubs::provider).select((ScrubRecord::as_select(), now()));
     query("list passes of scrubbing", records).load(tx.connection()?).await
-}
-
-#[derive(QueryableByName)]
-struct PercentRow {
-    #[diesel(sql_type = Double)]
-    verified_percent: f64,
-}
-
-/// Returns the part of the objects of a provider that were verified within a period, in percent. Reads all blobs.
-pub async fn get_verified_percent(
-    tx: &mut SystemTx,
-    provider: &str,
-    period_days: u32,
-) -> Result<f64, DbError> {
-    // A share of two kinds of objects.
-    let row: PercentRow = statement(
-        "get share of verified objects",
-        "SELECT coalesce(100.0 * count(*) FILTER (WHERE verified_time > app.now() - $1) / nullif(count(*), 0), 100)
-            ::double precision AS verified_percent
-         FROM (
-             SELECT coalesce(last_verified_time, create_time) AS verified_time FROM blobs
-             WHERE provider = $2 AND sha256 IS NOT NULL AND delete_after IS NULL
-             UNION ALL
-             SELECT replica_verified_time FROM blobs WHERE replica_provider = $2 AND delete_after IS NULL) AS stored",
-    )
-    .bind::<Interval, _>(days(period_days))
-    .bind::<Text, _>(provider.to_owned())
-    .one(tx.connection()?)
-    .await?;
-    Ok(row.verified_percent)
 }

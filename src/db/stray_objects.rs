@@ -86,6 +86,13 @@ pub async fn make_due(tx: &mut SystemTx, object: &StrayObject) -> Result<(), DbE
     query("make stray object due", update).execute(tx.connection()?).await.map(|_| ())
 }
 
+/// Postpones the deletion of an object to the given number of hours from now, unless it is due.
+pub async fn postpone(tx: &mut SystemTx, object: &StrayObject, hours: u32) -> Result<(), DbError> {
+    let update = diesel::update(row_of!(object).filter(stray_objects::delete_after.gt(now())))
+        .set(stray_objects::delete_after.eq(now_plus(sql::hours(hours))));
+    query("postpone deletion of stray object", update).execute(tx.connection()?).await.map(|_| ())
+}
+
 /// Deletes the row of an object that a blob of the same transaction now references. Returns false if the
 /// object is already being deleted.
 pub async fn adopt(tx: &mut SystemTx, object: &StrayObject) -> Result<bool, DbError> {

@@ -78,6 +78,10 @@ id!(
     JobId
 );
 id!(
+    /// The id of a claim: of the right of one process to work on a blob.
+    ClaimId
+);
+id!(
     /// The id of a webhook.
     WebhookId
 );

@@ -81,6 +81,7 @@ mod object;
 mod part_layout;
 mod payload;
 mod presign;
+mod progress;
 mod provision;
 mod retrying;
 mod s3;
@@ -116,6 +117,7 @@ pub use self::{
     },
     payload::Payload,
     presign::{PresignRequest, PresignedUrl},
+    progress::Progress,
     provision::{BucketProtection, Capabilities, InitOptions, InitOutcome, InitReport, InitStep, Space},
     s3::{Encryption, PayloadSigning, S3Credentials, S3Options, SourceBucket},
     source_directory::SourceDirectory,

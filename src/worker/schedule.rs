@@ -2,9 +2,9 @@
 //! runs it, so that one process runs each tick. A tick that was interrupted or has more work to do becomes
 //! due again.
 //!
-//! Each tick, and each part of a tick that concerns one store, is a task of its own with a deadline. A tick that
-//! hangs delays no other tick, and is cancelled at its deadline. That loses nothing, see `app/rounds.rs`. While it
-//! runs, this process does not start it again.
+//! Each tick, and each part of a tick that concerns one store, is a task of its own with a deadline; the work on blobs
+//! has one that is postponed while it makes progress. A tick that hangs delays no other tick, and is cancelled at its
+//! deadline. That loses nothing, see `app/rounds.rs`. While it runs, this process does not start it again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,17 +15,17 @@ use std::{
 use futures::future::join_all;
 use tokio::{
     task::{Id, JoinSet},
-    time::{Instant, timeout},
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     background_metrics::record_background_metrics,
     catch_panic,
-    tick::{Tick, TickPart},
+    tick::{RunLimit, Tick, TickPart},
 };
 use crate::{
-    app::{App, Error, RoundReport},
+    app::{App, Error, Progress, RoundReport},
     db::{
         DbError,
         schedules::{self, ClaimedTick},
@@ -139,40 +139,68 @@ async fn run_claimed(app: &App, claimed: &ClaimedPart) -> RoundReport {
     end.report
 }
 
-/// Runs a part until it ends or its deadline passes, and logs the result.
+/// Runs a part until it ends or its limit cancels it, and logs the result.
 async fn run_part(app: &App, part: &TickPart) -> TickEnd {
-    let (name, deadline) = (part.schedule_name(), part.deadline(app));
-    let started = Instant::now();
-    let ran = timeout(deadline, catch_panic(part.run(app))).await;
-    let end = log_end(&name, deadline, ran);
+    let (name, limit) = (part.schedule_name(), part.limit(app));
+    let (started, progress) = (Instant::now(), Progress::default());
+    let ran = run_within(limit, &progress, part.run(app, &progress)).await;
+    let end = log_end(&name, limit, ran);
     app.metrics().record_tick(&part.labels(), end.outcome, started.elapsed());
     end
 }
 
-type RunResult = Result<Result<Result<RoundReport, Error>, String>, tokio::time::error::Elapsed>;
+/// The result of a run, or the text of its panic. `None` if the run was cancelled.
+type RunResult = Option<Result<Result<RoundReport, Error>, String>>;
 
-fn log_end(name: &str, deadline: Duration, ran: RunResult) -> TickEnd {
+/// Runs a tick until it ends or its limit cancels it.
+async fn run_within(
+    limit: RunLimit,
+    progress: &Progress,
+    work: impl Future<Output = Result<RoundReport, Error>>,
+) -> RunResult {
+    let cancelled = async {
+        match limit {
+            RunLimit::Duration(deadline) => sleep(deadline).await,
+            RunLimit::WithoutProgress(limit) => progress.stalled(limit).await,
+        }
+    };
+    tokio::select! {
+        biased;
+        ran = catch_panic(work) => Some(ran),
+        () = cancelled => None,
+    }
+}
+
+fn log_end(name: &str, limit: RunLimit, ran: RunResult) -> TickEnd {
     let failed = |outcome| TickEnd { report: RoundReport { failed: 1, ..RoundReport::default() }, outcome };
     match ran {
-        Ok(Ok(Ok(report))) => {
+        Some(Ok(Ok(report))) => {
             let RoundReport { done, failed, has_more } = report;
             if done > 0 || failed > 0 {
                 tracing::info!(tick = name, done, failed, has_more, "ran tick");
             }
             TickEnd { report, outcome: TickOutcome::Done }
         }
-        Ok(Ok(Err(error))) => {
+        Some(Ok(Err(error))) => {
             let cause = std::error::Error::source(&error);
             tracing::warn!(tick = name, %error, ?cause, "failed to run tick");
             failed(TickOutcome::Failed)
         }
-        Ok(Err(panic)) => {
+        Some(Err(panic)) => {
             tracing::error!(tick = name, panic, "tick panicked");
             failed(TickOutcome::Panicked)
         }
-        Err(_elapsed) => {
-            let deadline_seconds = deadline.as_secs();
-            tracing::warn!(tick = name, deadline_seconds, "cancelled a tick at its deadline");
+        None => {
+            match limit {
+                RunLimit::Duration(deadline) => {
+                    let deadline_seconds = deadline.as_secs();
+                    tracing::warn!(tick = name, deadline_seconds, "cancelled a tick at its deadline");
+                }
+                RunLimit::WithoutProgress(limit) => {
+                    let stall_seconds = limit.as_secs();
+                    tracing::warn!(tick = name, stall_seconds, "cancelled a tick that made no progress");
+                }
+            }
             failed(TickOutcome::TimedOut)
         }
     }
@@ -222,7 +250,8 @@ mod tests {
 
     /// The clock is paused and advances to the next timer when all tasks wait, so no time passes.
     async fn end_of(work: impl Future<Output = Result<RoundReport, Error>>) -> TickEnd {
-        log_end("retention", DEADLINE, timeout(DEADLINE, catch_panic(work)).await)
+        let limit = RunLimit::Duration(DEADLINE);
+        log_end("retention", limit, run_within(limit, &Progress::default(), work).await)
     }
 
     #[tokio::test(start_paused = true)]
@@ -237,5 +266,21 @@ mod tests {
         ] {
             assert_eq!((end.outcome, end.report.failed, end.report.has_more), (outcome, 1, false));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_on_blobs_goes_on_while_it_makes_progress() {
+        let (limit, progress) = (RunLimit::WithoutProgress(DEADLINE), Progress::default());
+        let copies_for_days = async {
+            for _ in 0..1_000 {
+                sleep(DEADLINE / 2).await;
+                progress.note();
+            }
+            Ok(RoundReport::default())
+        };
+        let ran = run_within(limit, &progress, copies_for_days).await;
+        assert_eq!(log_end("replicate_blobs", limit, ran).outcome, TickOutcome::Done);
+        let ran = run_within(limit, &progress, std::future::pending()).await;
+        assert_eq!(log_end("replicate_blobs", limit, ran).outcome, TickOutcome::TimedOut);
     }
 }

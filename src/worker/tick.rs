@@ -7,7 +7,7 @@ use futures::{FutureExt as _, TryFutureExt as _, future::BoxFuture};
 
 use crate::{
     app::{
-        App, Error, RoundReport,
+        App, Error, Progress, RoundReport,
         files::{delete_expired::enqueue_expired_file_deletions, purge_trash::purge_trash},
         integrity::{
             delete_stray_objects::delete_stray_objects_in, scrub::scrub_due_objects_in,
@@ -23,6 +23,19 @@ use crate::{
     },
     telemetry::metrics::TickLabels,
 };
+
+/// A run of the work on blobs is cancelled after this many times the limit of the work on one blob, which fails first:
+/// a run is cancelled only if something else hangs.
+const STALLS_PER_RUN: u32 = 3;
+
+/// When a run is cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RunLimit {
+    /// After this time.
+    Duration(Duration),
+    /// After a time without progress.
+    WithoutProgress(Duration),
+}
 
 /// A piece of scheduled work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -148,17 +161,23 @@ impl TickPart {
         TickLabels { tick: self.tick.name(), provider: self.provider.clone() }
     }
 
-    /// Returns the time after which a run is cancelled.
-    pub(super) fn deadline(&self, app: &App) -> Duration {
+    /// Returns when a run is cancelled. A blob of any size can be read and copied, so work on blobs has no deadline.
+    pub(super) fn limit(&self, app: &App) -> RunLimit {
         match self.tick {
-            Tick::Sweep => app.limits().sweeping.deadline(),
-            Tick::Scrub | Tick::ReplicateBlobs | Tick::RepairBlobs => app.limits().scrub.deadline(),
-            _ => app.limits().worker.tick_deadline(),
+            Tick::Sweep => RunLimit::Duration(app.limits().sweeping.deadline()),
+            Tick::Scrub | Tick::ReplicateBlobs | Tick::RepairBlobs => {
+                RunLimit::WithoutProgress(app.limits().scrub.stall_limit() * STALLS_PER_RUN)
+            }
+            _ => RunLimit::Duration(app.limits().worker.tick_deadline()),
         }
     }
 
     /// Runs the part once. The futures of the ticks are large, so each is boxed and never moved.
-    pub(super) fn run<'a>(&'a self, app: &'a App) -> BoxFuture<'a, Result<RoundReport, Error>> {
+    pub(super) fn run<'a>(
+        &'a self,
+        app: &'a App,
+        progress: &'a Progress,
+    ) -> BoxFuture<'a, Result<RoundReport, Error>> {
         let provider = self.provider.as_str();
         match self.tick {
             Tick::Retention => enforce_retention(app).map_ok(|()| RoundReport::default()).boxed(),
@@ -172,9 +191,9 @@ impl TickPart {
             Tick::DeleteStrayObjects => delete_stray_objects_in(app, provider).boxed(),
             Tick::RetryParkedJobs => retry_parked_jobs(app).boxed(),
             Tick::Sweep => sweep_due_store(app, provider).boxed(),
-            Tick::Scrub => scrub_due_objects_in(app, provider).boxed(),
-            Tick::ReplicateBlobs => replicate_blobs_to(app, provider).boxed(),
-            Tick::RepairBlobs => repair_blobs_in(app, provider).boxed(),
+            Tick::Scrub => scrub_due_objects_in(app, provider, progress).boxed(),
+            Tick::ReplicateBlobs => replicate_blobs_to(app, provider, progress).boxed(),
+            Tick::RepairBlobs => repair_blobs_in(app, provider, progress).boxed(),
         }
     }
 }

@@ -52,6 +52,9 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261201040010_record_blob_replicas", 0x68b8_fa2e_2b6f_d843),
     ("20261201050000_add_block_checksums", 0xccda_889f_6829_307e),
     ("20261201090000_narrow_blob_indexes", 0x1059_c873_2d46_dd84),
+    ("20261202010100_index_pending_replicas", 0x5db9_3bf5_6f02_99e9),
+    ("20261202010110_identify_blob_claims", 0x5340_76ee_ac69_4b08),
+    ("20261202010120_resume_blob_counts", 0x7054_fd31_abe8_a854),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.

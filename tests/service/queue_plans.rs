@@ -6,8 +6,9 @@ use std::future::Future;
 use strongroom::{
     config::Config,
     db::{
-        Database, Viewer, expiring_files,
+        Database, Viewer, blob_turns, expiring_files,
         jobs::{self, ClaimLimits, JobState},
+        replications, scrub_counts, scrubs,
     },
     domain::ids::TenantId,
 };
@@ -134,5 +135,59 @@ fn due_files_are_found_without_reading_other_files() {
         s.superuser
             .execute("TRUNCATE file_readers, file_tags, attachments, download_counts, versions, files")
             .await;
+    });
+}
+
+/// SQL that inserts pending blobs of a tenant, each with an available version.
+fn insert_pending_blobs_sql(tenant: u32, count: u32) -> String {
+    let tenant = format!("00000000-0000-7000-8000-00000000000{tenant}");
+    format!(
+        "INSERT INTO blobs (tenant_id, id, provider, storage_key, size_bytes, sha256, crc64nvme, create_time)
+         SELECT '{tenant}', id, 'main', '{tenant}/report/2026/11/30/' || id, n, sha256(n::text::bytea),
+            substr(sha256(n::text::bytea), 1, 8), now() - n * interval '1 second'
+         FROM (SELECT n, gen_random_uuid() AS id FROM generate_series(1, {count}) AS n) AS numbered;
+         INSERT INTO versions (tenant_id, file_id, version, blob_id, content_state, scan_status, mime_type,
+            declared_mime_type, media_kind, size_bytes, created_by, create_time)
+         SELECT tenant_id, id, 1, id, {{content_state.available}}, {{scan_status.not_scanned}}, 'text/plain',
+            'text/plain', {{media_kind.other}}, size_bytes, 'owner', create_time
+         FROM blobs WHERE tenant_id = '{tenant}';"
+    )
+}
+
+#[test]
+fn blobs_to_copy_are_found_among_many_of_one_tenant() {
+    const PART_ROWS: i64 = 50;
+    service_test(|s| async move {
+        // Without the triggers and the files.
+        let rows = insert_pending_blobs_sql(1, 100_000)
+            + &insert_pending_blobs_sql(2, 1)
+            + &insert_pending_blobs_sql(3, 1);
+        let rows = format!("SET session_replication_role = replica; {rows} RESET session_replication_role;");
+        s.superuser.execute(&rows).await;
+        s.superuser.execute("ANALYZE blobs, versions, blob_claims").await;
+        let (tenants, rows_read) = count_rows_read(&s, |db| async move {
+            let mut tx = db.system_tx().await.unwrap();
+            let found = blob_turns::list_pending(&mut tx, &["main"], None, 20).await.unwrap();
+            assert!(blob_turns::list_repairable(&mut tx, "main", &[], None, 20).await.unwrap().is_empty());
+            tx.commit().await.unwrap();
+            let mut tenants: Vec<TenantId> = found.iter().map(|found| found.tenant).collect();
+            assert!(tenants[..3].is_sorted(), "each tenant has a turn");
+            tenants.dedup();
+            tenants.len()
+        })
+        .await;
+        assert_eq!(tenants, 4, "the first one has another turn");
+        assert!((1..=ROWS_READ_MAX).contains(&rows_read), "read {rows_read} rows");
+
+        let ((), rows_read) = count_rows_read(&s, |db| async move {
+            let mut tx = db.system_tx().await.unwrap();
+            scrubs::lock_pass(&mut tx, "main").await.unwrap();
+            assert!(!scrub_counts::count_next_part(&mut tx, "main", PART_ROWS).await.unwrap());
+            assert!(!replications::count_next_part(&mut tx, "copies", PART_ROWS).await.unwrap());
+            tx.commit().await.unwrap();
+        })
+        .await;
+        assert!((1..=8 * PART_ROWS).contains(&rows_read), "read {rows_read} rows for parts of {PART_ROWS}");
+        s.superuser.execute("TRUNCATE blobs CASCADE; DELETE FROM scrubs; DELETE FROM replications").await;
     });
 }

@@ -26,19 +26,19 @@ use crate::{
     scrub::{flip_bit, object_key, scrub, upload_file},
 };
 
-const COPIES: &str = "copies";
+pub(crate) const COPIES: &str = "copies";
 
 /// The time after which a claim, and the pause after a failure, have passed.
-const CLAIM: Duration = Duration::hours(2);
+pub(crate) const CLAIM: Duration = Duration::hours(2);
 
-fn configure_copies(config: &mut Config) {
+pub(crate) fn configure_copies(config: &mut Config) {
     config.storage.providers.clear();
     config.storage.providers.insert(COPIES.to_owned(), ProviderConfig::Memory);
     config.storage.set_primary_provider("main", ProviderConfig::Memory);
     config.storage.replica_provider = Some(COPIES.to_owned());
 }
 
-async fn list_keys(s: &Service, provider: &str) -> Vec<ObjectKey> {
+pub(crate) async fn list_keys(s: &Service, provider: &str) -> Vec<ObjectKey> {
     let page = s.stores.get(provider).unwrap().list("", None, 100).await.unwrap();
     page.objects.into_iter().map(|object| object.key).collect()
 }
@@ -48,11 +48,12 @@ async fn count_objects(s: &Service) -> (usize, usize) {
     (list_keys(s, "main").await.len(), list_keys(s, COPIES).await.len())
 }
 
-async fn replicate(s: &Service) -> usize {
+/// Runs one round. Returns the number of copies that it made.
+pub(crate) async fn replicate(s: &Service) -> usize {
     run_ticks_now(&s.app, &[Tick::ReplicateBlobs]).await.done
 }
 
-async fn repair(s: &Service) -> usize {
+pub(crate) async fn repair(s: &Service) -> usize {
     run_ticks_now(&s.app, &[Tick::RepairBlobs]).await.done
 }
 
@@ -295,7 +296,12 @@ fn unreadable_blobs_do_not_keep_others_from_being_copied() {
         s.superuser.execute(first).await;
         assert_eq!(replicate(&s).await, 1);
         s.superuser.execute("UPDATE blobs SET provider = 'main'").await;
-        assert_eq!(replicate(&s).await, 20, "no attempt has failed");
+        let mut copied = 0;
+        while copied < 20 {
+            let round = replicate(&s).await;
+            assert!(round > 0, "no attempt has failed");
+            copied += round;
+        }
     });
 }
 

@@ -8,7 +8,7 @@ use strongroom::{
     db::blob_claims::{self, BlobClaim, BlobWork},
     domain::{
         clock::{Clock as _, SystemClock},
-        ids::{BlobId, TenantId},
+        ids::{BlobId, ClaimId, TenantId},
         object_key::ObjectKey,
     },
     proto::v1::{CopyFileRequest, FileState, FileStateReason},
@@ -318,8 +318,9 @@ fn deleted_blob_does_not_fail_the_claims_of_others() {
         let deleted = BlobId::from_uuid(uuid::Uuid::nil());
         let mut tx = s.db.system_tx().await.unwrap();
         let blobs = [(tenant, deleted), (tenant, stored)];
-        let claims = blob_claims::claim(&mut tx, BlobWork::Scrub, &blobs, 60).await.unwrap();
-        assert_eq!(claims, [BlobClaim { tenant, blob: stored, work: BlobWork::Scrub }]);
+        let id = ClaimId::from_uuid(uuid::Uuid::nil());
+        let claims = blob_claims::claim(&mut tx, BlobWork::Scrub, &blobs, id, 60).await.unwrap();
+        assert_eq!(claims, [BlobClaim { tenant, blob: stored, work: BlobWork::Scrub, id }]);
         tx.commit().await.unwrap();
         s.superuser.execute("DELETE FROM blob_claims").await;
 

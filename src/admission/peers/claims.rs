@@ -70,7 +70,7 @@ impl State {
                 .find_longest_idle(|other| other != Holder::PLATFORM)
                 .or_else(|| self.find_oldest_of_largest_tenant(holder.owner)),
         };
-        let Some(connection) = victim.and_then(|id| self.open.remove(&id)) else { return false };
+        let Some(connection) = victim.and_then(|id| self.remove(id)) else { return false };
         tracing::info!(address = %connection.address, ?reason, "closed connection for the share of another one");
         connection.end();
         self.counts.beyond_share += 1;

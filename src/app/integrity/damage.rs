@@ -8,7 +8,12 @@ use futures::StreamExt;
 
 use crate::{
     app::{App, Error},
-    db::{Database, DbError, Viewer, blob_checksums, blobs::Blob, content_states},
+    db::{
+        Database, DbError, Viewer, blob_checksums,
+        blob_claims::{self, BlobClaim},
+        blobs::Blob,
+        content_states,
+    },
     domain::{
         block_checksums::BlockChecksums, digest::ObjectHashes, file::StateReason, ids::TenantId,
         object_hasher::ObjectHasher,
@@ -119,7 +124,8 @@ pub(in crate::app) struct RecordedDamage {
     pub(in crate::app) version_count: usize,
 }
 
-/// Checks a suspicion, and marks the versions of a blob whose problem is confirmed. Returns `None` if it is not.
+/// Checks a suspicion, and marks the versions of a blob whose problem is confirmed. Returns `None` if it is not. If the
+/// claim of the work is given and was lost in the meantime, nothing is marked: another process may have a newer result.
 ///
 /// # Errors
 /// Returns an error if the store or the database is unreachable. Nothing is known about the object then.
@@ -129,9 +135,10 @@ pub(in crate::app) async fn confirm_and_mark(
     tenant: TenantId,
     blob: &Blob,
     suspicion: Suspicion,
+    claim: Option<BlobClaim>,
 ) -> Result<Option<RecordedDamage>, Error> {
     let Some(reason) = confirm_damage(store, blob, suspicion).await? else { return Ok(None) };
-    let version_count = mark_damaged(db, tenant, blob, reason).await?;
+    let version_count = mark_damaged(db, tenant, blob, reason, claim).await?;
     if version_count > 0 {
         tracing::error!(
             %tenant, provider = blob.provider, key = %blob.key, %reason, versions = version_count,
@@ -148,9 +155,17 @@ async fn mark_damaged(
     tenant: TenantId,
     blob: &Blob,
     reason: StateReason,
+    claim: Option<BlobClaim>,
 ) -> Result<usize, DbError> {
     let mut tx = db.tenant_tx(tenant, &Viewer::system()).await?;
     let marked = content_states::mark_damaged(&mut tx, blob, reason).await;
+    if let Some(claim) = claim
+        && marked.is_ok()
+        && !blob_claims::is_held(&mut tx, claim).await?
+    {
+        // Without a commit, nothing is marked.
+        return Ok(0);
+    }
     tx.finish(marked).await
 }
 
@@ -188,7 +203,7 @@ impl SuspectObject {
         let tasks = app.tasks.clone();
         let recheck = async move {
             let key = &blob.key;
-            match confirm_and_mark(&app.db, store.as_ref(), tenant, &blob, suspicion).await {
+            match confirm_and_mark(&app.db, store.as_ref(), tenant, &blob, suspicion, None).await {
                 // The repair of the blob from its copy finds it by the state of its versions.
                 Ok(Some(damage)) if damage.version_count > 0 => {
                     app.metrics.count_scrubbed(&blob.provider, ScrubOutcome::Damaged);

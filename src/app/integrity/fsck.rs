@@ -183,7 +183,8 @@ impl Fsck {
     async fn mark_if_damaged(&self, checked: &CheckedBlob, report: &mut FsckReport) -> Result<(), Error> {
         let Ok(store) = self.stores.get(&checked.blob.provider) else { return Ok(()) };
         let CheckedBlob { tenant, blob, .. } = checked;
-        match damage::confirm_and_mark(&self.db, store.as_ref(), *tenant, blob, Suspicion::Checksum).await? {
+        let (store, suspicion) = (store.as_ref(), Suspicion::Checksum);
+        match damage::confirm_and_mark(&self.db, store, *tenant, blob, suspicion, None).await? {
             Some(damage) => report.marked_versions += damage.version_count as u64,
             None => damage::distrust_block_checksums(&self.db, *tenant, blob).await,
         }

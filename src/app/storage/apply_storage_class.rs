@@ -10,7 +10,9 @@
 //! are archived. If the last other file is purged, no job is enqueued; the next archiving moves the blob. A
 //! blob with unverified bytes is not moved either.
 
-use super::relocation::{Relocation, RelocationOutcome, TargetClass, verify_object, with_label_of};
+use super::relocation::{
+    Relocation, RelocationOutcome, TargetClass, hold_reservation, verify_object, with_label_of,
+};
 use crate::{
     admission::Holder,
     app::{App, Error},
@@ -130,7 +132,7 @@ async fn move_blob(
         let options = with_label_of(store, &owned.blob.key, options).await?;
         copy_in_store(store, &owned.blob, &target.key, &options).await
     };
-    let copied = Box::pin(copied).await;
+    let copied = Box::pin(hold_reservation(&app.db, &target, copied)).await;
     relocation.finish(owned, &target, TargetClass::Requested(*target_class), copied).await
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use chrono::Duration;
+
 use crate::{
     app::Error,
-    db::{SystemTx, replications, scrubs},
+    db::{SystemTx, replications, scrub_counts, scrubs},
     domain::clock::Timestamp,
 };
 
@@ -40,8 +42,9 @@ pub(super) async fn summarize_scrubs(
     period_days: u32,
 ) -> Result<BTreeMap<String, ScrubSummary>, Error> {
     let mut summaries = BTreeMap::new();
-    for (record, _) in scrubs::list_records(tx).await? {
-        let verified_percent = scrubs::get_verified_percent(tx, &record.provider, period_days).await?;
+    let period = Duration::days(i64::from(period_days));
+    for (record, now) in scrubs::list_records(tx).await? {
+        let verified_percent = scrub_counts::get_verified_percent(tx, &record.provider, period, now).await?;
         let summary = ScrubSummary {
             pass_start_time: record.pass_start_time,
             left_bytes: record.left_bytes,

@@ -3,6 +3,7 @@
 pub mod apply_storage_class;
 pub mod breakers;
 mod copy;
+mod count_pending;
 pub mod delete_due_blobs;
 pub(in crate::app) mod delete_objects;
 pub mod init;

@@ -13,7 +13,7 @@ use futures::{StreamExt, stream};
 
 use super::{
     copy::BlobCopy,
-    relocation::{Relocation, RelocationOutcome, TargetClass},
+    relocation::{Relocation, RelocationOutcome, TargetClass, hold_reservation},
 };
 use crate::{
     app::Error,
@@ -222,10 +222,13 @@ impl BlobMover {
         };
         let options = PutOptions::for_blob(owned.tenant, movable.created_by.as_deref()).with_class(class);
         let copy = BlobCopy { blob, from, to, key: &target.key, options };
-        let copied = match reads_back {
-            true => Box::pin(copy.copy_and_verify(self.part_size_bytes)).await,
-            false => Box::pin(copy.copy_with_label(self.part_size_bytes)).await,
+        let copying = async {
+            match reads_back {
+                true => copy.copy_and_verify(self.part_size_bytes).await,
+                false => copy.copy_with_label(self.part_size_bytes).await,
+            }
         };
+        let copied = Box::pin(hold_reservation(&self.db, &target, copying)).await;
         relocation.finish(owned, &target, TargetClass::Preserved(class), copied).await
     }
 }

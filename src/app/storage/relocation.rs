@@ -8,6 +8,10 @@
 //! has a row in `stray_objects`, so that a crash at any point leaves no object that is never deleted. Its bytes count
 //! as pending deletion.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
+
 use crate::{
     app::{App, Error, integrity::read_object::read_object},
     db::{
@@ -28,8 +32,11 @@ use crate::{
     storage::{ObjectStorage, PutOptions},
 };
 
-/// The maximum time for a copy, in hours. After that the copy is deleted and made again.
+/// The time until the deletion of a reserved object, in hours. The deletion is postponed while the copy goes on.
 pub(super) const COPY_HOURS: u32 = 24;
+
+/// The interval at which the deletion is postponed.
+const POSTPONEMENT_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// The minimum time until the deletion of an original, in hours, for downloads that have it open.
 pub(in crate::app) const READERS_HOURS: u32 = 1;
@@ -207,4 +214,65 @@ pub(super) async fn verify_object(
     let found = read_object(store, key, blob.size_bytes).await?.checksums.hashes;
     let is_recorded = blob.hashes.is_some_and(|recorded| recorded.sha256 == found.sha256);
     if is_recorded { Ok(()) } else { Err(Error::ObjectDamaged) }
+}
+
+/// Copies bytes to a reserved object, and postpones its deletion until the copy ends. A copy may take any time.
+pub(super) async fn hold_reservation<T>(
+    db: &Database,
+    reserved: &StrayObject,
+    copying: impl Future<Output = T>,
+) -> T {
+    repeat_during(POSTPONEMENT_INTERVAL, || postpone_deletion(db, reserved), copying).await
+}
+
+async fn postpone_deletion(db: &Database, reserved: &StrayObject) {
+    let postponed = async {
+        let mut tx = db.system_tx().await?;
+        stray_objects::postpone(&mut tx, reserved, COPY_HOURS).await?;
+        tx.commit().await
+    };
+    if let Err(error) = postponed.await {
+        tracing::warn!(key = %reserved.key, %error, "failed to postpone the deletion of a copy in progress");
+    }
+}
+
+/// Runs work, and repeats an action at an interval until the work ends.
+async fn repeat_during<T, A: Future<Output = ()>>(
+    interval: Duration,
+    action: impl Fn() -> A,
+    work: impl Future<Output = T>,
+) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        // The action must not stop the work, which may hold what it waits for.
+        let acting = async {
+            sleep(interval).await;
+            action().await;
+        };
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = acting => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    /// The clock is paused and advances to the next timer when all tasks wait, so no time passes.
+    #[tokio::test(start_paused = true)]
+    async fn deletion_is_postponed_until_the_copy_ends() {
+        let postponed = AtomicU32::new(0);
+        let postpone = || async {
+            postponed.fetch_add(1, Ordering::Relaxed);
+        };
+        let days = Duration::from_secs(100 * 60 * 60);
+        repeat_during(POSTPONEMENT_INTERVAL, postpone, sleep(days)).await;
+        assert_eq!(postponed.load(Ordering::Relaxed), 16);
+        assert!(POSTPONEMENT_INTERVAL.as_secs() < u64::from(COPY_HOURS) * 60 * 60 / 2, "one may fail");
+    }
 }

@@ -7,22 +7,24 @@
 
 use super::{
     copy::BlobCopy,
-    relocation::{Relocation, RelocationOutcome, TargetClass},
+    relocation::{Relocation, RelocationOutcome, TargetClass, hold_reservation},
 };
 use crate::{
     app::{
         App, Error, RoundReport,
-        blob_work::{claim_blobs, release, work_on_claimed},
+        blob_work::{claim_blob, release, work_on_claimed},
         integrity::damage::is_intact,
         rounds::{DueItems, ItemFields, ItemOutcome, RoundStore, run_round_in_store},
     },
     db::{
         blob_claims::{self, BlobClaim, BlobWork},
         blob_replicas::{self, RepairableBlob},
+        blob_turns::{self, WaitingBlob},
         blobs::{Blob, TenantBlob},
         content_states,
     },
-    storage::{ObjectStorage, PutOptions, StorageErrorKind},
+    domain::ids::TenantId,
+    storage::{ObjectStorage, Progress, PutOptions, StorageErrorKind},
 };
 
 /// Repairs blobs of a store whose versions are marked missing or damaged and that have a copy.
@@ -30,20 +32,29 @@ use crate::{
 /// # Errors
 /// Returns `DatabaseUnavailable` if the database is unreachable, and `ProviderUnknown` if the provider is not
 /// configured.
-pub async fn repair_blobs_in(app: &App, provider: &str) -> Result<RoundReport, Error> {
+pub async fn repair_blobs_in(app: &App, provider: &str, progress: &Progress) -> Result<RoundReport, Error> {
+    let store = progress.watch(app.background_stores.get(provider)?);
     let rotation = &app.rotations.repaired_blobs;
-    run_round_in_store(app, provider, rotation, |store| RepairableBlobs { app, store }).await
+    let repairable = |_| RepairableBlobs { app, store: store.as_ref(), progress };
+    run_round_in_store(app, provider, rotation, repairable).await
 }
 
-/// The blobs of one store that can be repaired.
+/// The blobs of one store that can be repaired, by turns of tenants.
 struct RepairableBlobs<'a> {
     app: &'a App,
     store: &'a dyn ObjectStorage,
+    progress: &'a Progress,
+}
+
+/// A blob that this process has claimed for its repair.
+struct ClaimedBlob {
+    claim: BlobClaim,
+    repairable: RepairableBlob,
 }
 
 impl DueItems for RepairableBlobs<'_> {
-    type Item = RepairableBlob;
-    type Position = ();
+    type Item = WaitingBlob;
+    type Position = TenantId;
 
     const ACTION: &'static str = "repair blob";
     const PAGE_ITEMS: usize = 20;
@@ -53,47 +64,68 @@ impl DueItems for RepairableBlobs<'_> {
         RoundStore::of(self.app, self.store)
     }
 
-    /// Claims the next blobs. The claims replace the position.
-    async fn list_page(&self, _after: Option<()>, limit: i64) -> Result<Vec<RepairableBlob>, Error> {
+    async fn list_page(&self, after: Option<TenantId>, limit: i64) -> Result<Vec<WaitingBlob>, Error> {
+        // Blobs whose copy cannot be read must not keep others from being repaired.
+        let stores = &self.app.background_stores;
+        let copies = stores.iter().map(|store| store.provider());
+        let excluded: Vec<&str> = copies.filter(|provider| stores.rejects_calls(provider)).collect();
+        let (provider, limit) = (self.store.provider(), usize::try_from(limit).unwrap_or_default());
         let mut tx = self.app.db.system_tx().await?;
-        let lost = blob_replicas::list_repairable(&mut tx, self.store.provider(), limit).await?;
-        let lost = claim_blobs(self.app, &mut tx, BlobWork::Repair, lost, claim_of).await?;
+        let lost = blob_turns::list_repairable(&mut tx, provider, &excluded, after, limit).await?;
         tx.commit().await?;
         Ok(lost)
     }
 
-    fn position(_item: &RepairableBlob) {}
-
-    fn fields<'a>(&self, item: &'a RepairableBlob) -> ItemFields<'a> {
-        ItemFields::of_blob(&item.movable.tenant_blob)
+    fn position(item: &WaitingBlob) -> TenantId {
+        item.turn
     }
 
-    async fn process(&self, item: &RepairableBlob) -> Result<ItemOutcome, Error> {
-        work_on_claimed(self.app, claim_of(item), self.repair(item)).await
+    fn fields<'a>(&self, item: &'a WaitingBlob) -> ItemFields<'a> {
+        ItemFields { key: Some(&item.key), ..ItemFields::new(item.tenant) }
     }
-}
 
-fn claim_of(item: &RepairableBlob) -> BlobClaim {
-    let TenantBlob { tenant, blob } = &item.movable.tenant_blob;
-    BlobClaim { tenant: *tenant, blob: blob.id, work: BlobWork::Repair }
+    async fn process(&self, item: &WaitingBlob) -> Result<ItemOutcome, Error> {
+        let Some(claimed) = self.claim(item).await? else { return Ok(ItemOutcome::Skipped) };
+        work_on_claimed(self.app, claimed.claim, self.progress, self.repair(&claimed)).await
+    }
 }
 
 impl RepairableBlobs<'_> {
-    async fn repair(&self, item: &RepairableBlob) -> Result<ItemOutcome, Error> {
-        let TenantBlob { tenant, blob } = &item.movable.tenant_blob;
+    /// Claims a blob when its turn has come, so that a process that ends leaves one claim at most. Returns `None` if
+    /// another process has claimed or repaired it since it was listed, or if its copy cannot be read now.
+    async fn claim(&self, item: &WaitingBlob) -> Result<Option<ClaimedBlob>, Error> {
+        let mut tx = self.app.db.system_tx().await?;
+        let claim = claim_blob(self.app, &mut tx, BlobWork::Repair, item.tenant, item.blob).await?;
+        let Some(claim) = claim else { return Ok(None) };
+        let found = blob_replicas::find_repairable(&mut tx, item.tenant, item.blob, &item.provider).await?;
+        // Without a commit, nothing is claimed.
+        let Some(repairable) = found else { return Ok(None) };
+        if self.app.background_stores.rejects_calls(&repairable.replica.provider) {
+            return Ok(None);
+        }
+        tx.commit().await?;
+        Ok(Some(ClaimedBlob { claim, repairable }))
+    }
+
+    async fn repair(&self, claimed: &ClaimedBlob) -> Result<ItemOutcome, Error> {
+        let ClaimedBlob { claim, repairable } = claimed;
+        let TenantBlob { tenant, blob } = &repairable.movable.tenant_blob;
         // After a crash between the switch and the change of the versions, or a repair by an operator.
         if !self.is_original_intact(blob).await? {
-            match self.replace_original(item).await? {
+            match self.replace_original(repairable).await? {
                 RelocationOutcome::Moved => {}
                 RelocationOutcome::Superseded => {
-                    release(self.app, claim_of(item)).await?;
+                    release(self.app, *claim).await?;
                     return Ok(ItemOutcome::Skipped);
                 }
             }
         }
         let mut tx = self.app.db.system_tx().await?;
         let version_count = content_states::mark_repaired(&mut tx, *tenant, blob.id).await?;
-        blob_claims::finish(&mut tx, claim_of(item)).await?;
+        // Another process repairs the blob if the claim is lost.
+        if !blob_claims::finish(&mut tx, *claim).await? {
+            return Ok(ItemOutcome::Skipped);
+        }
         tx.commit().await?;
         tracing::warn!(%tenant, blob = %blob.id, versions = version_count, "repaired a blob from its copy");
         self.app.metrics.count_repaired(self.store.provider());
@@ -116,7 +148,7 @@ impl RepairableBlobs<'_> {
     async fn replace_original(&self, item: &RepairableBlob) -> Result<RelocationOutcome, Error> {
         let owned = &item.movable.tenant_blob;
         let TenantBlob { tenant, blob } = owned;
-        let from = self.app.background_stores.get(&item.replica.provider)?;
+        let from = self.progress.watch(self.app.background_stores.get(&item.replica.provider)?);
         let copy =
             Blob { provider: item.replica.provider.clone(), key: item.replica.key.clone(), ..blob.clone() };
         let part_size_bytes = self.app.limits.uploads.part_size_bytes as u64;
@@ -124,9 +156,9 @@ impl RepairableBlobs<'_> {
         let target = relocation.reserve_target(owned, self.store, blob.size_bytes > part_size_bytes).await?;
         let options =
             PutOptions::for_blob(*tenant, item.movable.created_by.as_deref()).with_class(blob.class);
-        let copying =
-            BlobCopy { blob: &copy, from: from.as_ref(), to: self.store, key: &target.key, options };
-        let copied = Box::pin(copying.copy_and_verify(part_size_bytes)).await;
+        let copy = BlobCopy { blob: &copy, from: from.as_ref(), to: self.store, key: &target.key, options };
+        let copying = copy.copy_and_verify(part_size_bytes);
+        let copied = Box::pin(hold_reservation(&self.app.db, &target, copying)).await;
         relocation.finish(owned, &target, TargetClass::Preserved(blob.class), copied).await
     }
 }

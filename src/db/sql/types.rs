@@ -30,7 +30,10 @@ use crate::{
         checksum::Crc64,
         digest::Digest,
         file::{ContentState, FileState, ScanStatus, StateReason, Visibility},
-        ids::{BlobId, ErasureId, FileId, InstallationId, JobId, RequestId, TenantId, UploadId, WebhookId},
+        ids::{
+            BlobId, ClaimId, ErasureId, FileId, InstallationId, JobId, RequestId, TenantId, UploadId,
+            WebhookId,
+        },
         media_type::MediaKind,
         object_key::ObjectKey,
         policy::Policy,
@@ -179,7 +182,18 @@ macro_rules! stored_ids {
     )+};
 }
 
-stored_ids!(BlobId, ErasureId, FileId, InstallationId, JobId, RequestId, TenantId, UploadId, WebhookId);
+stored_ids!(
+    BlobId,
+    ClaimId,
+    ErasureId,
+    FileId,
+    InstallationId,
+    JobId,
+    RequestId,
+    TenantId,
+    UploadId,
+    WebhookId
+);
 
 stored!(Digest, Binary);
 

@@ -7,9 +7,14 @@
 //! Clients watch the health of the server on the connection of their calls, and stop their calls when the watch
 //! ends. A request on a connection with a verified caller is therefore ended only for another one of that kind,
 //! and only if its address has more of them. If there is no request to end, the further one is refused.
+//!
+//! Ending a request costs a few microseconds, however many there are: the requests are counted by address, and the
+//! connections are asked whether they have a verified caller only after one of the port got one.
+
+mod crowd;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::BTreeMap,
     net::IpAddr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -18,6 +23,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
+use self::crowd::Crowd;
 use crate::admission::peers::Peer;
 
 /// The places of anonymous requests.
@@ -29,22 +35,23 @@ pub(super) struct Anonymous {
 #[derive(Default)]
 struct Places {
     next_id: u64,
-    /// The requests in progress, the oldest first.
-    taken: VecDeque<Taken>,
+    /// The requests in progress by id, the oldest first.
+    taken: BTreeMap<u64, Taken>,
+    /// The requests on connections with a verified caller, as of the last look.
+    known: Crowd,
+    /// The other requests.
+    unknown: Crowd,
+    /// The number of connections of the port that had become known at the last look.
+    known_count: u64,
 }
 
 struct Taken {
-    id: u64,
     address: IpAddr,
     peer: Option<Peer>,
+    /// Whether the request is counted among those on connections with a verified caller.
+    is_known: bool,
     /// Dropping it ends the request.
     _displaced: oneshot::Sender<()>,
-}
-
-impl Taken {
-    fn is_known(&self) -> bool {
-        self.peer.as_ref().is_some_and(Peer::is_known)
-    }
 }
 
 /// The place of a request, until it is dropped.
@@ -70,48 +77,63 @@ impl Anonymous {
         let (sender, displaced) = oneshot::channel();
         let id = places.next_id;
         places.next_id += 1;
-        places.taken.push_back(Taken { id, address, peer, _displaced: sender });
+        places.insert(id, Taken { address, peer, is_known, _displaced: sender });
         Some(Place { anonymous: Arc::clone(self), id, displaced })
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {
-        // The queue is consistent after every statement, so a poisoned lock is safe to use.
+        // The places are consistent after every call, so a poisoned lock is safe to use.
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Places {
+    fn insert(&mut self, id: u64, taken: Taken) {
+        let crowd = if taken.is_known { &mut self.known } else { &mut self.unknown };
+        crowd.insert(taken.address, id);
+        self.taken.insert(id, taken);
+    }
+
+    /// Removes a request, which ends it. Returns whether it was in progress.
+    fn remove(&mut self, id: u64) -> bool {
+        let Some(taken) = self.taken.remove(&id) else { return false };
+        let crowd = if taken.is_known { &mut self.known } else { &mut self.unknown };
+        crowd.remove(taken.address, id);
+        true
+    }
+
     /// Ends a request for one of this address. Returns whether there is one that may be ended.
     fn make_room(&mut self, address: IpAddr, is_known: bool) -> bool {
-        let (known, unknown): (Vec<usize>, Vec<usize>) =
-            (0..self.taken.len()).partition(|index| self.taken[*index].is_known());
-        let victim = match (self.oldest_of_largest(&unknown, address), is_known) {
-            (Some((index, _)), _) => Some(index),
+        self.note_known_connections();
+        let victim = match (self.unknown.largest(address), is_known) {
+            (Some(largest), _) => Some(largest),
             (None, true) => {
-                let own = known.iter().filter(|index| self.taken[**index].address == address).count();
-                let largest = self.oldest_of_largest(&known, address);
-                largest.filter(|(_, count)| *count > own + 1).map(|(index, _)| index)
+                let own = self.known.count_of(address);
+                self.known.largest(address).filter(|largest| largest.count > own + 1)
             }
             (None, false) => None,
         };
-        victim.is_some_and(|index| self.taken.remove(index).is_some())
+        victim.is_some_and(|largest| self.remove(largest.oldest))
     }
 
-    /// Returns the oldest of the requests of the address that has the most, and their number. Of several such
-    /// addresses it is `preferred`, or that of the oldest request.
-    fn oldest_of_largest(&self, indexes: &[usize], preferred: IpAddr) -> Option<(usize, usize)> {
-        // The number of requests of each address, and the index of the oldest.
-        let mut by_address: HashMap<IpAddr, (usize, usize)> = HashMap::new();
-        for index in indexes {
-            let (count, _oldest) = by_address.entry(self.taken[*index].address).or_insert((0, *index));
-            *count += 1;
+    /// Looks which connections have a verified caller, if one of the port got one since the last look.
+    fn note_known_connections(&mut self) {
+        // All connections are of one port, and either all requests name theirs or none does.
+        let oldest = self.taken.first_key_value();
+        let Some(peer) = oldest.and_then(|(_, taken)| taken.peer.as_ref()) else { return };
+        // Read before the connections are asked, so that one that becomes known later is noted later.
+        let known_count = peer.known_count();
+        if known_count == self.known_count {
+            return;
         }
-        let rank = |address: &IpAddr, count: usize, oldest: usize| {
-            (count, *address == preferred, std::cmp::Reverse(oldest))
-        };
-        let largest =
-            by_address.iter().max_by_key(|(address, (count, oldest))| rank(address, *count, *oldest));
-        largest.map(|(_, (count, oldest))| (*oldest, *count))
+        self.known_count = known_count;
+        for (id, taken) in &mut self.taken {
+            if !taken.is_known && taken.peer.as_ref().is_some_and(Peer::is_known) {
+                taken.is_known = true;
+                self.unknown.remove(taken.address, *id);
+                self.known.insert(taken.address, *id);
+            }
+        }
     }
 }
 
@@ -128,11 +150,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut places = self.anonymous.places();
-        // The queue is in the order of ids.
-        if let Ok(index) = places.taken.binary_search_by_key(&self.id, |taken| taken.id) {
-            places.taken.remove(index);
-        }
+        self.anonymous.places().remove(self.id);
     }
 }
 
@@ -211,5 +229,26 @@ mod tests {
         assert!(enter(&greedy).is_none(), "the greedy address has the most");
         let _late = enter(&late).unwrap();
         assert!(is_ended(&mut greedy_watches[0]) && !is_ended(&mut modest_watch));
+    }
+
+    #[test]
+    fn connection_that_becomes_known_later_is_protected() {
+        let limits = PeerLimits { connections_max: 9, per_address_max: 9, trusted: Vec::new(), shares: None };
+        let peers = Peers::new(limits);
+        let connect = |from: &str| {
+            let admitted = peers.admit(address(from), &CancellationToken::new()).now_or_never();
+            admitted.unwrap().unwrap()
+        };
+        let (client, stranger) = (connect("10.0.0.1"), connect("10.0.0.9"));
+        let anonymous = Anonymous::new(1);
+        let enter = |connection: &PeerConnection| {
+            anonymous.enter(connection.peer().address(), Some(connection.peer().clone()))
+        };
+        let mut first = enter(&client).unwrap();
+        let mut watch = enter(&client).unwrap();
+        assert!(is_ended(&mut first), "its connection was unknown");
+        client.peer().mark_known();
+        assert!(enter(&stranger).is_none());
+        assert!(!is_ended(&mut watch));
     }
 }

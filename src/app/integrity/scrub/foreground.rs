@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::DueScrubs;
 use crate::{
     app::{App, Error, owner::StoreRefusal, rotation::Rotation, rounds::run_round},
-    db::scrubs,
+    db::{scrub_counts, scrubs},
+    storage::Progress,
 };
 
 /// The pause in which workers verify the objects that they have claimed, and the number of such pauses.
@@ -55,7 +56,8 @@ pub async fn scrub_provider(
     options: ScrubOptions,
     progress: &mut dyn ScrubProgress,
 ) -> Result<ScrubReport, Error> {
-    let store = app.background_stores.get(provider)?;
+    let read = Progress::default();
+    let store = read.watch(app.background_stores.get(provider)?);
     let mut report = ScrubReport {
         provider: provider.to_owned(),
         is_dry_run: options.is_dry_run,
@@ -74,7 +76,7 @@ pub async fn scrub_provider(
         scrubs::start_pass(&mut tx, provider).await?;
         tx.commit().await?;
     }
-    let (work, rotation) = (DueScrubs::new(app, store.as_ref(), false), Rotation::default());
+    let (work, rotation) = (DueScrubs::new(app, store.as_ref(), &read, false), Rotation::default());
     let mut waits = 0;
     loop {
         let round = Box::pin(run_round(&work, &rotation)).await?;
@@ -99,7 +101,7 @@ async fn count_left(app: &App, provider: &str, is_new_pass: bool) -> Result<u64,
     let mut tx = app.db.system_tx().await?;
     let pass = scrubs::lock_pass(&mut tx, provider).await?;
     let before = if is_new_pass { pass.now } else { pass.start_time };
-    let left = scrubs::count_left(&mut tx, provider, before).await?;
+    let left = scrub_counts::count_left(&mut tx, provider, before).await?;
     tx.commit().await?;
     Ok(u64::try_from(left.object_count).unwrap_or_default())
 }

@@ -19,56 +19,67 @@
 //! repaired from the copy if there is one (`app/storage/repair.rs`). A damaged copy is replaced by a new copy of the
 //! original (`app/storage/replicate.rs`). The failure of a store is not damage: the object is read again later.
 
+mod count_left;
 mod counts;
 mod foreground;
 mod pace;
 
 use chrono::Duration;
 use futures::StreamExt as _;
+use tokio::time::Instant;
 
 pub use self::foreground::{ScrubOptions, ScrubProgress, ScrubReport, scrub_provider};
-use self::{counts::ScrubCounts, pace::ReadPace};
+use self::{count_left::count_left_if_due, counts::ScrubCounts, pace::ReadPace};
 use super::damage::{ComparedObject, ObjectComparison, Suspicion, confirm_and_mark, confirm_damage};
 use crate::{
     app::{
         App, Error, RoundReport,
-        blob_work::{delay, release, work_on_claimed},
+        blob_work::{delay, new_claim_id, release, renew, work_on_claimed},
         rounds::{DueItems, ItemFields, ItemOutcome, RoundStore, run_round_in_store},
         storage::relocation::{READERS_HOURS, deletion_delay_hours},
     },
     db::{
-        SystemTx, blob_checksums, blob_claims,
+        SystemTx, blob_checksums,
+        blob_claims::{self, BlobClaim},
         blob_replicas::{self, Replica},
         scrubs::{self, DueScrub, ScrubPass},
     },
     domain::{block_checksums::BlockChecksums, clock::Timestamp, scrub::scrub_cost_bytes},
-    storage::{ObjectStorage, ObjectStorageExt as _, StorageError, StorageErrorKind},
+    storage::{ObjectStorage, ObjectStorageExt as _, Progress, StorageError, StorageErrorKind},
     telemetry::metrics::ScrubOutcome,
 };
 
 /// The most bytes that a process claims at a time, unless one object has more.
 const CLAIMED_BYTES_MAX: u64 = 64 << 20;
 
-/// The interval between measurements of the bytes that a pass must still read, in hours.
-const MEASUREMENT_HOURS: i64 = 6;
+/// The time in which the largest object is read, in seconds. An object that takes longer at the rate is read faster,
+/// because a read that is interrupted begins again.
+const READ_SECONDS_MAX: u64 = 12 * 60 * 60;
 
 /// Reads the next objects of a store, if the rate and the window allow it.
 ///
 /// # Errors
 /// Returns `DatabaseUnavailable` if the database is unreachable, and `ProviderUnknown` if the provider is not
 /// configured.
-pub async fn scrub_due_objects_in(app: &App, provider: &str) -> Result<RoundReport, Error> {
+pub async fn scrub_due_objects_in(
+    app: &App,
+    provider: &str,
+    progress: &Progress,
+) -> Result<RoundReport, Error> {
     if !app.limits.scrub.enabled {
         return Ok(RoundReport::default());
     }
+    let store = progress.watch(app.background_stores.get(provider)?);
     let rotation = &app.rotations.scrubbed_objects;
-    run_round_in_store(app, provider, rotation, |store| DueScrubs::new(app, store, true)).await
+    let due = |_| DueScrubs::new(app, store.as_ref(), progress, true);
+    run_round_in_store(app, provider, rotation, due).await
 }
 
 /// The objects of one store that a pass must read.
 struct DueScrubs<'a> {
     app: &'a App,
     store: &'a dyn ObjectStorage,
+    progress: &'a Progress,
     /// Whether the rate and the window apply.
     is_scheduled: bool,
     counts: ScrubCounts,
@@ -77,6 +88,8 @@ struct DueScrubs<'a> {
 /// A claimed object, and the rate at which it is read.
 pub(in crate::app) struct ClaimedScrub {
     due: DueScrub,
+    claim: BlobClaim,
+    claimed: Instant,
     /// `None` if it is read without pauses.
     bytes_per_second: Option<u64>,
 }
@@ -104,7 +117,7 @@ impl DueItems for DueScrubs<'_> {
 
     /// Claims the next objects. The claims replace the position.
     async fn list_page(&self, _after: Option<()>, limit: i64) -> Result<Vec<ClaimedScrub>, Error> {
-        self.measure_if_due().await?;
+        count_left_if_due(self.app, self.store.provider()).await?;
         let mut tx = self.app.db.system_tx().await?;
         let claimed = self.claim_next(&mut tx, limit).await?;
         tx.commit().await?;
@@ -118,7 +131,10 @@ impl DueItems for DueScrubs<'_> {
     }
 
     async fn process(&self, item: &ClaimedScrub) -> Result<ItemOutcome, Error> {
-        let scrubbed = work_on_claimed(self.app, item.due.claim(), self.scrub(item)).await;
+        if !self.is_still_claimed(item).await? {
+            return Ok(ItemOutcome::Skipped);
+        }
+        let scrubbed = work_on_claimed(self.app, item.claim, self.progress, self.scrub(item)).await;
         if scrubbed.is_err() {
             self.count(ScrubOutcome::Failed);
         }
@@ -127,8 +143,8 @@ impl DueItems for DueScrubs<'_> {
 }
 
 impl<'a> DueScrubs<'a> {
-    fn new(app: &'a App, store: &'a dyn ObjectStorage, is_scheduled: bool) -> Self {
-        Self { app, store, is_scheduled, counts: ScrubCounts::default() }
+    fn new(app: &'a App, store: &'a dyn ObjectStorage, progress: &'a Progress, is_scheduled: bool) -> Self {
+        Self { app, store, progress, is_scheduled, counts: ScrubCounts::default() }
     }
 
     fn count(&self, outcome: ScrubOutcome) {
@@ -136,20 +152,13 @@ impl<'a> DueScrubs<'a> {
         self.app.metrics.count_scrubbed(self.store.provider(), outcome);
     }
 
-    /// Measures the rest of the pass at its start, and every few hours. It reads all blobs of the provider, so no lock
-    /// is held.
-    async fn measure_if_due(&self) -> Result<(), Error> {
-        let provider = self.store.provider();
-        let mut tx = self.app.db.system_tx().await?;
-        let pass = scrubs::lock_pass(&mut tx, provider).await?;
-        tx.commit().await?;
-        let is_recent = |measured: Timestamp| pass.now - measured < Duration::hours(MEASUREMENT_HOURS);
-        if pass.measure_time.is_some_and(is_recent) {
-            return Ok(());
+    /// Returns whether an object that waited for its turn is still claimed. Renews its claim.
+    async fn is_still_claimed(&self, item: &ClaimedScrub) -> Result<bool, Error> {
+        let scrub = &self.app.limits.scrub;
+        if item.claimed.elapsed() < scrub.claim_renewal_interval() {
+            return Ok(true);
         }
-        let mut tx = self.app.db.system_tx().await?;
-        scrubs::measure(&mut tx, provider, pass.start_time).await?;
-        Ok(tx.commit().await?)
+        renew(self.app, item.claim, scrub.claim_seconds).await
     }
 
     /// Claims the next objects of the pass, as many as the rate allows. Ends a pass that is complete, and starts the
@@ -168,22 +177,36 @@ impl<'a> DueScrubs<'a> {
             return Ok(Vec::new());
         }
         due.truncate(count_claimable(&due, self.claimed_bytes_max(rate)));
-        let mut claims = Vec::new();
-        for replicas in [false, true] {
-            let blobs: Vec<_> = due.iter().filter(|due| due.is_replica == replicas).collect();
-            if let Some(first) = blobs.first() {
-                let ids: Vec<_> = blobs.iter().map(|due| (due.tenant, due.object.id)).collect();
-                let seconds = self.app.limits.scrub.claim_seconds;
-                claims.extend(blob_claims::claim(tx, first.claim().work, &ids, seconds).await?);
-            }
-        }
-        due.retain(|due| claims.contains(&due.claim()));
-        let cost_bytes: u64 = due.iter().map(DueScrub::cost_bytes).sum();
+        let claimed = self.claim(tx, due).await?;
+        let cost_bytes: u64 = claimed.iter().map(|(due, _)| due.cost_bytes()).sum();
         let ready_time =
             if self.is_scheduled { self.next_ready_time(&pass, cost_bytes, rate) } else { pass.ready_time };
         let left_bytes = pass.left_bytes.saturating_sub(cost_bytes);
         scrubs::record_claimed(tx, provider, left_bytes, ready_time).await?;
-        Ok(due.into_iter().map(|due| self.with_rate(due, rate)).collect())
+        Ok(claimed.into_iter().map(|(due, claim)| self.with_rate(due, claim, rate)).collect())
+    }
+
+    /// Claims those of the objects that no other process has claimed.
+    async fn claim(
+        &self,
+        tx: &mut SystemTx,
+        due: Vec<DueScrub>,
+    ) -> Result<Vec<(DueScrub, BlobClaim)>, Error> {
+        let (id, seconds) = (new_claim_id(self.app), self.app.limits.scrub.claim_seconds);
+        let mut claims = Vec::new();
+        for is_replica in [false, true] {
+            let blobs: Vec<_> = due.iter().filter(|due| due.is_replica == is_replica).collect();
+            if let Some(first) = blobs.first() {
+                let ids: Vec<_> = blobs.iter().map(|due| (due.tenant, due.object.id)).collect();
+                claims.extend(blob_claims::claim(tx, first.work(), &ids, id, seconds).await?);
+            }
+        }
+        let with_claim = |due: DueScrub| {
+            let (tenant, blob, work) = (due.tenant, due.object.id, due.work());
+            let claim = BlobClaim { tenant, blob, work, id };
+            claims.contains(&claim).then_some((due, claim))
+        };
+        Ok(due.into_iter().filter_map(with_claim).collect())
     }
 
     /// Returns the bytes that are claimed at a time: those of one interval between ticks, or of one object.
@@ -204,10 +227,10 @@ impl<'a> DueScrubs<'a> {
         pass.ready_time.max(earliest).checked_add_signed(reading).unwrap_or(Timestamp::MAX_UTC)
     }
 
-    fn with_rate(&self, due: DueScrub, rate: u64) -> ClaimedScrub {
-        // Fast enough to end in half of the time that a run has.
-        let needed = due.object.size_bytes / (self.app.limits.scrub.deadline_seconds / 2).max(1);
-        ClaimedScrub { due, bytes_per_second: self.is_scheduled.then_some(rate.max(needed)) }
+    fn with_rate(&self, due: DueScrub, claim: BlobClaim, rate: u64) -> ClaimedScrub {
+        let needed = due.object.size_bytes / READ_SECONDS_MAX;
+        let bytes_per_second = self.is_scheduled.then_some(rate.max(needed));
+        ClaimedScrub { due, claim, claimed: Instant::now(), bytes_per_second }
     }
 
     /// Records the end of a pass if all of its objects are verified, and starts the next one if it is time. An object
@@ -225,49 +248,47 @@ impl<'a> DueScrubs<'a> {
     }
 
     async fn scrub(&self, item: &ClaimedScrub) -> Result<ItemOutcome, Error> {
-        let due = &item.due;
         let suspicion = match self.inspect(item).await? {
-            Inspection::Intact(block_checksums) => return self.record_verified(due, block_checksums).await,
+            Inspection::Intact(block_checksums) => return self.record_verified(item, block_checksums).await,
             Inspection::Suspect(suspicion) => suspicion,
         };
-        let outcome = match due.is_replica {
-            true => self.record_damaged_replica(due, suspicion).await?,
-            false => self.record_damaged_original(due, suspicion).await?,
+        let outcome = match item.due.is_replica {
+            true => self.record_damaged_replica(item, suspicion).await?,
+            false => self.record_damaged_original(item, suspicion).await?,
         };
         self.count(outcome);
         if outcome == ScrubOutcome::Unconfirmed {
+            let due = &item.due;
             tracing::warn!(
                 tenant = %due.tenant, key = %due.object.key, ?suspicion,
                 "read a suspect object twice with different results; it is read again later"
             );
-            delay(self.app, due.claim()).await?;
+            delay(self.app, item.claim).await?;
             return Ok(ItemOutcome::Skipped);
         }
-        release(self.app, due.claim()).await?;
         Ok(ItemOutcome::from_done(outcome == ScrubOutcome::Damaged))
     }
 
     async fn record_damaged_original(
         &self,
-        due: &DueScrub,
+        item: &ClaimedScrub,
         suspicion: Suspicion,
     ) -> Result<ScrubOutcome, Error> {
-        let db = &self.app.db;
-        let damage = confirm_and_mark(db, self.store, due.tenant, &due.object, suspicion).await?;
-        Ok(match damage {
-            Some(damage) if damage.version_count > 0 => ScrubOutcome::Damaged,
-            Some(_) => ScrubOutcome::Superseded,
-            None => ScrubOutcome::Unconfirmed,
-        })
+        let (db, due, claim) = (&self.app.db, &item.due, Some(item.claim));
+        let damage = confirm_and_mark(db, self.store, due.tenant, &due.object, suspicion, claim).await?;
+        let Some(damage) = damage else { return Ok(ScrubOutcome::Unconfirmed) };
+        release(self.app, item.claim).await?;
+        let is_marked = damage.version_count > 0;
+        Ok(if is_marked { ScrubOutcome::Damaged } else { ScrubOutcome::Superseded })
     }
 
     /// Removes a damaged copy. Its object is kept as long as that of a purged file.
     async fn record_damaged_replica(
         &self,
-        due: &DueScrub,
+        item: &ClaimedScrub,
         suspicion: Suspicion,
     ) -> Result<ScrubOutcome, Error> {
-        let (tenant, object) = (due.tenant, &due.object);
+        let (tenant, object) = (item.due.tenant, &item.due.object);
         let Some(reason) = confirm_damage(self.store, object, suspicion).await? else {
             return Ok(ScrubOutcome::Unconfirmed);
         };
@@ -275,6 +296,10 @@ impl<'a> DueScrubs<'a> {
         let hours = deletion_delay_hours(self.app).max(READERS_HOURS);
         let mut tx = self.app.db.system_tx().await?;
         let is_removed = blob_replicas::remove(&mut tx, tenant, object.id, &replica, hours).await?;
+        // Another process has a newer result if the claim is lost.
+        if !blob_claims::finish(&mut tx, item.claim).await? {
+            return Ok(ScrubOutcome::Superseded);
+        }
         tx.commit().await?;
         if !is_removed {
             return Ok(ScrubOutcome::Superseded);
@@ -331,15 +356,20 @@ impl<'a> DueScrubs<'a> {
     /// bytes.
     async fn record_verified(
         &self,
-        due: &DueScrub,
+        item: &ClaimedScrub,
         block_checksums: Option<BlockChecksums>,
     ) -> Result<ItemOutcome, Error> {
+        let due = &item.due;
         let mut tx = self.app.db.system_tx().await?;
         scrubs::record_verified(&mut tx, due).await?;
         if let Some(checksums) = block_checksums {
             blob_checksums::insert_missing(&mut tx, due.tenant, due.object.id, &checksums).await?;
         }
-        blob_claims::finish(&mut tx, due.claim()).await?;
+        // Another process has a newer result if the claim is lost.
+        if !blob_claims::finish(&mut tx, item.claim).await? {
+            self.count(ScrubOutcome::Superseded);
+            return Ok(ItemOutcome::Skipped);
+        }
         tx.commit().await?;
         self.count(ScrubOutcome::Verified);
         Ok(ItemOutcome::Done)

@@ -1,0 +1,1 @@
+ALTER TABLE blob_claims DROP COLUMN claim_id;

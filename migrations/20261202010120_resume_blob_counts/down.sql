@@ -1,0 +1,11 @@
+ALTER TABLE replications
+    DROP COLUMN counted_create_time,
+    DROP COLUMN counted_tenant_id,
+    DROP COLUMN counted_provider,
+    DROP COLUMN counted_oldest_time,
+    DROP COLUMN counted_bytes,
+    DROP COLUMN counted_blob_count;
+ALTER TABLE scrubs
+    DROP COLUMN counted_replica_time,
+    DROP COLUMN counted_blob_time,
+    DROP COLUMN counted_bytes;
