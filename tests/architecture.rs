@@ -8,6 +8,8 @@
 
 #[path = "architecture/circles.rs"]
 mod circles;
+#[path = "architecture/clocks.rs"]
+mod clocks;
 #[path = "architecture/commits.rs"]
 mod commits;
 #[path = "architecture/contract.rs"]

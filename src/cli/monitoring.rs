@@ -236,16 +236,36 @@ async fn list_providers_in_use(database: &Database) -> Result<Vec<String>, DbErr
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+
     use super::*;
     use crate::telemetry::health::ComponentState;
+
+    /// Counts warnings. Clones share the count.
+    #[derive(Clone, Default)]
+    struct Warnings(Arc<AtomicUsize>);
+
+    impl<S: tracing::Subscriber> Layer<S> for Warnings {
+        fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+            let is_warning = *event.metadata().level() == tracing::Level::WARN;
+            self.0.fetch_add(usize::from(is_warning), Ordering::Relaxed);
+        }
+    }
 
     #[test]
     fn large_clock_offset_is_reported() {
         let (health, metrics) = (Health::new(), Metrics::for_tests().unwrap());
+        let (warnings, mut expected_warnings) = (Warnings::default(), 0);
         for (offset_seconds, is_large) in
             [(4.5, false), (5.5, true), (-4.5, false), (-5.5, true), (0.0, false)]
         {
-            report_clock_offset(offset_seconds, &health, &metrics);
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(warnings.clone()), || {
+                report_clock_offset(offset_seconds, &health, &metrics);
+            });
+            expected_warnings += usize::from(is_large);
+            assert_eq!(warnings.0.load(Ordering::Relaxed), expected_warnings, "{offset_seconds} s");
             let state = health.state().components[&Component::Clock];
             assert_eq!(matches!(state, ComponentState::Degraded(_)), is_large, "{offset_seconds} s");
             let expected = format!("strongroom_clock_offset_seconds {offset_seconds}\n");

@@ -8,13 +8,14 @@ use strongroom::{
         breakers::report_breakers, delete_due_blobs::delete_due_blobs_in, status::list_provider_statuses,
     },
     config::{Config, provider::ProviderConfig},
+    db::schedules,
     domain::breaker::BreakerState,
     proto::v1::UploadSpec,
     storage::{
         StorageErrorKind,
         flaky::{Fault, Operation, Plan},
     },
-    worker,
+    worker::{self, schedule::run_due_ticks, tick::Tick},
 };
 
 use crate::{
@@ -120,6 +121,27 @@ fn tick_that_never_ends_grows_old() {
         s.clock.advance(chrono::Duration::minutes(2));
         s.wait_until("the tick has ended", || async { age(FAULTY) < 3_600 }).await;
         worker.stop().await;
+    });
+}
+
+#[test]
+fn cancelled_tick_has_not_ended() {
+    service_test_with(configure_two_stores, |s| async move {
+        purge_a_file_of_each_store(&s).await;
+        s.faults.set_plan(hang());
+        // The age begins with the first claim.
+        run_due_ticks(&s.app, &[Tick::DeleteBlobs]).await;
+        s.clock.advance(chrono::Duration::hours(1));
+        run_due_ticks(&s.app, &[Tick::DeleteBlobs]).await;
+        let cancelled = format!(
+            "strongroom_ticks_total{{outcome=\"timed_out\",provider=\"{FAULTY}\",tick=\"delete_blobs\"}}"
+        );
+        assert_eq!(s.read_metric(&cancelled), 2);
+        let mut tx = s.db.system_tx().await.unwrap();
+        let ages = schedules::list_ages(&mut tx, &["delete_blobs/faulty"]).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(ages.iter().map(|tick| tick.age_seconds).collect::<Vec<_>>(), [3_600.0]);
+        s.faults.set_plan(Plan::new());
     });
 }
 

@@ -11,7 +11,7 @@ use tonic::Code;
 use crate::harness::{Caller, Service, file_id, service_test, spec};
 
 /// Uploads a file that expires in an hour.
-async fn upload_expiring(s: &Service, caller: &Caller, name: &str) -> String {
+pub(crate) async fn upload_expiring(s: &Service, caller: &Caller, name: &str) -> String {
     let seconds = (s.clock.now() + Duration::hours(1)).timestamp();
     let expire_time = Some(prost_types::Timestamp { seconds, nanos: 0 });
     let expiring = UploadSpec { expire_time, ..spec(name) };

@@ -1,15 +1,22 @@
 //! Uploads with more bytes than parts of equal size allow.
 
 use strongroom::{
+    config::{Config, import_source::SourceLocation},
     proto::v1::UploadSpec,
     storage::{
         PartLayout, StorageErrorKind,
         flaky::{Fault, Operation, Plan},
     },
 };
+use tonic::Status;
 use tonic_types::StatusExt;
 
-use crate::harness::{PART, Service, file_id, pattern, reason, service_test_with, spec};
+use crate::{
+    harness::{
+        PART, Service, direct_test, file_id, import_results, pattern, reason, service_test_with, spec,
+    },
+    import::{key, source_config},
+};
 
 /// Runs a test with two parts of equal size, so that the third part has two fragments, the fourth has three, and so on.
 fn growing_test<F, Fut>(test: F)
@@ -99,6 +106,42 @@ fn resumable_upload_keeps_equal_parts() {
 }
 
 #[test]
+fn parts_of_direct_upload_are_as_large_as_necessary() {
+    direct_test(|s| async move {
+        let (alice, size) = (s.alice(), 1_500 * PART as i64);
+        let upload = UploadSpec { size_bytes: Some(size), ..spec("large.bin") };
+        let direct = alice.create_direct_upload(upload).await.unwrap();
+        assert_eq!(direct.parts.len(), 1_000, "the maximum number of URLs");
+        assert_eq!(direct.parts.iter().map(|part| part.size_bytes).sum::<i64>(), size);
+        alice.cancel_upload(&direct.id).await.unwrap();
+        s.assert_nothing_is_left().await;
+    });
+}
+
+fn assert_too_large(status: &Status, limit: u64) {
+    assert_eq!(reason(status), "FILE_TOO_LARGE");
+    let metadata = status.get_details_error_info().unwrap().metadata;
+    assert_eq!(metadata["limit_bytes"], limit.to_string());
+}
+
+#[test]
+fn imported_file_has_growing_parts() {
+    let (old, data) = (tempfile::tempdir().unwrap(), pattern(5 * PART + 1));
+    std::fs::write(old.path().join("large.bin"), &data).unwrap();
+    let add_source = source_config(SourceLocation::Directory(old.path().to_owned()), "*");
+    let configure = |config: &mut Config| {
+        config.uploads.equal_parts_max = 2;
+        add_source(config);
+    };
+    service_test_with(configure, |s| async move {
+        let report = s.ada().import_files("old", false, [key("large.bin")]).await.unwrap();
+        let [result] = import_results(&report).try_into().unwrap();
+        assert!(s.ada().read(&result.file_id).await.unwrap() == data);
+        assert!(s.faults.call_count(Operation::CopyPart) > 0, "parts were assembled from fragments");
+    });
+}
+
+#[test]
 fn file_beyond_the_last_part_is_refused_with_the_limit() {
     growing_test(|s| async move {
         let alice = s.alice();
@@ -110,9 +153,14 @@ fn file_beyond_the_last_part_is_refused_with_the_limit() {
         let limit = PartLayout::growing(PART as u64, 2).size_max_bytes();
         let too_large = UploadSpec { size_bytes: Some(limit as i64 + 1), ..spec("large.bin") };
         let status = alice.upload(too_large, b"x").await.unwrap_err();
-        assert_eq!(reason(&status), "FILE_TOO_LARGE");
-        let metadata = status.get_details_error_info().unwrap().metadata;
-        assert_eq!(metadata["limit_bytes"], limit.to_string());
+        assert_too_large(&status, limit);
+        // The parts of a resumable upload do not grow.
+        let limit = PartLayout::equal(PART as u64).size_max_bytes();
+        let sized = |size_bytes: u64| UploadSpec { size_bytes: Some(size_bytes as i64), ..spec("large.bin") };
+        let status = alice.create_upload(sized(limit + 1)).await.unwrap_err();
+        assert_too_large(&status, limit);
+        let upload = alice.create_upload(sized(limit)).await.unwrap();
+        alice.cancel_upload(&upload.id).await.unwrap();
         s.assert_nothing_is_left().await;
     });
 }

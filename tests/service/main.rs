@@ -77,6 +77,7 @@ mod replica_turns;
 mod required_fields;
 mod restore;
 mod restore_copies;
+mod restore_tenants;
 mod restore_uploads;
 mod resume;
 mod resume_edge_cases;

@@ -16,6 +16,7 @@ use strongroom::{
         integrity::sweep::{SweepOptions, sweep_stores},
         owner::OwnerState,
     },
+    config::import_source::SourceLocation,
     domain::store_owner::OwnerMismatch,
     storage::{
         Decorator, MarkerWrite, MultipartId, ObjectStorage, Payload, PresignRequest, PutOptions,
@@ -27,10 +28,13 @@ use strongroom::{
 
 use crate::{
     direct::complete_without_verification,
-    harness::{PART, Service, direct_test, pattern, service_test, service_test_with, spec},
+    file_expiry::upload_expiring,
+    harness::{PART, Service, direct_test, pattern, reason, service_test, service_test_with, spec},
+    import::{key, source_config},
+    ownership::transfer,
     store_owner::{BEAT, PROVIDER, check, list_keys, mismatch, owners_of, read_marker, sized, upload},
     sweep::new_key,
-    tenants::erase_all_tenants,
+    tenants::{count_rows_by_table, erase_all_tenants},
     webhooks::local_test,
 };
 
@@ -83,10 +87,9 @@ fn tenant_is_not_erased_while_deletions_are_disabled() {
             let acme = s.alice().tenant_id().await;
             s.operator().delete_tenant(&acme, false).await.unwrap();
             s.clock.advance(Duration::seconds(15));
-            for _ in 0..3 {
-                worker::run_round(&s.app).await;
-            }
-            assert_eq!(s.superuser.query_number("SELECT count(*) FROM files").await, 1, "nothing is erased");
+            let before = count_rows_by_table(&s, &acme).await;
+            erase_all_tenants(&s).await;
+            assert_eq!(count_rows_by_table(&s, &acme).await, before, "no row of any table is erased");
             let replica = s.start_replica(|config| config.storage.deletes_enabled = true).await;
             erase_all_tenants(&replica).await;
             assert_eq!(s.superuser.query_number("SELECT count(*) FROM files").await, 0);
@@ -94,6 +97,25 @@ fn tenant_is_not_erased_while_deletions_are_disabled() {
             replica.stop().await;
         },
     );
+}
+
+#[test]
+fn copy_erases_no_tenant() {
+    service_test(|s| async move {
+        s.allow_logged_errors();
+        upload(&s.alice(), "a", b"a").await;
+        let acme = s.alice().tenant_id().await;
+        s.operator().delete_tenant(&acme, false).await.unwrap();
+        s.clock.advance(Duration::seconds(15));
+        let copy = s.start_copy().await;
+        let before = count_rows_by_table(&copy, &acme).await;
+        erase_all_tenants(&copy).await;
+        assert_eq!(count_rows_by_table(&copy, &acme).await, before, "no row of any table is erased");
+        assert_eq!(list_keys(&s).await.len(), 1);
+        erase_all_tenants(&s).await;
+        assert!(list_keys(&s).await.is_empty(), "the owner erases it");
+        stop_copy(copy).await;
+    });
 }
 
 #[test]
@@ -248,6 +270,57 @@ fn marker_that_was_created_meanwhile_is_kept() {
         let state = owners_of(&copy, &store).check_store(Raced::PROVIDER).await.unwrap();
         assert_eq!(mismatch(&state), Some(OwnerMismatch::Copied));
         assert_eq!(read_marker(s.store.as_ref()).await, first);
+        stop_copy(copy).await;
+    });
+}
+
+#[test]
+fn copy_refuses_changes_of_uploads_files_and_tenants() {
+    let old = tempfile::tempdir().unwrap();
+    std::fs::write(old.path().join("notes.txt"), b"notes").unwrap();
+    let source = source_config(SourceLocation::Directory(old.path().to_owned()), "*");
+    service_test_with(source, |s| async move {
+        s.allow_logged_errors();
+        let (alice, data) = (s.alice(), pattern(2 * PART));
+        let file = upload(&alice, "file", b"1").await;
+        alice.upload_version(&file, b"2").await.unwrap();
+        let trashed = upload(&alice, "trashed", b"trashed").await;
+        alice.delete(&trashed).await.unwrap();
+        let open = alice.create_upload(sized("open", data.len())).await.unwrap();
+        let acme = alice.tenant_id().await;
+        let copy = s.start_copy().await;
+        let (alice, ada, operator) = (copy.alice(), copy.ada(), copy.operator());
+        let results = [
+            ("undelete", alice.undelete(&trashed).await.map(drop)),
+            ("restore version", alice.restore_version(&file, 1).await.map(drop)),
+            ("delete version", alice.delete_version(&file, 1).await.map(drop)),
+            ("hold", ada.set_legal_hold(&file, "case").await.map(drop)),
+            ("transfer", transfer(&ada, ("alice", "bob"), |_| {}).await.map(drop)),
+            ("import", ada.import_files("old", false, [key("notes.txt")]).await.map(drop)),
+            ("send part", alice.upload_part(&open.id, 0, &data[..PART]).await.map(drop)),
+            ("cancel", alice.cancel_upload(&open.id).await),
+            ("reclaim", operator.reclaim(&acme).await.map(drop)),
+            ("delete tenant", operator.delete_tenant(&acme, false).await.map(drop)),
+        ];
+        for (call, result) in results {
+            let status = result.expect_err(call);
+            assert_eq!(reason(&status), "STORAGE_NOT_OWNED", "{call}: {status}");
+        }
+        s.alice().cancel_upload(&open.id).await.unwrap();
+        stop_copy(copy).await;
+    });
+}
+
+#[test]
+fn copy_deletes_no_expired_file() {
+    service_test(|s| async move {
+        s.allow_logged_errors();
+        upload_expiring(&s, &s.alice(), "a").await;
+        let copy = s.start_copy().await;
+        s.clock.advance(Duration::hours(2));
+        worker::run_round(&copy.app).await;
+        assert_eq!(copy.superuser.query_number("SELECT count(*) FROM jobs").await, 0);
+        assert_eq!(worker::run_round(&s.app).await.done, 1, "the owner deletes it");
         stop_copy(copy).await;
     });
 }

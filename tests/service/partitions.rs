@@ -77,6 +77,8 @@ fn rows_move_from_default_into_new_partition() {
         let file = upload_file(&s.alice(), spec("a")).await;
         let stored = s.superuser.query_number(DEFAULT_EVENTS).await;
         assert!(stored > 0);
+        // Otherwise the cursor is before the upload, while transactions of other tests are running.
+        s.wait_until_events_are_readable().await;
         let cursor = s.bob().watch_files().await.cursor;
         create_upcoming_partitions(&s.app).await.unwrap();
         assert_eq!(s.superuser.query_number(DEFAULT_EVENTS).await, 0);
@@ -143,14 +145,22 @@ fn periods_are_in_utc_in_any_session() {
             s.superuser.execute(&create).await;
             assert_eq!(s.superuser.query_number(WRONG_BOUNDS).await, 0);
         }
-        let drop = "SET timezone = 'Pacific/Auckland';
-            SELECT app.drop_partitions('idempotency_keys', '1 day', date_trunc('day', now(), 'UTC') + interval '10 days');
-            SET timezone = 'UTC';";
-        s.superuser.execute(drop).await;
-        let first = "SELECT extract(day FROM min(to_timestamp(right(relname, 8) || '+00', 'YYYYMMDDTZH'))
-                - date_trunc('day', now(), 'UTC'))::bigint
-            FROM pg_class WHERE relname ~ '^idempotency_keys_[0-9]+$'";
-        assert_eq!(s.superuser.query_number(first).await, 10, "exactly the days before it are dropped");
+        // East of UTC, days end earlier: the day of the time would be dropped. West of UTC, the day before it would stay.
+        for (zone, time, first_day) in
+            [("Pacific/Auckland", "10 days 18 hours", 10), ("America/New_York", "20 days", 20)]
+        {
+            let drop = format!(
+                "SET timezone = '{zone}';
+                 SELECT app.drop_partitions('idempotency_keys', '1 day', date_trunc('day', now(), 'UTC') + interval '{time}');
+                 SET timezone = 'UTC';"
+            );
+            s.superuser.execute(&drop).await;
+            let first = "SELECT extract(day FROM min(to_timestamp(right(relname, 8) || '+00', 'YYYYMMDDTZH'))
+                    - date_trunc('day', now(), 'UTC'))::bigint
+                FROM pg_class WHERE relname ~ '^idempotency_keys_[0-9]+$'";
+            let dropped = "exactly the days that ended before it are dropped";
+            assert_eq!(s.superuser.query_number(first).await, first_day, "{dropped} in {zone}");
+        }
     });
 }
 

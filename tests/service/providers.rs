@@ -1,16 +1,25 @@
 //! Several storage providers. A file stays with its provider when new uploads go to another one.
 
+use std::sync::Arc;
+
 use strongroom::{
+    app::storage::status::list_provider_statuses,
     config::{Config, provider::ProviderConfig},
     storage::{
-        StorageErrorKind,
+        BucketProtection, Decorator, ObjectStorage, StorageError, StorageErrorKind, Stores,
         flaky::{Fault, Operation, Plan},
     },
     worker,
 };
 use tonic::Code;
 
-use crate::harness::{Caller, PART, Service, file_id, reason, service_test_with, spec, upload_messages};
+use crate::{
+    harness::{
+        Caller, PART, Service, UNLIMITED, file_id, reason, service_test, service_test_with, spec,
+        upload_messages,
+    },
+    store_owner::PROVIDER,
+};
 
 fn configure_old_and_new(config: &mut Config) {
     config.storage.providers.clear();
@@ -108,5 +117,33 @@ fn unconfigured_provider_is_reported_by_read_and_fsck() {
         after.stop().await;
         // The failed read logs an error for the operators.
         s.allow_logged_errors();
+    });
+}
+
+/// A store whose bucket keeps the versions of its objects.
+#[derive(Debug)]
+struct Versioned(Arc<dyn ObjectStorage>);
+
+fn versioning() -> BucketProtection {
+    BucketProtection { bucket: "files".to_owned(), has_versions: true, has_object_lock: false }
+}
+
+impl Decorator for Versioned {
+    fn inner(&self) -> &dyn ObjectStorage {
+        &*self.0
+    }
+
+    async fn list_protections(&self) -> Result<Vec<BucketProtection>, StorageError> {
+        Ok(vec![versioning()])
+    }
+}
+
+#[test]
+fn status_has_the_buckets_that_keep_bytes() {
+    service_test(|s| async move {
+        let store: Arc<dyn ObjectStorage> = Arc::new(Versioned(Arc::clone(&s.store)));
+        let stores = Stores::new([store], PROVIDER, UNLIMITED).unwrap();
+        let statuses = list_provider_statuses(&s.db, &stores, s.app.owners()).await.unwrap();
+        assert_eq!(statuses[0].protections, [versioning()]);
     });
 }

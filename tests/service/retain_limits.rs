@@ -64,6 +64,22 @@ fn members_retain_nothing_and_admins_ten_years() {
 }
 
 #[test]
+fn limits_begin_at_the_time_of_the_service() {
+    direct_test(|s| async move {
+        // As on a machine whose clock is behind the database's.
+        s.clock.advance(Duration::days(10));
+        let ada = s.ada();
+        let [one_shot, created, direct] = create_in_every_way(&ada, retained(&s, 3_653)).await;
+        assert!(one_shot.is_ok() && created.is_ok() && direct.is_ok(), "{one_shot:?} {created:?} {direct:?}");
+        for id in ada.list_upload_ids(10).await {
+            ada.cancel_upload(&id).await.unwrap();
+        }
+        let id = file_id(&ada.upload(spec("b"), b"bytes").await.unwrap());
+        set_retain_until(&ada, &id, time_in_days(&s, 3_653)).await.unwrap();
+    });
+}
+
+#[test]
 fn open_upload_is_refused_if_the_limit_was_lowered() {
     direct_test(|s| async move {
         let ada = s.ada();

@@ -217,3 +217,19 @@ fn suspension_takes_no_connection_across_tenants() {
         },
     );
 }
+
+#[test]
+fn deletion_of_tenant_takes_no_connection_across_tenants() {
+    service_test_with(
+        |config| config.database.system_pool_size_max = 2,
+        |s| async move {
+            let (acme, db) = (s.alice().tenant_id().await, s.app.db());
+            let held = s.hold_connections(|| db.system_pool_status(), || db.operator_tx()).await;
+            assert_eq!(held.len(), 2);
+            for is_dry_run in [true, false] {
+                s.operator().delete_tenant(&acme, is_dry_run).await.unwrap();
+            }
+            drop(held);
+        },
+    );
+}

@@ -74,19 +74,40 @@ fn webhook_of_former_incarnation_continues_by_time() {
 #[test]
 fn failure_after_quiet_weeks_disables_nothing() {
     local_test(
-        |config| config.attempts_max = 1,
+        // The rounds follow each other without a pause that would end the window.
+        |config| (config.attempts_max, config.backoff_max_seconds) = (1, 24 * 3_600),
         |s, receiver| async move {
             let (id, _) = s.create_webhook_to(&receiver.url).await;
             receiver.respond_with(&[500, 500]);
             s.upload_files(&["a"]).await;
             assert_eq!(s.deliver_all().await, 1, "the event became a dead letter");
             // Longer than `webhooks.disable_after_hours`, and shorter than the retention of events.
-            for _ in 0..7 {
-                s.clock.advance(Duration::days(3));
+            for _ in 0..21 {
+                s.clock.advance(Duration::hours(23));
                 s.deliver_all().await;
             }
             s.upload_files(&["b"]).await;
             assert_eq!(s.deliver_all().await, 1, "the second event became a dead letter");
+            assert_eq!(s.get_webhook(&id).await.state(), State::Active);
+        },
+    );
+}
+
+#[test]
+fn events_without_a_partition_are_delivered() {
+    local_test(
+        |_| {},
+        |s, receiver| async move {
+            // Past the ends of the current and the next month, for which partitions exist.
+            s.clock.advance(Duration::days(75));
+            let (id, _) = s.create_webhook_to(&receiver.url).await;
+            let files = s.upload_files(&["a"]).await;
+            // Into the next month, and less than the retention of events.
+            s.clock.advance(Duration::days(29));
+            // Drops all partitions of the past, and creates the current and the next one.
+            strongroom::worker::run_round(&s.app).await;
+            assert_eq!(s.deliver_all().await, 1);
+            assert_eq!(receiver.received_file_ids(), files);
             assert_eq!(s.get_webhook(&id).await.state(), State::Active);
         },
     );

@@ -1,9 +1,9 @@
 //! Starts the deletion of a tenant. Background work erases its data, see `erase.rs`.
 
-use super::{first_call::adopt_tenant, get, operator_entry};
+use super::{first_call::adopt_tenant, operator_entry};
 use crate::{
     app::{
-        App, Error,
+        App, Error, Resource,
         idempotency::{self, RequestClaim},
     },
     db::{
@@ -41,12 +41,28 @@ pub async fn delete_tenant(
     is_dry_run: bool,
     request_id: Option<RequestId>,
 ) -> Result<TenantDeletion, Error> {
-    if is_dry_run {
-        get::get_tenant(app, operator, id).await?;
-    } else {
-        adopt_tenant(app, id).await?;
-    }
     app.owners.check_primary()?;
+    if let Some(deletion) = try_delete(app, operator, id, is_dry_run, request_id).await? {
+        return Ok(deletion);
+    }
+    if is_dry_run {
+        return Err(Error::NotFound(Resource::Tenant));
+    }
+    // Adopts the tenant only now, as for its suspension: the deletion of an existing tenant must not wait for a
+    // connection across tenants.
+    adopt_tenant(app, id).await?;
+    let deletion = try_delete(app, operator, id, is_dry_run, request_id).await?;
+    deletion.ok_or(Error::NotFound(Resource::Tenant))
+}
+
+/// Deletes a tenant in one transaction. Returns `None` if the tenant does not exist or is provisional.
+async fn try_delete(
+    app: &App,
+    operator: &Operator,
+    id: TenantId,
+    is_dry_run: bool,
+    request_id: Option<RequestId>,
+) -> Result<Option<TenantDeletion>, Error> {
     let mut tx = app.db.platform_tx(id, &Viewer::system()).await?;
     let deleted = delete_in_tx(app, &mut tx, operator, is_dry_run, request_id).await;
     let deleted = tx.finish(deleted).await;
@@ -60,14 +76,14 @@ async fn delete_in_tx(
     operator: &Operator,
     is_dry_run: bool,
     request_id: Option<RequestId>,
-) -> Result<TenantDeletion, Error> {
-    let record = tenant_records::get_for_update(tx).await?;
+) -> Result<Option<TenantDeletion>, Error> {
+    let Some(record) = tenant_records::find_for_update(tx).await? else { return Ok(None) };
     if matches!(record.state, TenantState::Deleting | TenantState::Deleted) {
-        return Ok(TenantDeletion { tenant: record, plan: DeletionPlan::default() });
+        return Ok(Some(TenantDeletion { tenant: record, plan: DeletionPlan::default() }));
     }
     if is_dry_run {
         let plan = tenant_records::plan_deletion(tx).await?;
-        return Ok(TenantDeletion { tenant: record, plan });
+        return Ok(Some(TenantDeletion { tenant: record, plan }));
     }
     // The response is the state of the tenant, which never reverts, so nothing needs to be replayed. The
     // request id is claimed only to detect its reuse for another request.
@@ -92,7 +108,7 @@ async fn delete_in_tx(
     if let RequestClaim::New(Some(attempt)) = claim {
         attempt.record_response(tx, &()).await?;
     }
-    Ok(TenantDeletion { tenant, plan })
+    Ok(Some(TenantDeletion { tenant, plan }))
 }
 
 /// Checks that no file of the tenant must be kept. Counts the files that must be kept only if there are any. An

@@ -133,7 +133,37 @@ fn describe_replication(replication: &ReplicationSummary) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::breaker::BreakerState;
+    use crate::{domain::breaker::BreakerState, storage::BucketProtection};
+
+    #[test]
+    fn buckets_that_keep_bytes_are_in_the_table() {
+        let protection = |bucket: &str, has_object_lock| BucketProtection {
+            bucket: bucket.to_owned(),
+            has_versions: true,
+            has_object_lock,
+        };
+        let status = ProviderStatus {
+            name: "s3".to_owned(),
+            is_written_to: true,
+            is_reachable: true,
+            latency_milliseconds: Some(1.0),
+            objects: 1,
+            bytes: 1,
+            archived_bytes: 0,
+            free_bytes: None,
+            breaker: None,
+            scrub: None,
+            replication: None,
+            protections: vec![protection("files", false), protection("locked", true)],
+            is_owner: Some(true),
+            undecided: Vec::new(),
+            problem: None,
+        };
+        let shown = table(&[status]).unwrap();
+        for line in ["s3: bucket files: versioning: ", "s3: bucket locked: object lock: "] {
+            assert!(shown.lines().any(|shown| shown.starts_with(line)), "{shown}");
+        }
+    }
 
     #[test]
     fn breakers_are_described_in_the_table() {
