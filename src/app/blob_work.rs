@@ -127,16 +127,6 @@ pub(super) async fn release(app: &App, claim: BlobClaim) -> Result<(), Error> {
     Ok(tx.commit().await?)
 }
 
-/// Ends a claim without a result.
-///
-/// # Errors
-/// Returns `DatabaseUnavailable` if the database is unreachable.
-pub(super) async fn release(app: &App, claim: BlobClaim) -> Result<(), Error> {
-    let mut tx = app.db.system_tx().await?;
-    blob_claims::finish(&mut tx, claim).await?;
-    Ok(tx.commit().await?)
-}
-
 /// Delays the next attempt at work that failed.
 ///
 /// # Errors
