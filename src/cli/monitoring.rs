@@ -243,13 +243,14 @@ mod tests {
     use super::*;
     use crate::telemetry::health::ComponentState;
 
-    /// Counts warnings. Clones share the count.
+    /// Counts warnings of this file. Clones share the count.
     #[derive(Clone, Default)]
     struct Warnings(Arc<AtomicUsize>);
 
     impl<S: tracing::Subscriber> Layer<S> for Warnings {
         fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-            let is_warning = *event.metadata().level() == tracing::Level::WARN;
+            let (level, file) = (event.metadata().level(), event.metadata().file());
+            let is_warning = *level == tracing::Level::WARN && file == Some(file!());
             self.0.fetch_add(usize::from(is_warning), Ordering::Relaxed);
         }
     }
