@@ -1,6 +1,6 @@
 //! A checkpoint: nothing is in progress, and everything that was acknowledged is verified.
 
-use std::{collections::BTreeMap, pin::pin};
+use std::{collections::BTreeMap, pin::pin, sync::Mutex};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
@@ -211,16 +211,15 @@ impl Run {
     /// grace period of one second is enough.
     pub(super) async fn sweep_until_clean(&self) {
         let arguments = ["sweep", "--json", "--grace-seconds", "1", "--service-is-stopped"];
-        let swept = async {
-            loop {
-                let (code, reports) = self.site.run_json(&arguments).await;
-                assert_eq!(code, Some(0), "{reports:#}");
-                if reports.as_array().unwrap().iter().all(is_swept) {
-                    return;
-                }
-            }
-        };
-        within("the stores are clean", swept).await;
+        let last = Mutex::new(Value::Null);
+        let is_clean = is_reached(|| async {
+            let (code, reports) = self.site.run_json(&arguments).await;
+            assert_eq!(code, Some(0), "{reports:#}");
+            let is_clean = reports.as_array().unwrap().iter().all(is_swept);
+            *last.lock().unwrap() = reports;
+            is_clean
+        });
+        assert!(is_clean.await, "timed out waiting until the stores are clean: {last:#?}");
     }
 }
 
