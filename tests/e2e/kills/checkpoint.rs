@@ -27,12 +27,14 @@ use crate::{
 /// The number of versions that are read back at the same time.
 const READS: usize = 4;
 
-/// Ends the leases of the processes that were killed. They would expire by themselves, after up to half a minute.
+/// Ends the leases of the processes that were killed, which would expire by themselves after up to half a minute. What
+/// their copies left in the stores would be deleted after a day.
 const EXPIRE_LEASES: &str = "
     UPDATE jobs SET lease_expire_time = now() WHERE state = {job_state.running};
     UPDATE webhooks SET lease_expire_time = now(), next_attempt_time = now();
     UPDATE uploads SET lease_expire_time = now() WHERE state = {upload_state.open};
-    UPDATE blob_claims SET expire_time = now();";
+    UPDATE blob_claims SET expire_time = now();
+    UPDATE stray_objects SET delete_after = now();";
 
 impl Run {
     /// Waits for the end of all operations, and verifies everything. The clients are paused while the returned guard
@@ -89,6 +91,7 @@ impl Run {
             ("the abandoned uploads have expired", "uploads WHERE state = {upload_state.open}"),
             ("no version is being verified", "versions WHERE content_state = {content_state.processing}"),
             ("no blob is due for deletion", "blobs WHERE delete_after <= now()"),
+            ("no stray object is due for deletion", "stray_objects WHERE delete_after <= now()"),
         ] {
             self.wait_until_no_row(&sql, what, rows).await;
         }

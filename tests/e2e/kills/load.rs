@@ -302,6 +302,8 @@ async fn import_object(client: Client, key: String) -> Result<String, ClientErro
                         | ErrorReason::DeadlineExceeded
                         | ErrorReason::RequestInProgress
                         | ErrorReason::Overloaded
+                        // The repeated import finds the file if there is one.
+                        | ErrorReason::OutcomeUnknown
                 );
                 assert!(is_temporary, "import failed: {result:?}");
                 return Err(ClientError::Transport { source: result.message.into() });
