@@ -194,7 +194,7 @@ async fn save_count(tx: &mut SystemTx, replica: &str, counted: &Counted) -> Resu
             replications::pending_bytes.eq(counted.bytes),
             replications::oldest_pending_time.eq(counted.oldest_time),
             replications::measure_time.eq(now()),
-            progress.clone(),
+            progress,
         ))
         .on_conflict(replications::provider)
         .do_update()
