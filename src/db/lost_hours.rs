@@ -48,6 +48,19 @@ pub async fn list(tx: &mut SystemTx, provider: &str) -> Result<Vec<LostHours>, D
     Ok(rows.into_iter().map(LostHours::from).collect())
 }
 
+/// Returns the earliest undecided lost hours of a store.
+pub async fn find_undecided(tx: &mut SystemTx, provider: &str) -> Result<Option<LostHours>, DbError> {
+    let earliest = restore_windows::table
+        .filter(restore_windows::provider.eq(provider))
+        .filter(restore_windows::decide_time.is_null())
+        .order((restore_windows::end_time, restore_windows::id))
+        .limit(1)
+        .select(LostHoursRow::as_select());
+    let row: Option<LostHoursRow> =
+        query("find earliest undecided lost hours", earliest).first(tx.connection()?).await?;
+    Ok(row.map(LostHours::from))
+}
+
 /// Returns whether lost hours of a store are undecided.
 pub async fn has_undecided(tx: &mut SystemTx, provider: &str) -> Result<bool, DbError> {
     let undecided = restore_windows::table

@@ -38,7 +38,7 @@ use crate::{
 const PROVIDER: &str = "memory";
 const HOUR: Duration = Duration::hours(1);
 
-struct NoProgress;
+pub(crate) struct NoProgress;
 
 impl RestoreProgress for NoProgress {
     fn report_progress(&mut self, _: &RestoreReport) {}
@@ -48,11 +48,11 @@ pub(crate) async fn upload(caller: &Caller, name: &str, data: &[u8]) -> String {
     file_id(&caller.upload(spec(name), data).await.unwrap())
 }
 
-fn options(decision: Option<RestoreDecision>) -> RestoreOptions {
+pub(crate) fn options(decision: Option<RestoreDecision>) -> RestoreOptions {
     RestoreOptions { provider: None, decision, entries_max: 100 }
 }
 
-async fn run_check(s: &Service, decision: Option<RestoreDecision>) -> RestoreReport {
+pub(crate) async fn run_check(s: &Service, decision: Option<RestoreDecision>) -> RestoreReport {
     let mut reports = check_restore(&s.app, &options(decision), &mut NoProgress).await.unwrap();
     assert_eq!(reports.len(), 1);
     reports.remove(0)
@@ -64,6 +64,10 @@ pub(crate) async fn readopt(s: &Service) -> RestoreReport {
 
 pub(crate) async fn quarantine(s: &Service) -> RestoreReport {
     run_check(s, Some(RestoreDecision::Quarantine { reason: "restore".to_owned() })).await
+}
+
+pub(crate) async fn discard(s: &Service) -> RestoreReport {
+    run_check(s, Some(RestoreDecision::Discard)).await
 }
 
 async fn run_sweep(s: &Service) -> SweepReport {
@@ -109,14 +113,14 @@ pub(crate) async fn adopt(restored: &Service) {
 }
 
 /// Uploads a file that the restored database has, and `load` in the lost hours. The restored database adopts the store.
-async fn adopt_after(s: &Service, load: impl AsyncFnOnce(&Service)) -> Service {
+pub(crate) async fn adopt_after(s: &Service, load: impl AsyncFnOnce(&Service)) -> Service {
     upload(&s.alice(), "kept.txt", b"kept").await;
     let restored = restore_after(s, load).await;
     adopt(&restored).await;
     restored
 }
 
-async fn upload_three(s: &Service) {
+pub(crate) async fn upload_three(s: &Service) {
     for name in ["a.txt", "b.txt", "c.txt"] {
         upload(&s.alice(), name, name.as_bytes()).await;
     }
@@ -261,7 +265,7 @@ fn sweeps_leave_lost_hours_alone_until_a_decision() {
         assert!(undecided.has_findings() && undecided.restores[0].is_undecided(), "{undecided:#?}");
 
         // After the decision, no other confirmation is necessary, although most objects have no row.
-        let report = run_check(&restored, Some(RestoreDecision::Discard)).await;
+        let report = discard(&restored).await;
         assert_eq!((report.discarded.count, report.has_findings()), (25, false), "{report:#?}");
         let found = run_sweep(&restored).await;
         assert_eq!((found.found.count, found.problems.len()), (26, 0), "{found:?}");

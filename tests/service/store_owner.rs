@@ -27,6 +27,7 @@ use crate::{
     harness::{
         Caller, PART, Service, UNLIMITED, file_id, pattern, reason, service_test, service_test_with, spec,
     },
+    restore::discard,
     sweep::{new_key, put_object},
 };
 
@@ -189,11 +190,14 @@ fn adoption_fences_the_former_owner() {
             }
             assert_eq!(s.alice().read(&kept).await.unwrap(), b"kept"[..]);
 
-            // The new owner stores and deletes.
+            // The new owner stores, and deletes after the decision about the lost hours.
             let before = list_keys(&s).await;
             let mine = upload(&copy.alice(), "mine", b"mine").await;
             copy.alice().purge(&mine).await.unwrap();
             s.clock.advance(Duration::hours(73));
+            worker::run_round(&copy.app).await;
+            assert_eq!(list_keys(&s).await.len(), before.len() + 1, "undecided");
+            discard(&copy).await;
             worker::run_round(&copy.app).await;
             assert_eq!(list_keys(&s).await, before);
 

@@ -2,7 +2,7 @@
 //! and stops to write and to delete.
 //!
 //! Objects that were stored since the last marker that this database knew are not in its rows. The adoption
-//! records this time, and sweeps leave its objects alone until an operator decides about them (`app/restore`).
+//! records this time, and nothing is deleted from the store until an operator decides about them (`app/restore`).
 
 use super::{OwnerState, StoreOwners, recorded::Recorded};
 use crate::{

@@ -10,6 +10,10 @@
 //! - `checked.rs` wraps every store of the use cases, so that no write and no deletion bypasses the check.
 //! - `delete.rs` contains the only calls of the port that delete something.
 //!
+//! After a restore, the restored database owns the store, and nothing is deleted from it until an operator decides about
+//! the objects of the lost hours (`domain/lost_hours.rs`): each row of the restored state may be outdated, and name an
+//! object that belongs to a lost file.
+//!
 //! A check is valid for `storage.owner_check_seconds`. Every process repeats it while it runs, and rounds of
 //! deletions begin with a new one.
 
@@ -39,8 +43,11 @@ use self::{check::Waiting, checked::OwnerChecked};
 use super::Error;
 use crate::{
     config::OwnerLimits,
-    db::Database,
-    domain::clock::{Clock, IdSource, Timestamp},
+    db::{Database, lost_hours},
+    domain::{
+        clock::{Clock, IdSource, Timestamp},
+        lost_hours::LostHours,
+    },
     storage::{ObjectStorage, StorageError, StorageErrorKind, Stores, UnknownProvider},
     telemetry::Metrics,
 };
@@ -103,6 +110,8 @@ struct Slot {
 #[derive(Debug, Clone, Default)]
 struct Known {
     state: OwnerState,
+    /// Lost hours that were undecided at the last check.
+    undecided: Option<LostHours>,
     /// The time of the last check, unless it failed.
     checked_at: Option<Instant>,
     /// The time of the last check that did not fail.
@@ -195,7 +204,10 @@ impl StoreOwners {
         provider: &str,
     ) -> Result<Option<StoreRefusal>, Error> {
         let state = self.check_store(provider).await?;
-        Ok(self.refuse_deletion(provider, state).err())
+        match self.refuse_deletion(provider, state) {
+            Err(refusal) => Ok(Some(refusal)),
+            Ok(()) => self.find_undecided(provider).await,
+        }
     }
 
     /// Checks a store before a write, unless the last check is recent.
@@ -220,7 +232,29 @@ impl StoreOwners {
             return Err(refused(OPERATION, StoreRefusal::DeletesDisabled));
         }
         let state = self.recent_state(provider).await?;
-        self.refuse_deletion(provider, state).map_err(|refusal| refused(OPERATION, refusal))
+        self.refuse_deletion(provider, state).map_err(|refusal| refused(OPERATION, refusal))?;
+        match Box::pin(self.find_undecided(provider)).await.map_err(failed_check)? {
+            Some(refusal) => Err(refused(OPERATION, refusal)),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the refusal of deletions while lost hours are undecided. They are looked up again, because the decision
+    /// may have been made since the last check.
+    async fn find_undecided(&self, provider: &str) -> Result<Option<StoreRefusal>, Error> {
+        if self.slot(provider)?.read().undecided.is_none() {
+            return Ok(None);
+        }
+        let undecided = self.read_undecided(provider).await?;
+        let refusal = |lost| StoreRefusal::Undecided { provider: provider.to_owned(), lost: Box::new(lost) };
+        Ok(undecided.map(refusal))
+    }
+
+    async fn read_undecided(&self, provider: &str) -> Result<Option<LostHours>, Error> {
+        let mut tx = self.0.parts.db.system_tx().await?;
+        let undecided = lost_hours::find_undecided(&mut tx, provider).await?;
+        tx.commit().await?;
+        Ok(undecided)
     }
 
     fn refuse_deletion(&self, provider: &str, state: OwnerState) -> Result<(), StoreRefusal> {
@@ -261,12 +295,23 @@ impl StoreOwners {
         if max_age.is_some_and(|max_age| known.is_recent(max_age)) {
             return Ok(known.state);
         }
-        let checked = Box::pin(self.check_now(slot.store.as_ref(), &mut waiting)).await;
+        let provider = slot.store.provider();
+        let checked = async {
+            let state = Box::pin(self.check_now(slot.store.as_ref(), &mut waiting)).await?;
+            // After the owner: an adoption records them first.
+            Ok::<_, Error>((state, self.read_undecided(provider).await?))
+        };
+        let checked = Box::pin(checked).await;
         let now = Instant::now();
         match checked {
-            Ok(state) => {
-                self.report_change(slot.store.provider(), &known.state, &state);
-                slot.write(Known { state: state.clone(), checked_at: Some(now), succeeded_at: Some(now) });
+            Ok((state, undecided)) => {
+                self.report_change(provider, &known.state, &state);
+                slot.write(Known {
+                    state: state.clone(),
+                    undecided,
+                    checked_at: Some(now),
+                    succeeded_at: Some(now),
+                });
                 Ok(state)
             }
             Err(error) => {

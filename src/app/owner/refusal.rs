@@ -3,6 +3,7 @@
 use crate::{
     domain::{
         clock::Timestamp,
+        lost_hours::LostHours,
         store_owner::{OwnerMarker, OwnerMismatch},
     },
     storage::StorageError,
@@ -32,12 +33,21 @@ pub enum StoreRefusal {
         "deletions from store `{provider}` wait until {until}, because the database server was restarted or failed over; `strongroom storage adopt` ends the wait"
     )]
     Unconfirmed { provider: String, until: Timestamp },
+    #[error("nothing is deleted from store `{provider}`: {lost}")]
+    Undecided {
+        provider: String,
+        /// The lost hours about whose objects no operator has decided.
+        lost: Box<LostHours>,
+    },
 }
 
 impl StoreRefusal {
     /// Returns whether an error is a refusal of a deletion that is possible later.
     pub fn is_temporary(error: &StorageError) -> bool {
-        matches!(Self::of(error), Some(Self::DeletesDisabled | Self::Unconfirmed { .. }))
+        matches!(
+            Self::of(error),
+            Some(Self::DeletesDisabled | Self::Unconfirmed { .. } | Self::Undecided { .. })
+        )
     }
 
     /// Returns the refusal that is the cause of a storage error.

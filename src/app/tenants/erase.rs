@@ -142,7 +142,11 @@ async fn may_erase(app: &App) -> Result<bool, Error> {
         match app.owners.check_before_deletions(store.provider()).await? {
             None => {}
             Some(StoreRefusal::NotOwner(not_owner)) => return Err(Error::StoreNotOwned(not_owner)),
-            Some(StoreRefusal::DeletesDisabled | StoreRefusal::Unconfirmed { .. }) => return Ok(false),
+            Some(
+                StoreRefusal::DeletesDisabled
+                | StoreRefusal::Unconfirmed { .. }
+                | StoreRefusal::Undecided { .. },
+            ) => return Ok(false),
         }
     }
     Ok(true)

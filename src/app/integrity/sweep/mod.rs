@@ -38,7 +38,7 @@ use database_check::ObjectsByDay;
 pub use report::{Amount, SweepReport};
 
 use crate::{
-    app::{App, Error, RoundReport, uploads::expire},
+    app::{App, Error, RoundReport, owner::StoreRefusal, uploads::expire},
     db::{SystemTx, lost_hours, sweep_candidates, sweeps, uploads},
     domain::lost_hours::LostHours,
     storage::ObjectStorage,
@@ -147,7 +147,9 @@ async fn find_owner_problem(app: &App, provider: &str, options: SweepOptions) ->
         return None;
     }
     match app.owners.check_before_deletions(provider).await {
-        Ok(refusal) => refusal.map(|refusal| refusal.to_string()),
+        // The sweep counts their objects, and deletes nothing.
+        Ok(None | Some(StoreRefusal::Undecided { .. })) => None,
+        Ok(Some(refusal)) => Some(refusal.to_string()),
         Err(error) => Some(format!("failed to check the owner of the store: {error}")),
     }
 }
