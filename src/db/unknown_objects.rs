@@ -22,9 +22,12 @@ use crate::domain::{
 /// Whether the database knows an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Knowledge {
-    /// Its key is that of a blob (the original or the copy), of a stray object row or of a quarantined object, or it is
-    /// the staging object of an open upload.
+    /// Its key is that of a blob (the original or the copy) or of a quarantined object, or it is the staging object of
+    /// an open upload.
     Known,
+    /// It waits for its deletion as a stray object. It may be the copy of a move that was in progress in the restored
+    /// state, and ended since.
+    Stray,
     /// An upload that is not committed has its key. Normally its object does not exist yet.
     OfUpload,
     /// No row has its key.
@@ -40,6 +43,8 @@ struct KeyRow {
     #[diesel(sql_type = Bool)]
     is_known: bool,
     #[diesel(sql_type = Bool)]
+    is_stray: bool,
+    #[diesel(sql_type = Bool)]
     has_upload: bool,
 }
 
@@ -52,12 +57,12 @@ pub async fn check(tx: &mut SystemTx, keys: &[ObjectKey]) -> Result<Vec<Knowledg
         "SELECT EXISTS (SELECT FROM tenants AS t WHERE t.id = k.tenant_id) AS has_tenant,
                 EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.storage_key = k.storage_key)
              OR EXISTS (SELECT FROM blobs AS b WHERE b.tenant_id = k.tenant_id AND b.replica_key = k.storage_key)
-             OR EXISTS (SELECT FROM stray_objects AS s WHERE s.tenant_id = k.tenant_id
-                        AND s.storage_key = k.storage_key)
              OR EXISTS (SELECT FROM quarantined_objects AS q WHERE q.tenant_id = k.tenant_id
                         AND q.storage_key = k.storage_key)
              OR EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id
                         AND u.staging_key = k.storage_key AND u.state = {open}) AS is_known,
+                EXISTS (SELECT FROM stray_objects AS s WHERE s.tenant_id = k.tenant_id
+                        AND s.storage_key = k.storage_key) AS is_stray,
                 EXISTS (SELECT FROM uploads AS u WHERE u.tenant_id = k.tenant_id
                         AND u.storage_key = k.storage_key) AS has_upload
          FROM unnest($1, $2) WITH ORDINALITY AS k (tenant_id, storage_key, n) ORDER BY k.n",
@@ -73,6 +78,7 @@ pub async fn check(tx: &mut SystemTx, keys: &[ObjectKey]) -> Result<Vec<Knowledg
     }
     let knowledge = |row: KeyRow| match row {
         KeyRow { is_known: true, .. } => Knowledge::Known,
+        KeyRow { is_stray: true, .. } => Knowledge::Stray,
         KeyRow { has_tenant: false, .. } => Knowledge::Foreign,
         KeyRow { has_upload: true, .. } => Knowledge::OfUpload,
         KeyRow { .. } => Knowledge::Unknown,
@@ -107,6 +113,33 @@ pub async fn list_versions(
     query("list versions of blob", affected).load(tx.connection()?).await
 }
 
+/// Selects a blob with a digest that a version references.
+macro_rules! referenced_blob {
+    ($tenant:expr, $sha256:expr) => {
+        blobs::table
+            .of($tenant)
+            .inner_join(
+                versions::table
+                    .on(versions::tenant_id.eq(blobs::tenant_id).and(versions::blob_id.eq(blobs::id))),
+            )
+            .filter(blobs::sha256.eq($sha256))
+            .order((versions::file_id, versions::version))
+            .limit(1)
+            .select(TenantBlob::as_select())
+    };
+}
+
+/// Returns the blob with this id, if it has this digest and a version references it.
+pub async fn find_blob(
+    tx: &mut SystemTx,
+    tenant: TenantId,
+    blob: BlobId,
+    sha256: Digest,
+) -> Result<Option<TenantBlob>, DbError> {
+    let same = referenced_blob!(tenant, sha256).filter(blobs::id.eq(blob));
+    query("find blob by id and digest", same).first(tx.connection()?).await
+}
+
 /// Returns a blob with this digest that a version of the file references.
 pub async fn find_blob_of_file(
     tx: &mut SystemTx,
@@ -114,17 +147,18 @@ pub async fn find_blob_of_file(
     file: FileId,
     sha256: Digest,
 ) -> Result<Option<TenantBlob>, DbError> {
-    let same = blobs::table
-        .of(tenant)
-        .inner_join(
-            versions::table.on(versions::tenant_id.eq(blobs::tenant_id).and(versions::blob_id.eq(blobs::id))),
-        )
-        .filter(versions::file_id.eq(file))
-        .filter(blobs::sha256.eq(sha256))
-        .order(versions::version)
-        .limit(1)
-        .select(TenantBlob::as_select());
+    let same = referenced_blob!(tenant, sha256).filter(versions::file_id.eq(file));
     query("find blob of file by digest", same).first(tx.connection()?).await
+}
+
+/// Returns a blob of the tenant with this digest that a version references.
+pub async fn find_blob_by_digest(
+    tx: &mut SystemTx,
+    tenant: TenantId,
+    sha256: Digest,
+) -> Result<Option<TenantBlob>, DbError> {
+    let same = referenced_blob!(tenant, sha256);
+    query("find blob by digest", same).first(tx.connection()?).await
 }
 
 /// Deletes the rows of abandoned uploads that have the key of an object that must not be deleted with them.

@@ -3,10 +3,17 @@
 //!
 //! Names, owners and declared types may be personal data, and the administrators of a bucket can read metadata. So
 //! they are sealed with the key of the service, and only ids, times and the digest are in plain text.
+//!
+//! A copy has the label of its original, and in addition the id of its blob and its storage class: its key names neither.
 
 use serde::{Deserialize, Serialize};
 
-use super::{clock::Timestamp, digest::Digest, ids::FileId};
+use super::{
+    clock::Timestamp,
+    digest::Digest,
+    ids::{BlobId, FileId},
+    storage_class::StorageClass,
+};
 
 /// The names of the metadata. Stores accept lower-case letters and hyphens.
 const FILE_ID: &str = "file-id";
@@ -18,6 +25,11 @@ const SEALED: &str = "label";
 
 /// The name of the metadata of an object that contains a fragment of a part. It is never a file.
 const FRAGMENT: &str = "fragment";
+
+/// The names of the metadata that each copy has in addition. A copy at the replica provider also has `REPLICA_OF`.
+const BLOB_ID: &str = "blob-id";
+const BLOB_CLASS: &str = "blob-class";
+const REPLICA_OF: &str = "replica-of";
 
 /// The names of all metadata of a label.
 const NAMES: [&str; 6] = [FILE_ID, FILE_VERSION, CREATE_TIME, CATEGORY, SHA256, SEALED];
@@ -119,6 +131,41 @@ pub fn label_entries(metadata: Vec<(String, String)>) -> Vec<(String, String)> {
     metadata.into_iter().filter(|(name, _)| NAMES.contains(&name.as_str())).collect()
 }
 
+/// Returns the metadata that a copy of the object of a blob has in addition to the label.
+pub fn copy_entries(blob: BlobId, class: StorageClass) -> Vec<(String, String)> {
+    let entries = [(BLOB_ID, blob.to_string()), (BLOB_CLASS, class.to_string())];
+    entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Returns the metadata of the copy of a blob at the replica provider.
+pub fn replica_entry(blob: BlobId) -> (String, String) {
+    (REPLICA_OF.to_owned(), blob.to_string())
+}
+
+/// What the metadata of a copy says about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopyLabel {
+    /// The blob whose bytes it has.
+    pub blob: BlobId,
+    /// The storage class that it was created in. `None` for a copy that was moved by a version that did not record it.
+    pub class: Option<StorageClass>,
+}
+
+impl CopyLabel {
+    /// Reads the metadata of an object. Returns `None` if it is an original, or if a version moved it that did not
+    /// record its blob.
+    pub fn from_metadata(metadata: &[(String, String)]) -> Option<Self> {
+        let find =
+            |wanted: &str| metadata.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+        let replica_of: Option<BlobId> = find(REPLICA_OF).and_then(|blob| blob.parse().ok());
+        let blob = find(BLOB_ID).and_then(|blob| blob.parse().ok()).or(replica_of)?;
+        let named = find(BLOB_CLASS);
+        let class = StorageClass::ALL.iter().copied().find(|class| named == Some(class.as_str()));
+        // Copies at the replica provider were always in this class.
+        Some(Self { blob, class: class.or(replica_of.map(|_| StorageClass::Standard)) })
+    }
+}
+
 /// Returns the metadata of an object that contains a fragment of a part of an upload.
 pub fn fragment_metadata() -> Vec<(String, String)> {
     vec![(FRAGMENT.to_owned(), "true".to_owned())]
@@ -172,6 +219,21 @@ mod tests {
         let metadata = write(&label("secret.txt"));
         let opened = ObjectLabel::from_metadata(&metadata, |_, _| None).unwrap();
         assert_eq!((opened.file, opened.private), (label("").file, PrivateLabel::default()));
+    }
+
+    #[test]
+    fn copy_is_recognized_by_its_metadata() {
+        let blob = BlobId::from_uuid(Uuid::from_u128(9));
+        for class in [StorageClass::Standard, StorageClass::Archive] {
+            let mut metadata = write(&label("moved.txt"));
+            metadata.extend(copy_entries(blob, class));
+            let read = CopyLabel::from_metadata(&metadata);
+            assert_eq!(read, Some(CopyLabel { blob, class: Some(class) }));
+        }
+        // As a version wrote it that did not record the class of copies.
+        let replica = CopyLabel { blob, class: Some(StorageClass::Standard) };
+        assert_eq!(CopyLabel::from_metadata(&[replica_entry(blob)]), Some(replica));
+        assert_eq!(CopyLabel::from_metadata(&write(&label("original.txt"))), None);
     }
 
     #[test]

@@ -77,6 +77,8 @@ mod replica_turns;
 mod required_fields;
 mod restore;
 mod restore_copies;
+mod restore_files;
+mod restore_replicas;
 mod restore_tenants;
 mod restore_uploads;
 mod resume;

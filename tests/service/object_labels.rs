@@ -1,6 +1,13 @@
 //! Each new object carries a label that describes its file, however its bytes arrive, and copies keep it.
 
-use strongroom::{proto::v1::UploadSpec, worker};
+use strongroom::{
+    domain::{
+        object_label::{CopyLabel, label_entries},
+        storage_class::StorageClass,
+    },
+    proto::v1::UploadSpec,
+    worker,
+};
 
 use crate::{
     direct::complete_without_verification,
@@ -46,7 +53,11 @@ fn copies_of_an_object_keep_its_label() {
         while worker::run_round(&s.app).await.done > 0 {}
         let labels = labels().await;
         assert_eq!(labels.len(), 2, "the original and its copy in the archive class");
-        assert_eq!(labels[0], labels[1]);
+        let copied: Vec<CopyLabel> =
+            labels.iter().filter_map(|label| CopyLabel::from_metadata(label)).collect();
+        let blob = s.superuser.query_texts("SELECT id::text FROM blobs").await.remove(0).parse().unwrap();
+        assert_eq!(copied, [CopyLabel { blob, class: Some(StorageClass::Archive) }], "only the copy has it");
+        assert_eq!(label_entries(labels[0].clone()), label_entries(labels[1].clone()));
         assert!(labels[0].iter().any(|(name, value)| name == "file-id" && *value == id), "{labels:?}");
     });
 }

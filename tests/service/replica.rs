@@ -211,6 +211,32 @@ fn damaged_blob_is_repaired_from_its_copy() {
         worker::run_round(&s.app).await;
         assert_eq!(count_objects(&s).await, (1, 1), "the damaged object is deleted");
         assert!(!list_keys(&s, "main").await.contains(&damaged));
+        let metadata = s.store.read_metadata(&object_key(&s).await).await.unwrap();
+        assert!(metadata.contains(&("file-id".to_owned(), id)), "the label of the copy: {metadata:?}");
+    });
+}
+
+#[test]
+fn repair_changes_each_version_of_a_blob_in_its_order() {
+    service_test_with(configure_copies, |s| async move {
+        s.allow_logged_errors();
+        let id = upload_file(&s, 10).await;
+        let shared = object_key(&s).await;
+        s.alice().upload_version(&id, b"second version").await.unwrap();
+        s.alice().restore_version(&id, 1).await.unwrap();
+        assert_eq!(replicate(&s).await, 2);
+        flip_bit(&s, &shared, 10).await;
+        scrub(&s).await;
+        let before = s.alice().get(&id).await.unwrap();
+        assert_eq!(before.state(), FileState::Error);
+        assert_eq!(repair(&s).await, 1);
+        let after = s.alice().get(&id).await.unwrap();
+        assert_eq!((after.state(), after.revision), (FileState::Available, before.revision + 2));
+        let repaired = "SELECT version || ' ' || revision FROM events WHERE kind = {event_kind.file_repaired}
+                        ORDER BY xid, n";
+        let expected = [(1, before.revision + 1), (3, before.revision + 2)];
+        let expected = expected.map(|(version, revision)| format!("{version} {revision}"));
+        assert_eq!(s.superuser.query_texts(repaired).await, expected);
     });
 }
 

@@ -1,11 +1,20 @@
 //! Objects that were moved in the lost hours: the restored database references the original, and does not know the copy.
 
+use bytes::Bytes;
 use chrono::Duration;
-use strongroom::worker;
+use strongroom::{
+    domain::{object_label::copy_entries, storage_class::StorageClass},
+    storage::{Payload, PutOptions},
+    worker,
+};
 
 use crate::{
     harness::{Service, file_id, service_test, spec},
-    restore::{adopt, list_keys, list_recovered, readopt, restore_after, stop},
+    restore::{
+        adopt, list_keys, list_recovered, quarantine, readopt, restore_after, run_all_deletions, stop,
+    },
+    scrub::object_key,
+    sweep::new_key,
 };
 
 /// Moves the blob of a file to the archive class.
@@ -44,12 +53,78 @@ fn copy_replaces_an_original_that_was_deleted() {
         })
         .await;
         adopt(&restored).await;
+        restored.faults.enable_storage_classes();
         let report = readopt(&restored).await;
         let counts = (report.readopted.count, report.missing.count);
         assert_eq!((counts, report.has_findings()), ((1, 0), false), "{report:#?}");
+        let archived = "SELECT count(*) FROM blobs WHERE storage_class = {storage_class.archive}";
+        assert_eq!(restored.superuser.query_number(archived).await, 1, "the class of the copy");
         assert!(list_recovered(&restored.ada()).await.is_empty());
         assert_eq!(restored.alice().read(&id).await.unwrap(), b"moved"[..]);
         assert_eq!(restored.run_fsck().await.violations, []);
+        // The file is not archived in the restored state.
+        while worker::run_round(&restored.app).await.done > 0 {}
+        assert_eq!(restored.superuser.query_number(archived).await, 0, "the class that the file requests");
+        assert_eq!(restored.alice().read(&id).await.unwrap(), b"moved"[..]);
+        stop(restored).await;
+        // The original database has no row for the new object.
+        s.allow_lost_objects();
+        for object in s.store.list("", None, 10).await.unwrap().objects {
+            s.store.delete(&object.key).await.unwrap();
+        }
+    });
+}
+
+/// Restores a state in which a copy was in progress, which ended since, and whose original was deleted since. Returns
+/// the restored service and the id of the file.
+async fn restore_with_ended_move(s: &Service) -> (Service, String) {
+    s.allow_lost_objects();
+    let id = file_id(&s.alice().upload(spec("moved.txt"), b"moved").await.unwrap());
+    let key = new_key(s, "live", None).await;
+    let stray = format!(
+        "INSERT INTO stray_objects (tenant_id, provider, storage_key, may_be_unfinished, delete_after)
+         VALUES ('{}', 'memory', '{key}', false, '2020-01-01')",
+        key.tenant()
+    );
+    s.superuser.execute(&stray).await;
+    let restored = restore_after(s, async |s| {
+        let blob = s.superuser.query_texts("SELECT id::text FROM blobs").await.remove(0).parse().unwrap();
+        let original = object_key(s).await;
+        let metadata = copy_entries(blob, StorageClass::Standard);
+        let options = PutOptions { metadata, ..PutOptions::default() };
+        s.store.put(&key, Payload::from(Bytes::from_static(b"moved")), &options).await.unwrap();
+        s.store.delete(&original).await.unwrap();
+    })
+    .await;
+    adopt(&restored).await;
+    (restored, id)
+}
+
+#[test]
+fn copy_of_a_move_in_progress_outlives_the_decision() {
+    service_test(|s| async move {
+        let (restored, id) = restore_with_ended_move(&s).await;
+        run_all_deletions(&restored).await;
+        assert_eq!(list_keys(&s).await.len(), 1, "undecided");
+        let report = readopt(&restored).await;
+        let counts = (report.readopted.count, report.missing.count);
+        assert_eq!((counts, report.has_findings()), ((1, 0), false), "{report:#?}");
+        assert_eq!(restored.alice().read(&id).await.unwrap(), b"moved"[..]);
+        run_all_deletions(&restored).await;
+        assert_eq!(restored.alice().read(&id).await.unwrap(), b"moved"[..]);
+        assert_eq!(restored.superuser.query_number("SELECT count(*) FROM stray_objects").await, 0);
+        assert_eq!(restored.run_fsck().await.violations, []);
+        stop(restored).await;
+    });
+}
+
+#[test]
+fn quarantine_keeps_the_copy_of_a_move_in_progress() {
+    service_test(|s| async move {
+        let (restored, id) = restore_with_ended_move(&s).await;
+        assert!(!quarantine(&restored).await.has_findings());
+        run_all_deletions(&restored).await;
+        assert_eq!(restored.alice().read(&id).await.unwrap(), b"moved"[..]);
         stop(restored).await;
     });
 }

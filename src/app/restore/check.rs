@@ -11,7 +11,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use super::{
     outcome::ReadoptOutcome,
     quarantine::quarantine_objects,
-    readopt::readopt_object,
+    readopt::{readopt_object, relink_stray},
     report::{MissingBlob, ObjectTotals, RestoreReport, UnknownOrigin},
 };
 use crate::{
@@ -43,7 +43,7 @@ const VERSIONS_MAX: i64 = 20;
 pub enum RestoreDecision {
     /// Make them files of a recovery category.
     Readopt,
-    /// Keep them, for this reason. Sweeps do not delete them.
+    /// Keep them, for this reason. Nothing deletes them.
     Quarantine { reason: String },
     /// Let sweeps delete them.
     Discard,
@@ -184,11 +184,17 @@ impl ObjectCheck<'_> {
         let mut tx = self.app.db.system_tx().await?;
         let knowledge = unknown_objects::check(&mut tx, &keys).await?;
         tx.commit().await?;
-        let mut lost = Vec::new();
+        let (mut lost, mut strays) = (Vec::new(), Vec::new());
         for (object, knowledge) in own.into_iter().zip(knowledge) {
             let is_lost = self.restores.iter().any(|lost| lost.contains(object.modify_time));
             match knowledge {
                 Knowledge::Known => continue,
+                Knowledge::Stray => {
+                    if is_lost {
+                        strays.push(object);
+                    }
+                    continue;
+                }
                 Knowledge::Foreign => {
                     report.foreign += 1;
                     if is_lost {
@@ -211,6 +217,7 @@ impl ObjectCheck<'_> {
                 lost.push(object);
             }
         }
+        self.relink_strays(&strays, report).await?;
         self.apply_decision(lost, report, progress).await
     }
 
@@ -223,6 +230,21 @@ impl ObjectCheck<'_> {
     fn may_be_in_progress(&self, object: &ObjectInfo) -> bool {
         let is_later = self.restores.iter().all(|lost| object.modify_time > lost.end_time);
         is_later && self.age(object) < self.app.limits.sweeping.grace_period() / 2
+    }
+
+    /// Keeps the stray objects that stored versions need, unless all objects are discarded.
+    async fn relink_strays(&self, strays: &[ObjectInfo], report: &mut RestoreReport) -> Result<(), Error> {
+        if self.decision.is_none_or(|decision| *decision == RestoreDecision::Discard) {
+            return Ok(());
+        }
+        for object in strays {
+            match Box::pin(relink_stray(self.app, self.store, object)).await? {
+                Some(ReadoptOutcome::Left(reason)) => report.add_left(object, reason),
+                Some(ReadoptOutcome::Readopted) => report.readopted.add(object.size_bytes),
+                Some(ReadoptOutcome::Leftover) | None => {}
+            }
+        }
+        Ok(())
     }
 
     async fn apply_decision(

@@ -88,6 +88,16 @@ mod tests {
         let size_bytes: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
         assert!(size_bytes < 2_000, "{size_bytes}");
         assert_eq!(open_with(&sealer, tenant(1), &metadata), Some(label.clone()));
+        let other_file = FileId::from_uuid(Uuid::from_u128(2));
+        let of_other_file: Vec<_> = metadata
+            .iter()
+            .map(|(name, value)| match name.as_str() {
+                "file-id" => (name.clone(), other_file.to_string()),
+                _ => (name.clone(), value.clone()),
+            })
+            .collect();
+        let attached = open_with(&sealer, tenant(1), &of_other_file).unwrap();
+        assert_eq!((attached.file, attached.private), (other_file, PrivateLabel::default()));
         let unopened = Some(ObjectLabel { private: PrivateLabel::default(), ..label });
         assert_eq!(open_with(&sealer, tenant(2), &metadata), unopened);
         assert_eq!(open_with(&Sealer::new(&[8; 32]).unwrap(), tenant(1), &metadata), unopened);

@@ -7,7 +7,7 @@
 //!   describes the file of each new object in its metadata, for that purpose.
 //! - [`quarantine`] lists, releases and deletes the objects that an operator keeps.
 //!
-//! `app/owner/adopt.rs` records the lost hours. Until the decision, `app/integrity/sweep` deletes nothing.
+//! `app/owner/adopt.rs` records the lost hours. Until the decision, `app/owner` refuses all deletions.
 
 pub mod check;
 pub(in crate::app) mod label;

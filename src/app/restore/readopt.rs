@@ -2,11 +2,18 @@
 //! file, version, audit entry, event and quota in one transaction. So a crash leaves nothing half done, an object that
 //! a blob references is never readopted again, and no quota is exceeded.
 //!
+//! Each blob gets the id that it had, so that another object of the same blob (its original, a copy that was moved, or
+//! the copy at the replica provider) is found to be a copy, and does not become a second file.
+//!
 //! All files come back in one category that only the admins of the tenant see. The admins transfer or delete them.
 
 use serde_json::{Map, Value};
 
-use super::{label::open_label, outcome::ReadoptOutcome, stored_copy::resolve_stored_copy};
+use super::{
+    label::open_label,
+    outcome::ReadoptOutcome,
+    stored_copy::{FoundObject, resolve_stored_copy},
+};
 use crate::{
     app::{
         App, Error, idempotency,
@@ -15,7 +22,7 @@ use crate::{
     db::{
         TenantTx, Viewer, WrittenRow,
         audit_entries::{self, AuditAction, AuditEntry},
-        blobs::Blob,
+        blobs::{self, Blob},
         commit::{self, UploadCommitOutcome},
         files,
         finished_upload::{FinishedDestination, FinishedUpload},
@@ -27,7 +34,7 @@ use crate::{
         ids::{BlobId, FileId, TenantId},
         media_type::{MediaKind, resolve_type},
         object_hasher::HashedObject,
-        object_label::{ObjectLabel, PrivateLabel, is_fragment},
+        object_label::{CopyLabel, ObjectLabel, PrivateLabel, is_fragment},
         policy::categories::{CategoryChange, CategoryError},
         principal::SYSTEM_ID,
         storage_class::StorageClass,
@@ -65,8 +72,8 @@ async fn try_readopt(
     if is_fragment(&metadata) {
         return Ok(ReadoptOutcome::Leftover);
     }
-    let label = open_label(app, tenant, &metadata);
-    if label.is_none() && is_writable_by_url(app, store, object) {
+    let (label, copy) = (open_label(app, tenant, &metadata), CopyLabel::from_metadata(&metadata));
+    if label.is_none() && copy.is_none() && is_writable_by_url(app, store, object) {
         let seconds = app.limits.uploads.direct_url_seconds;
         return Ok(ReadoptOutcome::Left(format!(
             "object has no label, and may belong to a direct upload whose URL is still valid; repeat the command in {seconds} s"
@@ -81,17 +88,61 @@ async fn try_readopt(
     if let Some(declared) = declared.filter(|declared| *declared != sha256) {
         return Ok(ReadoptOutcome::Left(format!("SHA-256 is {sha256}; the upload declared {declared}")));
     }
-    if let Some(label) = &label
-        && let Some(outcome) = resolve_stored_copy(app, store, object, label.file, sha256).await?
-    {
+    let found = FoundObject { info: object, label: label.as_ref(), copy, sha256, is_stray: false };
+    if let Some(outcome) = resolve_stored_copy(app, store, &found).await? {
         return Ok(outcome);
     }
     ensure_category(app, tenant).await?;
+    let id = choose_blob_id(app, tenant, found.blob()).await?;
+    let location =
+        BlobLocation { id, provider: store.provider(), class: found.class(store, StorageClass::Standard) };
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
-    let committed = Box::pin(commit_file(app, &mut tx, store.provider(), object, label, content)).await;
+    let committed = Box::pin(commit_file(app, &mut tx, location, object, label, content)).await;
     tx.finish(committed).await?;
     delete_abandoned_upload(app, object).await?;
     Ok(ReadoptOutcome::Readopted)
+}
+
+/// Points a stored version to a stray object that is the only one with its bytes: the copy of a move that was in
+/// progress in the restored state, and ended since. Returns `None` if no version needs the object.
+///
+/// # Errors
+/// Returns an error if the database or the store is unavailable, or if the store belongs to another database.
+pub(super) async fn relink_stray(
+    app: &App,
+    store: &dyn ObjectStorage,
+    object: &ObjectInfo,
+) -> Result<Option<ReadoptOutcome>, Error> {
+    match try_relink_stray(app, store, object).await {
+        Ok(Some(ReadoptOutcome::Leftover)) => Ok(None),
+        Err(error) if !error.is_dependency_failure() && !matches!(error, Error::StoreNotOwned(_)) => {
+            tracing::warn!(key = %object.key, error = %with_causes(&error), "failed to read stray object");
+            Ok(None)
+        }
+        outcome => outcome,
+    }
+}
+
+async fn try_relink_stray(
+    app: &App,
+    store: &dyn ObjectStorage,
+    object: &ObjectInfo,
+) -> Result<Option<ReadoptOutcome>, Error> {
+    let metadata = store.read_metadata(&object.key).await?;
+    let label = open_label(app, object.key.tenant(), &metadata);
+    let copy = CopyLabel::from_metadata(&metadata);
+    let content = read_object(store, &object.key, object.size_bytes).await?;
+    let sha256 = content.checksums.hashes.sha256;
+    let found = FoundObject { info: object, label: label.as_ref(), copy, sha256, is_stray: true };
+    resolve_stored_copy(app, store, &found).await
+}
+
+/// Returns the id that the blob of an object had, unless a blob has it.
+async fn choose_blob_id(app: &App, tenant: TenantId, former: BlobId) -> Result<BlobId, Error> {
+    let mut tx = app.db.system_tx().await?;
+    let is_used = blobs::exists(&mut tx, tenant, former).await?;
+    tx.commit().await?;
+    Ok(if is_used { BlobId::from_uuid(app.ids.uuid()) } else { former })
 }
 
 /// Returns whether an object may be the staging object of a direct upload whose URL has not expired. A URL is older
@@ -130,23 +181,31 @@ async fn add_category(tx: &mut TenantTx) -> Result<(), Error> {
     Ok(())
 }
 
+/// The new blob, and where its object is.
+struct BlobLocation<'a> {
+    id: BlobId,
+    provider: &'a str,
+    class: StorageClass,
+}
+
 /// Writes the rows of a file.
 async fn commit_file(
     app: &App,
     tx: &mut TenantTx,
-    provider: &str,
+    location: BlobLocation<'_>,
     object: &ObjectInfo,
     label: Option<ObjectLabel>,
     content: ReadObject,
 ) -> Result<(), Error> {
     let ReadObject { checksums: HashedObject { hashes, block_checksums, .. }, sniffed } = content;
+    let BlobLocation { id, provider, class } = location;
     let blob = Blob {
-        id: BlobId::from_uuid(app.ids.uuid()),
+        id,
         provider: provider.to_owned(),
         key: object.key.clone(),
         size_bytes: object.size_bytes,
         hashes: Some(hashes),
-        class: StorageClass::Standard,
+        class,
     };
     let private = label.as_ref().map(|label| label.private.clone()).unwrap_or_default();
     let record = describe_file(object, label.as_ref(), &private);

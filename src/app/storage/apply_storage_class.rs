@@ -52,7 +52,10 @@ pub(in crate::app) async fn enqueue_if_needed(
 
 /// Enqueues the job of a file. A running job does not count as a duplicate, because it may have read the
 /// files already.
-async fn enqueue_job(app: &App, tx: &mut TenantTx, file: FileId) -> Result<(), DbError> {
+///
+/// # Errors
+/// Returns an error if the database is unavailable.
+pub(in crate::app) async fn enqueue_job(app: &App, tx: &mut TenantTx, file: FileId) -> Result<(), DbError> {
     let key = format!("storage class of {file}");
     jobs::enqueue_job(tx, app.ids.as_ref(), &Job::ApplyStorageClass { file }, Deduplicate::ByKey(&key)).await
 }
@@ -129,7 +132,7 @@ async fn move_blob(
     let target = relocation.reserve_target(owned, store, true).await?;
     let options = PutOptions::for_blob(owned.tenant, movable.created_by.as_deref()).with_class(*target_class);
     let copied = async {
-        let options = with_label_of(store, &owned.blob.key, options).await?;
+        let options = with_label_of(store, &owned.blob, options).await?;
         copy_in_store(store, &owned.blob, &target.key, &options).await
     };
     let copied = Box::pin(hold_reservation(&app.db, &target, copied)).await;

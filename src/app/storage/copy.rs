@@ -44,7 +44,7 @@ impl BlobCopy<'_> {
     /// # Errors
     /// Returns `ObjectDamaged` if the original does not have the recorded size and SHA-256.
     pub(super) async fn copy_with_label(mut self, part_size_bytes: u64) -> Result<(), Error> {
-        self.options = with_label_of(self.from, &self.blob.key, self.options).await?;
+        self.options = with_label_of(self.from, self.blob, self.options).await?;
         self.copy_bytes(part_size_bytes).await
     }
 

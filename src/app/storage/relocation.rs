@@ -26,7 +26,7 @@ use crate::{
         clock::{Clock, IdSource},
         ids::BlobId,
         object_key::ObjectKey,
-        object_label::label_entries,
+        object_label::{copy_entries, label_entries},
         storage_class::StorageClass,
     },
     storage::{ObjectStorage, PutOptions},
@@ -192,14 +192,15 @@ fn recorded_size(blob: &Blob) -> i64 {
     i64::try_from(blob.size_bytes).unwrap_or(i64::MAX)
 }
 
-/// Returns the options of a copy, with the label of the original.
+/// Returns the options of a copy, with the label of the original and the id of the blob.
 pub(super) async fn with_label_of(
     from: &dyn ObjectStorage,
-    key: &ObjectKey,
+    blob: &Blob,
     options: PutOptions,
 ) -> Result<PutOptions, Error> {
-    let metadata = from.read_metadata(key).await?;
-    Ok(options.with_metadata(label_entries(metadata)))
+    let mut metadata = label_entries(from.read_metadata(&blob.key).await?);
+    metadata.extend(copy_entries(blob.id, options.class));
+    Ok(options.with_metadata(metadata))
 }
 
 /// Reads the whole new object and compares it with the row.

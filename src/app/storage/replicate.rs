@@ -23,12 +23,12 @@ use crate::{
         blobs::{MovableBlob, TenantBlob},
         stray_objects::{self, StrayObject},
     },
-    domain::ids::{BlobId, TenantId},
+    domain::{
+        ids::{BlobId, TenantId},
+        object_label::replica_entry,
+    },
     storage::{ObjectStorage, Progress, PutOptions},
 };
-
-/// The key of the metadata of a copy that has the id of its blob, so that people who inspect the store see what it is.
-const METADATA_KEY: &str = "replica-of";
 
 /// Copies the next blobs to a store, if it is that of the replica provider.
 ///
@@ -128,7 +128,7 @@ impl PendingBlobs<'_> {
         let from = self.progress.watch(self.app.background_stores.get(&blob.provider)?);
         let copy = self.reserve_copy(&movable.tenant_blob).await?;
         let mut options = PutOptions::for_blob(*tenant, movable.created_by.as_deref());
-        options.metadata.push((METADATA_KEY.to_owned(), blob.id.to_string()));
+        options.metadata.push(replica_entry(blob.id));
         let part_size_bytes = self.app.limits.uploads.part_size_bytes as u64;
         let bytes = BlobCopy { blob, from: from.as_ref(), to: self.store, key: &copy.key, options };
         let copying = bytes.copy_and_verify(part_size_bytes);
