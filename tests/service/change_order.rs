@@ -151,17 +151,20 @@ fn change_with_an_earlier_position_is_rejected() {
         let event = format!(
             "INSERT INTO events (tenant_id, create_time, kind, file_id, version, revision, actor_id, owner_id, audience,
                 readers)
-             VALUES ('{tenant}', app.now(), {{event_kind.file_updated}}, '{id}', 1, 4, 'alice', 'alice',
+             VALUES ('{tenant}', app.now(), {{event_kind.file_updated}}, '{id}', 1, 5, 'alice', 'alice',
                 {{visibility.organization}}, '{{}}')"
         );
         let event = replace_state_names(&event).unwrap();
 
         let writer = s.database.connect_as_app().await;
-        writer.batch_execute(&begin).await.unwrap();
-        alice.rename(id, "b").await.unwrap();
-        let error = writer.batch_execute(&change).await.unwrap_err();
-        assert_eq!(error.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE), "{error:?}");
-        writer.batch_execute("ROLLBACK").await.unwrap();
+        let purge = format!("DELETE FROM files WHERE id = '{id}'");
+        for (refused, name) in [(&change, "b"), (&purge, "b again")] {
+            writer.batch_execute(&begin).await.unwrap();
+            alice.rename(id, name).await.unwrap();
+            let error = writer.batch_execute(refused).await.unwrap_err();
+            assert_eq!(error.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE), "{refused}: {error:?}");
+            writer.batch_execute("ROLLBACK").await.unwrap();
+        }
 
         // With the function for locks, the same writer gets a later position.
         writer.batch_execute(&begin).await.unwrap();
@@ -169,7 +172,7 @@ fn change_with_an_earlier_position_is_rejected() {
         let lock = format!("SELECT app.lock_files('{tenant}', ARRAY['{id}']::uuid[])");
         writer.batch_execute(&format!("{lock}; {change}; {event}; COMMIT")).await.unwrap();
         alice.rename(id, "d").await.unwrap();
-        let expected = [2, 3, 4, 5].map(|revision| (Kind::Updated, id, revision));
+        let expected = [2, 3, 4, 5, 6].map(|revision| (Kind::Updated, id, revision));
         assert_next_events(&mut watcher, &expected).await;
     });
 }

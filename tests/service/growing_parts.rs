@@ -2,6 +2,7 @@
 
 use strongroom::{
     config::{Config, import_source::SourceLocation},
+    domain::object_label::is_fragment,
     proto::v1::UploadSpec,
     storage::{
         PartLayout, StorageErrorKind,
@@ -60,6 +61,26 @@ fn later_parts_are_assembled_from_fragments() {
                 && s.store.list_multiparts("", None, 1).await.unwrap().multiparts.is_empty()
         })
         .await;
+    });
+}
+
+#[test]
+fn fragments_say_that_they_are_no_files() {
+    growing_test(|s| async move {
+        let down = Fault::Before(StorageErrorKind::Unavailable);
+        s.faults.set_plan(Plan::new().with_fault_in_all(Operation::Delete, down));
+        let id = file_id(&s.alice().upload(spec("large.bin"), &pattern(9 * PART)).await.unwrap());
+        let mut fragments = 0;
+        for object in s.store.list("", None, 100).await.unwrap().objects {
+            let metadata = s.store.read_metadata(&object.key).await.unwrap();
+            if metadata.contains(&("file-id".to_owned(), id.clone())) {
+                continue;
+            }
+            assert!(is_fragment(&metadata), "{metadata:?}");
+            s.store.delete(&object.key).await.unwrap();
+            fragments += 1;
+        }
+        assert!(fragments > 0, "no fragment could be deleted");
     });
 }
 

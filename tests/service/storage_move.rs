@@ -128,6 +128,15 @@ fn moved_files_are_readable_and_originals_deleted_later() {
         assert_eq!(s.superuser.query_number(audited).await, 4);
         assert_only_new_has_objects(&s).await;
         assert_readable(&s, &ids).await;
+        let (store, mut labeled) = (s.stores.get("new").unwrap(), Vec::new());
+        for object in store.list("", None, 100).await.unwrap().objects {
+            let metadata = store.read_metadata(&object.key).await.unwrap();
+            labeled.extend(metadata.into_iter().filter(|(name, _)| name == "file-id").map(|(_, id)| id));
+        }
+        let mut ids = ids;
+        ids.sort_unstable();
+        labeled.sort_unstable();
+        assert_eq!(labeled, ids, "each copy has the label of its original");
     });
 }
 

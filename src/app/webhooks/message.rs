@@ -7,7 +7,7 @@ use crate::{
     app::Error,
     crypto::webhook_secret::WebhookSecret,
     db::{event_stream::StoredEvent, events::EventSubject},
-    domain::{clock::Timestamp, digest::Digest, ids::TenantId},
+    domain::{clock::Timestamp, digest::Digest, event_position::EventPosition, ids::TenantId},
 };
 
 /// The number of hexadecimal digits of the database incarnation's digest in a message id.
@@ -63,15 +63,30 @@ impl Message {
         let kind = event.kind.as_str().replacen('_', ".", 1);
         let body = Body { kind, timestamp: event.create_time, data: &data };
         let body = serde_json::to_vec(&body).map_err(Error::internal)?;
-        let (id, timestamp_seconds) = (message_id(event, incarnation), now.timestamp());
+        let (id, timestamp_seconds) = (message_id(event.position, incarnation), now.timestamp());
         let signed = secrets.iter().map(|secret| secret.sign(&id, timestamp_seconds, &body));
         let signed: Vec<String> = signed.collect::<Result<_, _>>().map_err(Error::internal)?;
         Ok(Self { id, timestamp_seconds, signature: signed.join(" "), body })
     }
 }
 
-fn message_id(event: &StoredEvent, incarnation: &str) -> String {
+fn message_id(position: EventPosition, incarnation: &str) -> String {
     let incarnation: String =
         Digest::compute(incarnation.as_bytes()).to_string().chars().take(INCARNATION_DIGITS).collect();
-    format!("evt_{incarnation}_{}", event.position)
+    format!("evt_{incarnation}_{position}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn databases_restored_from_one_backup_send_other_ids() {
+        let position = EventPosition::start_of(1, 500);
+        let id = message_id(position, "7-00000001-5");
+        assert_eq!(id, message_id(position, "7-00000001-5"), "each attempt has the same id");
+        assert_ne!(id, message_id(position, "7-00000002-5"), "another timeline");
+        assert_ne!(id, message_id(position, "8-00000001-5"), "another server");
+        assert_ne!(id, message_id(EventPosition::start_of(2, 500), "7-00000001-5"));
+    }
 }

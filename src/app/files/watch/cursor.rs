@@ -228,6 +228,8 @@ mod tests {
         assert_eq!(former.find_past(&first(499)), Past::Unknown, "the database is at an earlier time");
         assert_eq!(former.find_past(&first(EventPosition::XID_MAX)), Past::Stored, "a former incarnation");
         assert_eq!(former.find_past(&snapshot(0, 0)), Past::Stored, "a later epoch");
+        let start = Cursor { position: EventPosition::start_of(0, 0), ..former };
+        assert_eq!(start.find_past(&snapshot(0, 0)), Past::Known, "the watcher has seen no event");
     }
 
     #[test]
