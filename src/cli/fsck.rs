@@ -21,6 +21,7 @@ use crate::{
         sample::SampleSize,
     },
     db::{Database, DatabaseOptions},
+    telemetry,
 };
 
 const EXIT_CODES: &str = "Exit codes:
@@ -45,7 +46,7 @@ pub(super) struct FsckArgs {
     grace_seconds: Option<u64>,
     /// Update the states of versions: versions with a missing or damaged object become ERROR, and versions in
     /// ERROR whose object is intact again get their earlier state back. Also records missing block checksums of the
-    /// blobs that are read, and deletes wrong ones. Without this flag, fsck changes nothing.
+    /// blobs that are read, and replaces wrong ones. Without this flag, fsck changes nothing.
     #[arg(long)]
     repair: bool,
     /// Print the result as JSON.
@@ -65,12 +66,14 @@ const VIOLATED: u8 = 3;
 pub(super) async fn run_fsck(args: FsckArgs, config: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let config = args.data.load_config(config, Need::DatabaseAndObjects)?;
     config.validate_for_maintenance()?;
+    let telemetry = telemetry::init(&config.telemetry)?;
     let database = DatabaseOptions { statement_timeout: STATEMENT_TIMEOUT, ..database_options(&config) };
     let db = Database::open(&database)?;
     let (clock, ids) = (database_clock(&db).await?, system_ids());
     let fsck = Fsck {
         db,
         stores: open_stores(&config.storage, &clock, &ids)?,
+        metrics: telemetry.metrics(),
         clock,
         ids,
         grace: args.grace_seconds.map_or_else(|| config.sweeping.overdue_age(), Duration::from_secs),
@@ -82,6 +85,7 @@ pub(super) async fn run_fsck(args: FsckArgs, config: Option<PathBuf>) -> Result<
     let mut spinner = Spinner::new(args.json)?;
     let report = fsck.check_all(&mut spinner).await?;
     spinner.finish();
+    telemetry.shutdown();
     print_text(&if args.json { serde_json::to_string_pretty(&report)? } else { table(&report)? })?;
     Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(VIOLATED) })
 }

@@ -1,19 +1,17 @@
 //! The checksums of the blocks of blobs. A value may be large, so only slices of it are read. The commit of an upload
-//! inserts them (`commit.rs`); the functions here are for blobs that were committed without them.
+//! inserts them (`commit.rs`); the functions here are for blobs that were committed without them, or whose checksums are
+//! wrong.
 
-use diesel::{
-    ExpressionMethods as _, NullableExpressionMethods as _, QueryDsl as _,
-    sql_types::{Binary, Uuid as SqlUuid},
-};
+use diesel::{ExpressionMethods as _, NullableExpressionMethods as _, QueryDsl as _};
 
 use super::{
-    DbError, SystemTx, TenantTx,
-    schema::blob_checksums,
-    sql::{OfTenant as _, query, slice_bytes, statement},
+    DbError, TenantTx,
+    schema::{blob_checksums, blobs},
+    sql::{OfTenant as _, query, slice_bytes},
 };
 use crate::domain::{
     block_checksums::{BlockChecksums, BlockSlice, Crc32c},
-    ids::{BlobId, TenantId},
+    ids::BlobId,
 };
 
 /// A slice as arguments of [`slice_bytes`].
@@ -50,13 +48,9 @@ pub async fn get(
 }
 
 /// Returns all checksums of a blob, up to 20 MiB; `None` if it has none.
-pub async fn get_all(
-    tx: &mut SystemTx,
-    tenant: TenantId,
-    blob: BlobId,
-) -> Result<Option<BlockChecksums>, DbError> {
+pub async fn get_all(tx: &mut TenantTx, blob: BlobId) -> Result<Option<BlockChecksums>, DbError> {
     let checksums = blob_checksums::table
-        .of(tenant)
+        .of(tx.tenant())
         .filter(blob_checksums::blob_id.eq(blob))
         .select(blob_checksums::block_checksums);
     query("get all block checksums", checksums).first(tx.connection()?).await
@@ -74,33 +68,16 @@ pub async fn insert(tx: &mut TenantTx, blob: BlobId, checksums: &BlockChecksums)
     query("insert block checksums", insert).execute(tx.connection()?).await.map(|_| ())
 }
 
-/// Inserts the checksums of a blob whose object was read completely and is intact. Does nothing if the blob has some,
-/// or was deleted in the meantime.
-pub async fn insert_missing(
-    tx: &mut SystemTx,
-    tenant: TenantId,
-    blob: BlobId,
-    checksums: &BlockChecksums,
-) -> Result<(), DbError> {
-    // An insert from a query that may conflict.
-    statement(
-        "insert missing block checksums",
-        "INSERT INTO blob_checksums (tenant_id, blob_id, block_checksums)
-         SELECT tenant_id, id, $1 FROM blobs WHERE tenant_id = $2 AND id = $3
-         ON CONFLICT DO NOTHING",
-    )
-    .bind::<Binary, _>(checksums.clone())
-    .bind::<SqlUuid, _>(tenant)
-    .bind::<SqlUuid, _>(blob)
-    .execute(tx.connection()?)
-    .await
-    .map(|_| ())
+/// Locks the row of a blob against deletion, and against other changes of its checksums. Returns false if the blob does
+/// not exist.
+pub async fn lock_blob(tx: &mut TenantTx, blob: BlobId) -> Result<bool, DbError> {
+    let lock = blobs::table.of(tx.tenant()).filter(blobs::id.eq(blob)).select(blobs::id).for_no_key_update();
+    Ok(query("lock blob of checksums", lock).execute(tx.connection()?).await? == 1)
 }
 
-/// Deletes the checksums of a blob, so that its downloads are verified as if it never had any. Returns whether it had
-/// some.
-pub async fn delete(tx: &mut TenantTx, blob: BlobId) -> Result<bool, DbError> {
+/// Deletes the checksums of a blob.
+pub async fn delete(tx: &mut TenantTx, blob: BlobId) -> Result<(), DbError> {
     let delete =
         diesel::delete(blob_checksums::table.of(tx.tenant()).filter(blob_checksums::blob_id.eq(blob)));
-    Ok(query("delete block checksums", delete).execute(tx.connection()?).await? == 1)
+    query("delete block checksums", delete).execute(tx.connection()?).await.map(|_| ())
 }

@@ -21,6 +21,7 @@ mod commit_rows;
 pub mod committed_file;
 mod connect;
 pub mod content_states;
+pub mod damaged_blobs;
 pub mod download_counts;
 mod durability;
 pub mod erasures;

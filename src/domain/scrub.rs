@@ -3,6 +3,10 @@
 //! A *pass* reads the blobs that were last verified before its start, the oldest first, spread evenly over nine
 //! tenths of the period. The next pass starts when this time has passed. Each blob keeps its place in the order, so
 //! that it is read about once in a period.
+//!
+//! Only the hours of the window count as time. The rate follows from the bytes that are left and the time that is left,
+//! so it is constant while nothing interrupts the reads, and rises after an interruption. The last tenth of the period
+//! is for delays: a rest that is left near the end of the nine tenths is read in a small part of it at a time.
 
 use std::{fmt, str::FromStr};
 
@@ -15,6 +19,13 @@ pub const SCRUB_RATE_MIN_BYTES_PER_SECOND: u64 = 1024 * 1024;
 
 /// The bytes that a blob counts at least, because reading it costs requests.
 const BLOB_COST_BYTES_MIN: u64 = 64 * 1024;
+
+const HOUR_SECONDS: i64 = 60 * 60;
+
+/// The time for delays has this number of parts. A rest that is late is read at the rate that reads it in one of them.
+/// The rate falls while the rest shrinks, by a factor of 2.7 in each part, down to the lowest rate: even from 64 GiB per
+/// second that takes 12 parts.
+const DELAY_PARTS: i64 = 16;
 
 /// Hours of the day, in UTC, in which blobs are scrubbed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +65,14 @@ impl ScrubWindow {
     pub fn contains(self, time: Timestamp) -> bool {
         (time.hour() + 24 - self.from_hour) % 24 < self.hour_count
     }
+
+    /// Returns the seconds in the window from the Unix epoch to a time. Only differences have a meaning.
+    fn open_seconds_until(self, time: Timestamp) -> i64 {
+        let seconds = time.timestamp() - i64::from(self.from_hour) * HOUR_SECONDS;
+        let open_seconds = i64::from(self.hour_count) * HOUR_SECONDS;
+        let (days, second) = (seconds.div_euclid(24 * HOUR_SECONDS), seconds.rem_euclid(24 * HOUR_SECONDS));
+        days * open_seconds + second.min(open_seconds)
+    }
 }
 
 /// The configured schedule.
@@ -80,19 +99,30 @@ impl ScrubSchedule {
         Duration::hours(i64::from(self.period_days) * 24 * 9 / 10)
     }
 
-    /// Returns the rate at which the rest of a pass ends in time, in bytes per second. The last day of a pass, and the
-    /// time after it, count as a whole day.
+    /// Returns the time in which a pass must end.
+    fn period(&self) -> Duration {
+        Duration::days(i64::from(self.period_days))
+    }
+
+    /// Returns the rate at which the rest of a pass ends in time, in bytes per second.
     pub fn rate(&self, left_bytes: u64, pass_start: Timestamp, now: Timestamp) -> u64 {
         if let Some(configured) = self.bytes_per_second {
             return configured;
         }
-        let left = (pass_start + self.pass_interval() - now).max(Duration::days(1));
-        let seconds = u64::try_from(left.num_seconds()).unwrap_or(u64::MAX);
-        let open_seconds = seconds * u64::from(self.window.map_or(24, |window| window.hour_count)) / 24;
+        let (due, end) = (pass_start + self.pass_interval(), pass_start + self.period());
+        let left_seconds = self.open_seconds(now, due).max(self.open_seconds(due, end) / DELAY_PARTS).max(1);
         left_bytes
-            .div_ceil(open_seconds.max(1))
+            .div_ceil(u64::try_from(left_seconds).unwrap_or(1))
             .max(SCRUB_RATE_MIN_BYTES_PER_SECOND)
             .min(self.bytes_per_second_max)
+    }
+
+    /// Returns the seconds between two times in which blobs may be scrubbed. Negative if `to` is earlier.
+    fn open_seconds(&self, from: Timestamp, to: Timestamp) -> i64 {
+        match self.window {
+            Some(window) => window.open_seconds_until(to) - window.open_seconds_until(from),
+            None => (to - from).num_seconds(),
+        }
     }
 }
 
@@ -141,13 +171,76 @@ mod tests {
         let bytes = 27 * DAY_SECONDS * (10 << 20);
         assert_eq!(schedule().rate(bytes, at(0), at(0)), 10 << 20);
         assert_eq!(schedule().rate(bytes / 27, at(0), at(24 * 26)), 10 << 20);
-        assert_eq!(schedule().rate(bytes / 27, at(0), at(24 * 40)), 10 << 20, "a late pass has a day");
+        assert_eq!(schedule().rate(bytes / 54, at(0), at(24 * 26 + 12)), 10 << 20, "in the last day too");
+        let late = (schedule().rate(bytes / 27, at(0), at(24 * 40)), DAY_SECONDS * 3 / 16);
+        assert_eq!(late.0, (bytes / 27).div_ceil(late.1), "a late rest has a part of the time for delays");
         let at_night = ScrubSchedule { window: Some("22-4".parse().unwrap()), ..schedule() };
         assert_eq!(at_night.rate(bytes, at(0), at(0)), 40 << 20, "the window is a quarter of the day");
         assert_eq!(schedule().rate(1, at(0), at(0)), SCRUB_RATE_MIN_BYTES_PER_SECOND);
         assert_eq!(schedule().rate(u64::MAX, at(0), at(0)), 100 << 20);
         let configured = ScrubSchedule { bytes_per_second: Some(7), ..schedule() };
         assert_eq!(configured.rate(u64::MAX, at(0), at(0)), 7);
+    }
+
+    /// The interval between ticks, in seconds.
+    const TICK_SECONDS: i64 = 60;
+
+    /// Runs a pass that begins at a time and that workers interrupt for some hours. Returns the seconds until its end.
+    fn run_pass(schedule: &ScrubSchedule, bytes: u64, start: Timestamp, pause: std::ops::Range<i64>) -> i64 {
+        let (mut left_bytes, mut seconds) = (bytes, 0);
+        while left_bytes > 0 {
+            let now = start + Duration::seconds(seconds);
+            if schedule.is_open(now) && !pause.contains(&(seconds / HOUR_SECONDS)) {
+                let read_bytes = schedule.rate(left_bytes, start, now) * u64::try_from(TICK_SECONDS).unwrap();
+                left_bytes = left_bytes.saturating_sub(read_bytes);
+            }
+            seconds += TICK_SECONDS;
+        }
+        seconds
+    }
+
+    #[test]
+    fn pass_ends_within_its_period() {
+        const TIB: u64 = 1 << 40;
+        let (none, whole_day) = (0..0, "");
+        // The stored TiB, the period in days, the window, and the hours without workers. The maximum rate suffices.
+        let cases = [
+            (1, 1, whole_day, none.clone()),
+            (7, 1, whole_day, none.clone()),
+            (10, 2, whole_day, none.clone()),
+            (200, 30, whole_day, none.clone()),
+            (220, 30, whole_day, none.clone()),
+            (20, 30, whole_day, 600..660),
+            (20, 30, whole_day, 640..670),
+            (1, 2, "22-6", none.clone()),
+            (4, 2, "22-6", none.clone()),
+            (70, 30, "22-6", none.clone()),
+            (1, 7, "2-3", none.clone()),
+            (8, 30, "23-24", none.clone()),
+            (8, 30, "22-6", 620..660),
+            (1, 365, "0-1", none),
+        ];
+        for (tib, period_days, window, pause) in cases {
+            let schedule = ScrubSchedule { period_days, window: window.parse().ok(), ..schedule() };
+            // A pass starts in the window.
+            let start_count = if window.is_empty() { 1 } else { 48 };
+            for start in (0..start_count).map(|half_hours| at(0) + Duration::minutes(30 * half_hours)) {
+                if schedule.is_open(start) {
+                    let ended = Duration::seconds(run_pass(&schedule, tib * TIB, start, pause.clone()));
+                    let context =
+                        format!("{tib} TiB, {period_days} days, {window}, {pause:?}, {start}: {ended}");
+                    assert!(ended <= Duration::days(i64::from(period_days)), "{context}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_hours_in_the_window_count() {
+        let at_night = ScrubSchedule { window: Some("22-6".parse().unwrap()), ..schedule() };
+        let open_hours = |from, to| at_night.open_seconds(at(from), at(to)) / HOUR_SECONDS;
+        assert_eq!([open_hours(0, 24), open_hours(6, 22), open_hours(5, 23), open_hours(0, 6)], [8, 0, 2, 6]);
+        assert_eq!([open_hours(22, 21), open_hours(22, 24 * 10 + 22)], [0, 80]);
     }
 
     #[test]

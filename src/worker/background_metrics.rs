@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 use super::tick::TickPart;
 use crate::{
     app::{App, storage::breakers::report_breakers},
-    db::{DbError, jobs::get_depth, replications, schedules, scrubs},
+    db::{DbError, damaged_blobs, jobs::get_depth, replications, schedules, scrubs},
     domain::clock::Timestamp,
     telemetry::metrics::{ReplicationLevel, ScrubLevel, TickLabels},
 };
@@ -64,12 +64,19 @@ async fn measure_ticks(app: &App, parts: &[TickPart]) -> Result<(), DbError> {
 async fn measure_integrity(app: &App) -> Result<(), DbError> {
     let mut tx = app.db().system_tx().await?;
     let scrubs = scrubs::list_records(&mut tx).await?;
+    let damaged = damaged_blobs::count_damaged(&mut tx).await?;
     let lag = match &app.limits().replica_provider {
         Some(provider) => replications::find_lag(&mut tx, provider).await?,
         None => None,
     };
     tx.commit().await?;
     let providers = app.list_providers();
+    for provider in &providers {
+        // Also while there are none, so that an alert on the change notices the first one.
+        let found = damaged.iter().find(|found| found.provider == *provider);
+        let count = found.map_or(0, |found| u64::try_from(found.blob_count).unwrap_or_default());
+        app.metrics().set_damaged_blobs(provider, count);
+    }
     for (scrub, now) in scrubs.iter().filter(|(scrub, _)| providers.contains(&scrub.provider)) {
         let level =
             ScrubLevel { left_bytes: scrub.left_bytes, oldest: age(scrub.oldest_verified_time, *now) };

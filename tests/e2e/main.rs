@@ -25,6 +25,7 @@ mod migrations;
 mod postgres;
 mod restore;
 mod resume;
+mod scrub;
 mod server;
 #[path = "../stalled_calls/mod.rs"]
 mod stalled_calls;

@@ -4,7 +4,7 @@
 use tokio_postgres::NoTls;
 
 use crate::{
-    database::{APP_LOGIN, TestDatabase},
+    database::{APP_LOGIN, SYSTEM_LOGIN, TestDatabase},
     postgres::Postgres,
     server::{Server, Site},
 };
@@ -57,20 +57,19 @@ async fn database_that_may_lose_commits_is_refused() {
     postgres.restart().await;
     let (client, connection) = tokio_postgres::connect(&superuser_url, NoTls).await.unwrap();
     tokio::spawn(connection);
-    let set = async |value: &str| {
-        client
-            .batch_execute(&format!("ALTER ROLE {APP_LOGIN} SET synchronous_commit = {value}"))
-            .await
-            .unwrap();
+    let set = async |login: &str, value: &str| {
+        client.batch_execute(&format!("ALTER ROLE {login} SET synchronous_commit = {value}")).await.unwrap();
     };
-    set("off").await;
-    assert_refused(&site, &["synchronous_commit"]).await;
-    let error = refusal_of(&site, "serve").await;
-    let described = error.contains("(source: user; seen by: database.url)");
-    assert!(described && !error.contains("database.system_url"), "{error}");
+    for (login, url_key) in [(SYSTEM_LOGIN, "database.system_url"), (APP_LOGIN, "database.url")] {
+        set(login, "off").await;
+        assert_refused(&site, &["synchronous_commit"]).await;
+        let error = refusal_of(&site, "serve").await;
+        assert!(error.contains(&format!("(source: user; seen by: {url_key})")), "{error}");
+        set(login, "on").await;
+    }
     // A commit that no standby has is still on the disk of the primary.
     for value in ["local", "remote_write", "on"] {
-        set(value).await;
+        set(APP_LOGIN, value).await;
         let mut command = site.command(&["serve", "--with-worker"]);
         command.env("STRONGROOM_DATABASE__ALLOW_UNSAFE", "false");
         Server::start(command).await.kill().await;

@@ -19,18 +19,19 @@ use crate::{
     damaged::replace_object,
     direct::complete_without_verification,
     harness::{PART, Service, direct_test, file_id, pattern, reason, service_test, service_test_with, spec},
+    restore::{adopt, list_recovered, readopt, restore_after, stop},
 };
 
-const BLOCK: usize = 1024 * 1024;
+pub(crate) const BLOCK: usize = 1024 * 1024;
 /// The size of a file of four blocks, the last of which is short.
-const SIZE: usize = 3 * BLOCK + 12_345;
+pub(crate) const SIZE: usize = 3 * BLOCK + 12_345;
 
-async fn upload_file(s: &Service, data: &[u8]) -> String {
+pub(crate) async fn upload_file(s: &Service, data: &[u8]) -> String {
     file_id(&s.alice().upload(spec("a.bin"), data).await.unwrap())
 }
 
 /// Inverts a bit of the object of a file.
-async fn damage(s: &Service, id: &str, data: &[u8], at: usize) {
+pub(crate) async fn damage(s: &Service, id: &str, data: &[u8], at: usize) {
     let key = format!(
         "SELECT storage_key FROM blobs WHERE id = (SELECT blob_id FROM versions WHERE file_id = '{id}')"
     );
@@ -41,13 +42,13 @@ async fn damage(s: &Service, id: &str, data: &[u8], at: usize) {
 }
 
 /// The bytes that a client received, and the error that ended the download.
-struct Received {
-    bytes: Vec<u8>,
-    error: Option<Status>,
+pub(crate) struct Received {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) error: Option<Status>,
 }
 
 /// Downloads a range as far as possible.
-async fn read_range(s: &Service, id: &str, range: Range<usize>) -> Received {
+pub(crate) async fn read_range(s: &Service, id: &str, range: Range<usize>) -> Received {
     let request = DownloadFileRequest {
         file_id: id.to_owned(),
         read_offset: range.start as i64,
@@ -69,13 +70,13 @@ async fn read_range(s: &Service, id: &str, range: Range<usize>) -> Received {
     Received { bytes, error }
 }
 
-fn assert_damaged(error: Option<Status>) {
+pub(crate) fn assert_damaged(error: Option<Status>) {
     let error = error.expect("the download ends with an error");
     assert_eq!((error.code(), reason(&error).as_str()), (Code::DataLoss, "OBJECT_DAMAGED"));
 }
 
 /// Returns the recorded checksums of the blob of a file, in hexadecimal digits.
-async fn recorded_checksums(s: &Service, id: &str) -> Vec<String> {
+pub(crate) async fn recorded_checksums(s: &Service, id: &str) -> Vec<String> {
     let recorded = format!(
         "SELECT encode(c.block_checksums, 'hex') FROM blob_checksums AS c
          JOIN versions AS v ON v.tenant_id = c.tenant_id AND v.blob_id = c.blob_id WHERE v.file_id = '{id}'"
@@ -83,8 +84,13 @@ async fn recorded_checksums(s: &Service, id: &str) -> Vec<String> {
     s.superuser.query_texts(&recorded).await
 }
 
+/// Returns the recorded checksums of all blobs.
+pub(crate) async fn recorded_of_all(s: &Service) -> Vec<String> {
+    s.superuser.query_texts("SELECT encode(block_checksums, 'hex') FROM blob_checksums").await
+}
+
 /// Computes the checksums of a content in the same format.
-fn compute_checksums(data: &[u8]) -> String {
+pub(crate) fn compute_checksums(data: &[u8]) -> String {
     let of_block = |block: &[u8]| {
         let checksum = Crc32c::compute([block]).to_be_bytes();
         checksum.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
@@ -92,11 +98,11 @@ fn compute_checksums(data: &[u8]) -> String {
     data.chunks(BLOCK).map(of_block).collect()
 }
 
-async fn count_checksums(s: &Service) -> i64 {
+pub(crate) async fn count_checksums(s: &Service) -> i64 {
     s.superuser.query_number("SELECT count(*) FROM blob_checksums").await
 }
 
-async fn wait_until_idle(s: &Service) {
+pub(crate) async fn wait_until_idle(s: &Service) {
     s.wait_until("background work ends", || async { s.app.is_idle() }).await;
 }
 
@@ -190,46 +196,8 @@ fn two_faults_end_download_and_mark_no_file() {
             assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Available);
             assert!(s.alice().read(&id).await.unwrap() == data);
         }
-    });
-}
-
-#[test]
-fn wrong_checksums_of_intact_object_are_deleted() {
-    service_test(|s| async move {
-        s.allow_logged_errors();
         let data = pattern(SIZE);
-        let id = upload_file(&s, &data).await;
-        s.superuser
-            .execute("UPDATE blob_checksums SET block_checksums = set_byte(block_checksums, 4, 255 - get_byte(block_checksums, 4))")
-            .await;
-        let received = read_range(&s, &id, 0..SIZE).await;
-        assert!(received.bytes == data[..BLOCK]);
-        assert_damaged(received.error);
-        wait_until_idle(&s).await;
-        assert_eq!(count_checksums(&s).await, 0);
-        assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Available);
-        assert!(s.alice().read(&id).await.unwrap() == data);
-    });
-}
-
-#[test]
-fn fsck_deletes_wrong_checksums_and_records_missing_ones() {
-    service_test(|s| async move {
-        s.allow_logged_errors();
-        let data = pattern(SIZE);
-        let id = upload_file(&s, &data).await;
-        assert_eq!(s.run_fsck().await.violations, []);
-        s.superuser.execute("UPDATE blob_checksums SET block_checksums = substr(block_checksums, 5)").await;
-        let report = s.run_fsck_with(true).await;
-        assert!(report.violations[0].problem.contains("block checksums"), "{:?}", report.violations);
-        assert_eq!((report.violations.len(), report.marked_versions), (1, 0));
-        assert_eq!(count_checksums(&s).await, 0);
-        assert!(s.alice().read(&id).await.unwrap() == data);
-        // Those of an intact object without any are recorded.
-        assert_eq!(s.run_fsck().await.violations, []);
-        assert_eq!(count_checksums(&s).await, 0, "fsck changes nothing without repair");
-        assert_eq!(s.run_fsck_with(true).await.violations, []);
-        assert_eq!(recorded_checksums(&s, &id).await, [compute_checksums(&data)]);
+        assert_eq!(recorded_of_all(&s).await, [compute_checksums(&data)], "right checksums are kept");
     });
 }
 
@@ -289,6 +257,36 @@ fn one_stream_records_checksums() {
         let mut recorded = recorded_checksums(&s, &id).await;
         recorded.sort_by_key(String::len);
         assert_eq!(recorded, [compute_checksums(&other), compute_checksums(&data)]);
+    });
+}
+
+/// A small and a large file are committed together: the database inserts the checksums of the large one only.
+#[test]
+fn batch_with_a_small_file_records_checksums() {
+    let configure = |config: &mut strongroom::config::Config| config.uploads.commit_connections_max = 1;
+    service_test_with(configure, |s| async move {
+        let (data, stored) =
+            (pattern(SIZE), || async { s.store.list("", None, 10).await.unwrap().objects.len() });
+        let locker = s.database.connect_as_superuser().await;
+        locker.execute("BEGIN; LOCK TABLE blob_checksums IN EXCLUSIVE MODE").await;
+        let (alice, first) = (s.alice(), pattern(BLOCK + 1));
+        let batch = async {
+            let waiting = "SELECT count(*) FROM pg_stat_activity
+                WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            s.wait_until("the first commit waits", || async { s.superuser.query_number(waiting).await > 0 })
+                .await;
+            let release = async {
+                s.wait_until("the others wait for their commit", || async { stored().await == 3 }).await;
+                locker.execute("ROLLBACK").await;
+            };
+            let (small, large) = (alice.upload(spec("small"), b"x"), alice.upload(spec("large"), &data));
+            let (small, large, ()) = tokio::join!(small, large, release);
+            small.unwrap();
+            file_id(&large.unwrap())
+        };
+        let (first, large) = tokio::join!(alice.upload(spec("first"), &first), batch);
+        first.unwrap();
+        assert_eq!(recorded_checksums(&s, &large).await, [compute_checksums(&data)]);
     });
 }
 
@@ -364,6 +362,24 @@ fn verification_of_direct_upload_records_checksums() {
         worker::run_due_jobs(&s.app).await;
         assert_eq!(recorded_checksums(&s, &id).await, [compute_checksums(&data)]);
         assert!(alice.read(&id).await.unwrap() == data);
+    });
+}
+
+#[test]
+fn readopted_file_records_checksums() {
+    service_test(|s| async move {
+        let data = pattern(SIZE);
+        upload_file(&s, b"kept").await;
+        let restored = restore_after(&s, async |s| {
+            upload_file(s, &data).await;
+        })
+        .await;
+        adopt(&restored).await;
+        let report = readopt(&restored).await;
+        assert_eq!(report.readopted.count, 1, "{report:#?}");
+        let files = list_recovered(&restored.ada()).await;
+        assert_eq!(recorded_checksums(&restored, &files["a.bin"]).await, [compute_checksums(&data)]);
+        stop(restored).await;
     });
 }
 

@@ -180,6 +180,30 @@ fn only_versions_of_lost_object_are_marked() {
 }
 
 #[test]
+fn damage_of_a_former_version_does_not_change_the_file() {
+    service_test(|s| async move {
+        s.allow_logged_errors();
+        let alice = s.alice();
+        let (id, key) = upload_file(&s, b"one").await;
+        alice.upload_version(&id, b"two").await.unwrap();
+        s.store.delete(&key).await.unwrap();
+        assert_eq!(reason(&alice.read_version(&id, 1).await.unwrap_err()), "OBJECT_MISSING");
+        s.wait_until("the version is marked", || async {
+            alice
+                .list_versions(&id, 0)
+                .await
+                .unwrap()
+                .iter()
+                .any(|version| version.state() == FileState::Error)
+        })
+        .await;
+        let file = alice.get(&id).await.unwrap();
+        assert_eq!((file.state(), file.state_reason()), (FileState::Available, FileStateReason::Unspecified));
+        assert_eq!(alice.read(&id).await.unwrap(), b"two"[..]);
+    });
+}
+
+#[test]
 fn fsck_marks_lost_versions_and_restores_repaired_ones() {
     service_test(|s| async move {
         s.allow_logged_errors();

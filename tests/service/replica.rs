@@ -6,6 +6,10 @@ use chrono::Duration;
 use strongroom::{
     app::{
         integrity::sweep::{SweepOptions, sweep_stores},
+        restore::{
+            check::{RestoreOptions, RestoreProgress, check_restore},
+            report::RestoreReport,
+        },
         storage::{
             move_blobs::{BlobMover, MoveOptions, MoveProgress, MoveReport},
             status::{add_integrity_summaries, list_provider_statuses},
@@ -112,6 +116,12 @@ fn copies_are_neither_swept_nor_reported() {
             }
         }
         assert_eq!(s.run_fsck().await.violations, []);
+        let options = RestoreOptions { provider: None, decision: None, entries_max: 10 };
+        let reports = check_restore(&s.app, &options, &mut NoProgress).await.unwrap();
+        assert_eq!(reports.len(), 2);
+        for report in reports {
+            assert_eq!((report.listed_objects, report.objects), (1, vec![]), "{}", report.provider);
+        }
         assert_eq!(count_objects(&s).await, (1, 1));
     });
 }
@@ -281,6 +291,10 @@ fn damaged_copy_is_made_again_from_the_original() {
 }
 
 struct NoProgress;
+
+impl RestoreProgress for NoProgress {
+    fn report_progress(&mut self, _: &RestoreReport) {}
+}
 
 impl MoveProgress for NoProgress {
     fn report_progress(&mut self, _: &MoveReport) {}

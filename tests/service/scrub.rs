@@ -104,11 +104,17 @@ fn missing_and_shorter_objects_are_found() {
         s.allow_logged_errors();
         let lost = upload_file(&s, 10).await;
         s.store.delete(&object_key(&s).await).await.unwrap();
-        let cut = upload_file(&s, 20).await;
-        replace_object(&s, &object_key(&s).await, &pattern(19)).await;
-        assert_eq!(scrub(&s).await, 2);
-        for (id, reason) in [(lost, FileStateReason::ObjectMissing), (cut, FileStateReason::ObjectDamaged)] {
-            assert_eq!(s.alice().get(&id).await.unwrap().state_reason(), reason);
+        let mut found = vec![(lost, FileStateReason::ObjectMissing)];
+        for (size, stored_size) in [(20, 19), (30, 31)] {
+            let id = upload_file(&s, size).await;
+            let key = format!("SELECT storage_key FROM blobs WHERE size_bytes = {size}");
+            let key = ObjectKey::parse(&s.superuser.query_texts(&key).await[0]).unwrap();
+            replace_object(&s, &key, &pattern(stored_size)).await;
+            found.push((id, FileStateReason::ObjectDamaged));
+        }
+        assert_eq!(scrub(&s).await, 3);
+        for (id, reason) in found {
+            assert_eq!(s.alice().get(&id).await.unwrap().state_reason(), reason, "{id}");
         }
     });
 }
@@ -190,8 +196,64 @@ fn blobs_are_read_only_in_the_window() {
     service_test_with(configure, |s| async move {
         upload_file(&s, 10).await;
         assert_eq!(scrub(&s).await, 0);
+        let counted = "SELECT count(*) FROM scrubs WHERE measure_time IS NOT NULL";
+        assert_eq!(s.superuser.query_number(counted).await, 0, "nothing is counted either");
         s.clock.advance(Duration::hours(2));
         assert_eq!(scrub(&s).await, 1);
+        assert_eq!(s.superuser.query_number(counted).await, 1);
+    });
+}
+
+#[test]
+fn nothing_is_read_while_scrubbing_is_disabled() {
+    service_test_with(
+        |config| config.scrub.enabled = false,
+        |s| async move {
+            upload_file(&s, 10).await;
+            assert_eq!(scrub(&s).await, 0);
+            assert_eq!(s.faults.call_count(Operation::Get), 0);
+            assert_eq!(verified_sizes(&s).await, [0; 0]);
+        },
+    );
+}
+
+#[test]
+fn each_digest_of_the_record_is_compared() {
+    service_test(|s| async move {
+        s.allow_logged_errors();
+        let mut ids = Vec::new();
+        for (digest, size) in [("sha256", 10), ("crc64nvme", 20)] {
+            ids.push(upload_file(&s, size).await);
+            let change = format!(
+                "UPDATE blobs SET {digest} = set_byte({digest}, 0, 255 - get_byte({digest}, 0))
+                 WHERE size_bytes = {size}"
+            );
+            s.superuser.execute(&change).await;
+        }
+        assert_eq!(scrub(&s).await, 2);
+        for id in ids {
+            assert_eq!(s.alice().get(&id).await.unwrap().state_reason(), FileStateReason::ObjectDamaged);
+        }
+    });
+}
+
+#[test]
+fn unreadable_object_does_not_delay_the_next_pass() {
+    // The pause after a failure does not pass in this test.
+    let configure = |config: &mut Config| config.worker.backoff_base_seconds = 3_600;
+    service_test_with(configure, |s| async move {
+        upload_file(&s, 10).await;
+        let down = Fault::Before(StorageErrorKind::Other);
+        s.faults.set_plan(Plan::new().with_fault_in_all(Operation::Get, down));
+        let pass = "SELECT pass_start_time::text FROM scrubs";
+        assert_eq!(scrub(&s).await, 0);
+        let first = s.superuser.query_texts(pass).await;
+        s.clock.advance(Duration::days(28));
+        assert_eq!(scrub(&s).await, 0, "it cannot be read");
+        assert_eq!(s.superuser.query_texts(pass).await, first);
+        assert_eq!(scrub(&s).await, 0, "it waits, and the next pass begins");
+        assert_ne!(s.superuser.query_texts(pass).await, first);
+        s.faults.set_plan(Plan::new());
     });
 }
 
@@ -287,27 +349,53 @@ impl ScrubProgress for NoProgress {
     fn report_progress(&mut self, _: &ScrubReport) {}
 }
 
+/// Runs `strongroom scrub`. Returns the numbers of verified objects, read bytes and left objects.
+async fn run_command(s: &Service, is_new_pass: bool, is_dry_run: bool) -> [u64; 3] {
+    let options = ScrubOptions { is_new_pass, is_dry_run };
+    let report = scrub_provider(&s.app, "memory", options, &mut NoProgress).await.unwrap();
+    [report.verified_objects, report.read_bytes, report.left_objects]
+}
+
 #[test]
 fn command_reads_all_objects_without_a_rate() {
     service_test_with(configure_one_blob_per_second, |s| async move {
         for size in [10, 20, 30] {
             upload_file(&s, size).await;
         }
-        let run = |is_new_pass, is_dry_run| {
-            let options = ScrubOptions { is_new_pass, is_dry_run };
-            let s = s.clone();
-            async move { scrub_provider(&s.app, "memory", options, &mut NoProgress).await.unwrap() }
-        };
-        let counts = |report: &ScrubReport| (report.verified_objects, report.read_bytes, report.left_objects);
-        assert_eq!(counts(&run(true, true).await), (0, 0, 3));
+        assert_eq!(run_command(&s, true, true).await, [0, 0, 3]);
         assert_eq!(verified_sizes(&s).await, [0; 0], "a dry run reads nothing");
-        assert_eq!(counts(&run(true, false).await), (3, 60, 0));
+        assert_eq!(run_command(&s, true, false).await, [3, 60, 0]);
         s.clock.advance(SECOND);
-        assert_eq!(counts(&run(false, false).await), (0, 0, 0), "the pass is complete");
-        assert_eq!(counts(&run(true, false).await), (3, 60, 0));
+        assert_eq!(run_command(&s, false, false).await, [0, 0, 0], "the pass is complete");
+        assert_eq!(run_command(&s, false, true).await, [0, 0, 0]);
+        assert_eq!(run_command(&s, true, true).await, [0, 0, 3], "a new pass would read all");
+        assert_eq!(run_command(&s, true, false).await, [3, 60, 0]);
     });
 }
 
+#[test]
+fn command_begins_no_pass_that_it_was_not_asked_for() {
+    service_test(|s| async move {
+        upload_file(&s, 10).await;
+        upload_file(&s, 20).await;
+        assert_eq!(run_command(&s, true, false).await, [2, 30, 0]);
+        s.clock.advance(Duration::days(28));
+        s.faults.set_plan(Plan::new());
+        for is_dry_run in [true, false] {
+            assert_eq!(
+                run_command(&s, false, is_dry_run).await,
+                [0, 0, 0],
+                "the pass is complete, though old"
+            );
+        }
+        assert_eq!(s.faults.call_count(Operation::Get), 0);
+        assert_eq!(scrub(&s).await, 0, "a worker begins the next pass");
+        assert_eq!(run_command(&s, false, true).await, [0, 0, 2]);
+        assert_eq!(run_command(&s, false, false).await, [2, 30, 0]);
+    });
+}
+
+/// A claim that waits for a deletion ends with an error, at the timeout of its statement.
 #[test]
 fn deleted_blob_does_not_fail_the_claims_of_others() {
     service_test(|s| async move {
@@ -316,18 +404,26 @@ fn deleted_blob_does_not_fail_the_claims_of_others() {
         let [tenant, stored] = [0, 1].map(|index| uuid::Uuid::parse_str(&ids[index]).unwrap());
         let (tenant, stored) = (TenantId::from_uuid(tenant), BlobId::from_uuid(stored));
         let deleted = BlobId::from_uuid(uuid::Uuid::nil());
-        let mut tx = s.db.system_tx().await.unwrap();
-        let blobs = [(tenant, deleted), (tenant, stored)];
         let id = ClaimId::from_uuid(uuid::Uuid::nil());
-        let claims = blob_claims::claim(&mut tx, BlobWork::Scrub, &blobs, id, 60).await.unwrap();
-        assert_eq!(claims, [BlobClaim { tenant, blob: stored, work: BlobWork::Scrub, id }]);
-        tx.commit().await.unwrap();
+        let claim_both = async || {
+            let mut tx = s.db.system_tx().await.unwrap();
+            let blobs = [(tenant, deleted), (tenant, stored)];
+            let claims = blob_claims::claim(&mut tx, BlobWork::Scrub, &blobs, id, 60).await;
+            tx.commit().await.unwrap();
+            claims
+        };
+        assert_eq!(
+            claim_both().await.unwrap(),
+            [BlobClaim { tenant, blob: stored, work: BlobWork::Scrub, id }]
+        );
         s.superuser.execute("DELETE FROM blob_claims").await;
 
         // A deletion that has not committed locks the row.
         let deleting = s.database.connect_as_superuser().await;
         deleting.execute("BEGIN; SELECT FROM blobs FOR UPDATE").await;
-        assert_eq!(scrub(&s).await, 0, "waits for no deletion");
+        assert_eq!(claim_both().await.unwrap(), [], "claims nothing, and waits for nothing");
+        let report = run_ticks_now(&s.app, &[Tick::Scrub]).await;
+        assert_eq!((report.done, report.failed), (0, 0), "nothing has failed, so nothing has waited");
         deleting.execute("ROLLBACK").await;
         assert_eq!(scrub(&s).await, 1);
     });

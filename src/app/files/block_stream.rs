@@ -237,7 +237,12 @@ impl BlockStream {
         let start = self.position;
         let block = start / BLOCK_SIZE_BYTES;
         let Some(checksum) = self.find_checksum(block).await? else {
-            // The checksums were deleted in the meantime.
+            // The blob and its checksums were deleted in the meantime.
+            let key = &self.from.blob.key;
+            tracing::warn!(
+                tenant = %self.from.tenant, %key, block,
+                "block checksums were deleted during a download; sending its other bytes without them"
+            );
             self.known = KnownChecksums::None;
             return Ok(());
         };
@@ -257,7 +262,9 @@ impl BlockStream {
         Ok(())
     }
 
-    /// Returns the checksum of a block, or `None` if it is not known any more.
+    /// Returns the checksum of a block, or `None` if the blob has no checksums any more. Checksums of fewer blocks than
+    /// the blob has are damage of their record: nothing verifies the block then, so it is not sent. The check of the
+    /// whole object that follows replaces them.
     async fn find_checksum(&mut self, block: u64) -> Result<Option<BlockChecksum>, StreamError> {
         if let Some(known) = self.known.get(block) {
             return Ok(Some(known));
@@ -269,7 +276,13 @@ impl BlockStream {
         let found = blob_checksums::get(&mut tx, blob.id, slice).await;
         let Some(checksums) = tx.finish(found).await? else { return Ok(None) };
         self.known = KnownChecksums::Page { first: slice.first, checksums };
-        Ok(self.known.get(block))
+        let checksum = self.known.get(block);
+        if checksum.is_none() {
+            let key = &blob.key;
+            tracing::error!(%tenant, %key, block, "block checksums of a blob are incomplete; ended its download");
+            return Err(StreamError::Checksum);
+        }
+        Ok(checksum)
     }
 
     /// Reads the bytes up to an offset.

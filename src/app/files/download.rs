@@ -27,7 +27,7 @@ use crate::{
         App, Error, Resource,
         access::require_visible,
         audit,
-        integrity::damage::{SuspectObject, Suspicion},
+        integrity::{damage::Suspicion, recheck::SuspectObject},
     },
     db::{
         TenantTx, Viewer,

@@ -1,7 +1,5 @@
 //! Confirms and records missing and damaged objects. A version is marked only after a second check, and never
-//! because a store is unreachable.
-
-use std::sync::Arc;
+//! because a store is unreachable. Every way to find damage records it here, so that it raises the same alert.
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -9,7 +7,7 @@ use futures::StreamExt;
 use crate::{
     app::{App, Error},
     db::{
-        Database, DbError, Viewer, blob_checksums,
+        Database, DbError, Viewer,
         blob_claims::{self, BlobClaim},
         blobs::Blob,
         content_states,
@@ -19,7 +17,7 @@ use crate::{
         object_hasher::ObjectHasher,
     },
     storage::{ObjectStorage, ObjectStorageExt, StorageError},
-    telemetry::metrics::ScrubOutcome,
+    telemetry::{Metrics, metrics::ScrubOutcome},
 };
 
 /// A suspected problem of an object.
@@ -31,39 +29,60 @@ pub(in crate::app) enum Suspicion {
     Checksum,
 }
 
-/// Checks a suspicion. Returns the confirmed problem of the object, or `None` if it is intact.
+/// The result of the check of a suspicion.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::app) enum CheckedSuspicion {
+    /// The object is missing or damaged.
+    Confirmed(StateReason),
+    /// All bytes were read, and match their record. Contains the checksums of their blocks, if there are several.
+    Refuted(Option<BlockChecksums>),
+    /// The object exists and has its length, but its bytes were not compared, or the read ended early. That proves
+    /// nothing about them.
+    Open,
+}
+
+/// Checks a suspicion.
 ///
 /// A missing object is confirmed with two requests, because some stores return the same response to the first
 /// one if the whole bucket is missing. Damaged bytes are confirmed by reading the whole object again.
 ///
 /// # Errors
 /// Returns an error if the store is unreachable. Nothing is known about the object then.
-pub(in crate::app) async fn confirm_damage(
+pub(in crate::app) async fn check_suspicion(
     store: &dyn ObjectStorage,
     blob: &Blob,
     suspicion: Suspicion,
-) -> Result<Option<StateReason>, StorageError> {
+) -> Result<CheckedSuspicion, StorageError> {
     let size_bytes = match store.find_object(&blob.key).await? {
         Some(info) => info.size_bytes,
         None => {
             let listed = store.list(blob.key.as_str(), None, 1).await?;
             let exists = listed.objects.iter().any(|object| object.key == blob.key);
-            return Ok((!exists).then_some(StateReason::ObjectMissing));
+            return Ok(match exists {
+                true => CheckedSuspicion::Open,
+                false => CheckedSuspicion::Confirmed(StateReason::ObjectMissing),
+            });
         }
     };
     if size_bytes != blob.size_bytes {
-        return Ok(Some(StateReason::ObjectDamaged));
+        return Ok(CheckedSuspicion::Confirmed(StateReason::ObjectDamaged));
     }
-    match suspicion {
-        Suspicion::Length => Ok(None),
-        Suspicion::Checksum => {
-            Ok((is_intact(store, blob).await? == Some(false)).then_some(StateReason::ObjectDamaged))
+    if suspicion == Suspicion::Length {
+        return Ok(CheckedSuspicion::Open);
+    }
+    Ok(match compare_object(store, blob).await? {
+        Some(ComparedObject { is_intact: Some(true), block_checksums }) => {
+            CheckedSuspicion::Refuted(block_checksums)
         }
-    }
+        Some(ComparedObject { is_intact: Some(false), .. }) => {
+            CheckedSuspicion::Confirmed(StateReason::ObjectDamaged)
+        }
+        Some(ComparedObject { is_intact: None, .. }) | None => CheckedSuspicion::Open,
+    })
 }
 
-/// Reads an object and compares it with its record. Returns `None` if the record has no hashes or if the read
-/// ended early, which proves nothing.
+/// Returns whether an object matches its record; `None` if the record has no hashes or if the read ended early, which
+/// proves nothing.
 ///
 /// # Errors
 /// Returns an error if the store is unreachable.
@@ -71,12 +90,20 @@ pub(in crate::app) async fn is_intact(
     store: &dyn ObjectStorage,
     blob: &Blob,
 ) -> Result<Option<bool>, StorageError> {
+    Ok(compare_object(store, blob).await?.and_then(|compared| compared.is_intact))
+}
+
+/// Reads an object and compares it with its record. Returns `None` if the record has no hashes.
+async fn compare_object(
+    store: &dyn ObjectStorage,
+    blob: &Blob,
+) -> Result<Option<ComparedObject>, StorageError> {
     let Some(mut comparison) = ObjectComparison::with_record(blob) else { return Ok(None) };
     let mut bytes = store.get(&blob.key, 0..blob.size_bytes).await?;
     while let Some(chunk) = bytes.next().await {
         comparison.consume(&chunk?);
     }
-    Ok(comparison.finish().is_intact)
+    Ok(Some(comparison.finish()))
 }
 
 /// Compares the bytes of a whole object with its record.
@@ -116,37 +143,66 @@ impl ObjectComparison {
     }
 }
 
-/// Damage that was confirmed and recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::app) struct RecordedDamage {
-    pub(in crate::app) reason: StateReason,
-    /// The number of versions that changed to ERROR.
-    pub(in crate::app) version_count: usize,
+/// A suspicion that was checked, and its damage recorded.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::app) enum RecordedSuspicion {
+    /// The object is missing or damaged.
+    Damaged {
+        /// The number of versions that changed to ERROR.
+        version_count: usize,
+    },
+    /// All bytes were read, and match their record. Contains the checksums of their blocks, if there are several.
+    Intact(Option<BlockChecksums>),
+    /// Not all bytes were compared. That proves nothing about them.
+    Unproven,
 }
 
-/// Checks a suspicion, and marks the versions of a blob whose problem is confirmed. Returns `None` if it is not. If the
-/// claim of the work is given and was lost in the meantime, nothing is marked: another process may have a newer result.
-///
-/// # Errors
-/// Returns an error if the store or the database is unreachable. Nothing is known about the object then.
-pub(in crate::app) async fn confirm_and_mark(
-    db: &Database,
-    store: &dyn ObjectStorage,
-    tenant: TenantId,
-    blob: &Blob,
-    suspicion: Suspicion,
-    claim: Option<BlobClaim>,
-) -> Result<Option<RecordedDamage>, Error> {
-    let Some(reason) = confirm_damage(store, blob, suspicion).await? else { return Ok(None) };
-    let version_count = mark_damaged(db, tenant, blob, reason, claim).await?;
-    if version_count > 0 {
-        tracing::error!(
-            %tenant, provider = blob.provider, key = %blob.key, %reason, versions = version_count,
-            "found missing or damaged object, and changed its versions to ERROR; background work repairs it from its \
-             copy; without a copy, restore it from a backup and run `strongroom fsck --repair`"
-        );
+/// Records damage, and raises the alert.
+#[derive(Clone, Copy)]
+pub(in crate::app) struct DamageRecorder<'a> {
+    pub(in crate::app) db: &'a Database,
+    pub(in crate::app) metrics: &'a Metrics,
+}
+
+impl<'a> DamageRecorder<'a> {
+    pub(in crate::app) fn of(app: &'a App) -> Self {
+        Self { db: &app.db, metrics: &app.metrics }
     }
-    Ok(Some(RecordedDamage { reason, version_count }))
+
+    /// Checks a suspicion, and marks the versions of a blob whose problem is confirmed. If the claim of the work is
+    /// given and was lost in the meantime, nothing is marked: another process may have a newer result.
+    ///
+    /// # Errors
+    /// Returns an error if the store or the database is unreachable. Nothing is known about the object then.
+    pub(in crate::app) async fn check_and_mark(
+        self,
+        store: &dyn ObjectStorage,
+        tenant: TenantId,
+        blob: &Blob,
+        suspicion: Suspicion,
+        claim: Option<BlobClaim>,
+    ) -> Result<RecordedSuspicion, Error> {
+        let reason = match check_suspicion(store, blob, suspicion).await? {
+            CheckedSuspicion::Confirmed(reason) => reason,
+            CheckedSuspicion::Refuted(blocks) => return Ok(RecordedSuspicion::Intact(blocks)),
+            CheckedSuspicion::Open => return Ok(RecordedSuspicion::Unproven),
+        };
+        let version_count = mark_damaged(self.db, tenant, blob, reason, claim).await?;
+        if version_count > 0 {
+            self.raise_alert(&blob.provider);
+            tracing::error!(
+                %tenant, provider = blob.provider, key = %blob.key, %reason, versions = version_count,
+                "found missing or damaged object, and changed its versions to ERROR; background work repairs it from its \
+                 copy; without a copy, restore it from a backup and run `strongroom fsck --repair`"
+            );
+        }
+        Ok(RecordedSuspicion::Damaged { version_count })
+    }
+
+    /// Counts a missing or damaged object, on which the alert `StrongroomBlobDamaged` depends. Nothing else counts them.
+    pub(in crate::app) fn raise_alert(self, provider: &str) {
+        self.metrics.count_scrubbed(provider, ScrubOutcome::Damaged);
+    }
 }
 
 /// Marks the versions of a blob as missing or damaged, and returns their number.
@@ -167,57 +223,4 @@ async fn mark_damaged(
         return Ok(0);
     }
     tx.finish(marked).await
-}
-
-/// Deletes the checksums of the blocks of an intact object that differed from them twice. They may be wrong, and a
-/// wrong checksum would make the file unreadable. Scrubbing computes them again.
-pub(in crate::app) async fn distrust_block_checksums(db: &Database, tenant: TenantId, blob: &Blob) {
-    let deleted = async {
-        let mut tx = db.tenant_tx(tenant, &Viewer::system()).await?;
-        let deleted = blob_checksums::delete(&mut tx, blob.id).await;
-        tx.finish(deleted).await
-    };
-    let key = &blob.key;
-    match deleted.await {
-        Ok(true) => tracing::error!(%tenant, %key, "deleted wrong block checksums of an intact object"),
-        Ok(false) => {}
-        Err(error) => tracing::warn!(%tenant, %key, %error, "failed to delete block checksums"),
-    }
-}
-
-/// An object that is being read, and that may be missing or damaged.
-#[derive(Clone)]
-pub(in crate::app) struct SuspectObject {
-    pub(in crate::app) app: Arc<App>,
-    pub(in crate::app) tenant: TenantId,
-    /// The store as background work uses it.
-    pub(in crate::app) store: Arc<dyn ObjectStorage>,
-    pub(in crate::app) blob: Blob,
-}
-
-impl SuspectObject {
-    /// Checks the object again in the background and records a confirmed problem. The reader does not wait
-    /// for it: if the check fails, the next reader or `fsck` finds the problem.
-    pub(in crate::app) fn recheck_in_background(&self, suspicion: Suspicion) {
-        let Self { app, tenant, store, blob } = self.clone();
-        let tasks = app.tasks.clone();
-        let recheck = async move {
-            let key = &blob.key;
-            match confirm_and_mark(&app.db, store.as_ref(), tenant, &blob, suspicion, None).await {
-                // The repair of the blob from its copy finds it by the state of its versions.
-                Ok(Some(damage)) if damage.version_count > 0 => {
-                    app.metrics.count_scrubbed(&blob.provider, ScrubOutcome::Damaged);
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => {
-                    tracing::warn!(%tenant, %key, ?suspicion, "read a suspect object again, and found it intact");
-                    if suspicion == Suspicion::Checksum {
-                        distrust_block_checksums(&app.db, tenant, &blob).await;
-                    }
-                }
-                Err(error) => tracing::warn!(%tenant, %key, %error, "failed to read a suspect object again"),
-            }
-        };
-        tasks.spawn(tracing::Instrument::instrument(recheck, tracing::Span::current()));
-    }
 }

@@ -3,21 +3,22 @@
 //!
 //! Only reads, unless it is asked to repair the states of versions: versions with missing or damaged objects
 //! are then moved to ERROR, and versions with intact objects are moved out of it. It then also records missing block
-//! checksums.
+//! checksums, and replaces wrong ones.
 //!
 //! Does not use [`App`](crate::app::App), so that it also works if the service cannot start.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    damage::{self, Suspicion},
+    block_record::correct_block_checksums,
+    damage::{self, DamageRecorder, RecordedSuspicion, Suspicion},
     read_object::read_object,
     sample::{Sample, SampleSize},
 };
 use crate::{
     app::Error,
     db::{
-        Database, blob_checksums, content_states,
+        Database, Viewer, blob_checksums, content_states,
         fsck::{self, CheckedBlob},
         sweep_candidates::{self, Ownership, SweepCandidate},
     },
@@ -30,6 +31,7 @@ use crate::{
         object_key::ObjectKey,
     },
     storage::{MultipartInfo, ObjectStorage, ObjectStorageExt, StorageErrorKind, Stores},
+    telemetry::Metrics,
 };
 
 /// The number of rows or objects in one batch.
@@ -39,6 +41,8 @@ const BATCH: usize = 500;
 pub struct Fsck {
     pub db: Database,
     pub stores: Stores,
+    /// Counts the damage that is marked.
+    pub metrics: Metrics,
     /// Used to compute the age of objects.
     pub clock: Arc<dyn Clock>,
     /// The source of randomness for the sample of blobs.
@@ -179,14 +183,22 @@ impl Fsck {
         }
     }
 
-    /// Confirms the problem with a second check and marks the versions.
+    fn recorder(&self) -> DamageRecorder<'_> {
+        DamageRecorder { db: &self.db, metrics: &self.metrics }
+    }
+
+    /// Confirms the problem with a second check and marks the versions. Replaces wrong block checksums of an intact
+    /// object.
     async fn mark_if_damaged(&self, checked: &CheckedBlob, report: &mut FsckReport) -> Result<(), Error> {
         let Ok(store) = self.stores.get(&checked.blob.provider) else { return Ok(()) };
         let CheckedBlob { tenant, blob, .. } = checked;
-        let (store, suspicion) = (store.as_ref(), Suspicion::Checksum);
-        match damage::confirm_and_mark(&self.db, store, *tenant, blob, suspicion, None).await? {
-            Some(damage) => report.marked_versions += damage.version_count as u64,
-            None => damage::distrust_block_checksums(&self.db, *tenant, blob).await,
+        let (store, suspicion, recorder) = (store.as_ref(), Suspicion::Checksum, self.recorder());
+        match recorder.check_and_mark(store, *tenant, blob, suspicion, None).await? {
+            RecordedSuspicion::Damaged { version_count } => report.marked_versions += version_count as u64,
+            RecordedSuspicion::Intact(found) => {
+                correct_block_checksums(recorder, *tenant, blob, found.as_ref()).await?;
+            }
+            RecordedSuspicion::Unproven => {}
         }
         Ok(())
     }
@@ -236,8 +248,12 @@ impl Fsck {
         }
         report.hashed_blobs += 1;
         report.hashed_bytes += size;
-        let HashedObject { hashes: ObjectHashes { sha256, crc64nvme }, block_checksums, .. } =
+        let HashedObject { hashes, block_checksums, size_bytes: read_bytes } =
             read_object(store, &blob.key, size).await?.checksums;
+        if read_bytes != size {
+            return Ok(Some(format!("was read in part: the store returned {read_bytes} of {size} bytes")));
+        }
+        let ObjectHashes { sha256, crc64nvme } = hashes;
         let Some(recorded) = blob.hashes else {
             return Ok(Some(format!("has the SHA-256 {sha256}; its record has none")));
         };
@@ -261,12 +277,12 @@ impl Fsck {
         found: Option<&BlockChecksums>,
     ) -> Result<bool, Error> {
         let CheckedBlob { tenant, blob, .. } = checked;
-        let mut tx = self.db.system_tx().await?;
-        let recorded = blob_checksums::get_all(&mut tx, *tenant, blob.id).await?;
+        let mut tx = self.db.tenant_tx(*tenant, &Viewer::system()).await?;
+        let recorded = blob_checksums::get_all(&mut tx, blob.id).await;
+        let recorded = tx.finish(recorded).await?;
         if let (None, Some(found), true) = (&recorded, found, self.is_repairing) {
-            blob_checksums::insert_missing(&mut tx, *tenant, blob.id, found).await?;
+            correct_block_checksums(self.recorder(), *tenant, blob, Some(found)).await?;
         }
-        tx.commit().await?;
         Ok(recorded.is_none() || recorded.as_ref() == found)
     }
 

@@ -110,10 +110,15 @@ impl RepairableBlobs<'_> {
     async fn repair(&self, claimed: &ClaimedBlob) -> Result<ItemOutcome, Error> {
         let ClaimedBlob { claim, repairable } = claimed;
         let TenantBlob { tenant, blob } = &repairable.movable.tenant_blob;
+        let mut is_replaced = false;
         // After a crash between the switch and the change of the versions, or a repair by an operator.
         if !self.is_original_intact(blob).await? {
             match self.replace_original(repairable).await? {
-                RelocationOutcome::Moved => {}
+                RelocationOutcome::Moved => {
+                    // Counted here, because the next attempt after a crash finds the new object intact.
+                    self.app.metrics.count_repaired(self.store.provider());
+                    is_replaced = true;
+                }
                 RelocationOutcome::Superseded => {
                     release(self.app, *claim).await?;
                     return Ok(ItemOutcome::Skipped);
@@ -127,8 +132,15 @@ impl RepairableBlobs<'_> {
             return Ok(ItemOutcome::Skipped);
         }
         tx.commit().await?;
-        tracing::warn!(%tenant, blob = %blob.id, versions = version_count, "repaired a blob from its copy");
-        self.app.metrics.count_repaired(self.store.provider());
+        let blob = blob.id;
+        if is_replaced {
+            tracing::warn!(%tenant, %blob, versions = version_count, "repaired a blob from its copy");
+        } else {
+            tracing::warn!(
+                %tenant, %blob, versions = version_count,
+                "found the object of a damaged blob intact, and changed its versions back to AVAILABLE"
+            );
+        }
         Ok(ItemOutcome::Done)
     }
 

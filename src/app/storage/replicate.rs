@@ -13,7 +13,7 @@ use crate::{
     app::{
         App, Error, RoundReport,
         blob_work::{claim_blob, release, work_on_claimed},
-        integrity::damage::{Suspicion, confirm_and_mark},
+        integrity::damage::{DamageRecorder, Suspicion},
         rounds::{DueItems, ItemFields, ItemOutcome, RoundStore, run_round_in_store},
     },
     db::{
@@ -140,8 +140,8 @@ impl PendingBlobs<'_> {
             }
             // The original may be what is damaged or missing.
             if matches!(error, Error::ObjectDamaged | Error::ObjectMissing) {
-                let db = &self.app.db;
-                confirm_and_mark(db, from.as_ref(), *tenant, blob, Suspicion::Checksum, Some(*claim)).await?;
+                let (from, recorder) = (from.as_ref(), DamageRecorder::of(self.app));
+                recorder.check_and_mark(from, *tenant, blob, Suspicion::Checksum, Some(*claim)).await?;
             }
             return Err(error);
         }

@@ -59,6 +59,8 @@ pub(super) struct ScrubInstruments {
     read: Counter<u64>,
     left: Gauge<u64>,
     oldest: Gauge<f64>,
+    damaged_blobs: Gauge<u64>,
+    replaced_checksums: Counter<u64>,
     replicated: Counter<u64>,
     repaired: Counter<u64>,
     pending_blobs: Gauge<u64>,
@@ -79,13 +81,24 @@ impl ScrubInstruments {
                 meter,
                 "strongroom.scrub.objects",
                 "",
-                "Objects that scrubbing has read, and damaged ones that downloads have found, by provider and outcome",
+                "Objects that scrubbing has read, and damaged ones however they were found, by provider and outcome",
             ),
             read: counter(meter, "strongroom.scrub.read", "By", "Bytes that scrubbing has read, by provider"),
             left: gauge("strongroom.scrub.left", "By", "Bytes that the pass of a provider must still read"),
             oldest: seconds(
                 "strongroom.scrub.oldest",
                 "Time since the verification of an object of a provider that is longest ago",
+            ),
+            damaged_blobs: gauge(
+                "strongroom.damaged_blobs",
+                "",
+                "Blobs that are marked missing or damaged, by provider, at most 10,000",
+            ),
+            replaced_checksums: counter(
+                meter,
+                "strongroom.scrub.replaced_checksums",
+                "",
+                "Intact objects whose recorded block checksums were wrong and were replaced, by provider",
             ),
             replicated: counter(
                 meter,
@@ -114,18 +127,29 @@ fn of_provider(provider: &str) -> KeyValue {
 }
 
 impl Metrics {
-    /// Starts the counts of damaged objects and of repairs of a provider at zero. An alert on the increase of a counter
+    /// Starts the counts of damaged objects, wrong checksums and repairs of a provider at zero. An alert on the increase of a counter
     /// does not notice the first value of one that begins later.
     pub fn start_scrub_counts(&self, provider: &str) {
         let labels = [of_provider(provider), KeyValue::new("outcome", ScrubOutcome::Damaged.name())];
         self.inner.scrubs.objects.add(0, &labels);
+        self.inner.scrubs.replaced_checksums.add(0, &[of_provider(provider)]);
         self.inner.scrubs.repaired.add(0, &[of_provider(provider)]);
     }
 
-    /// Counts an object that scrubbing has read, or that a download has found damaged.
+    /// Counts an object that scrubbing has read, or that was found damaged in another way.
     pub fn count_scrubbed(&self, provider: &str, outcome: ScrubOutcome) {
         let labels = [of_provider(provider), KeyValue::new("outcome", outcome.name())];
         self.inner.scrubs.objects.add(1, &labels);
+    }
+
+    /// Sets the number of blobs of a provider that are marked missing or damaged.
+    pub fn set_damaged_blobs(&self, provider: &str, count: u64) {
+        self.inner.scrubs.damaged_blobs.record(count, &[of_provider(provider)]);
+    }
+
+    /// Counts an intact object whose wrong block checksums were replaced.
+    pub fn count_replaced_checksums(&self, provider: &str) {
+        self.inner.scrubs.replaced_checksums.add(1, &[of_provider(provider)]);
     }
 
     /// Counts bytes that scrubbing has read.

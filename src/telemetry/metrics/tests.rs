@@ -50,6 +50,8 @@ fn render_all() -> String {
     metrics.record_tick(&tick, TickOutcome::TimedOut, Duration::from_secs(300));
     metrics.set_tick_age(tick, Duration::from_secs(90));
     metrics.count_scrubbed("local", ScrubOutcome::Damaged);
+    metrics.set_damaged_blobs("local", 8);
+    metrics.count_replaced_checksums("local");
     metrics.add_scrubbed_bytes("local", 4);
     let oldest = Duration::from_secs(60);
     metrics.set_scrub_level("local", ScrubLevel { left_bytes: 5, oldest });
@@ -67,6 +69,7 @@ fn damage_is_counted_from_zero() {
     let text = metrics.render().unwrap();
     for line in [
         "strongroom_scrub_objects_total{outcome=\"damaged\",provider=\"local\"} 0",
+        "strongroom_scrub_replaced_checksums_total{provider=\"local\"} 0",
         "strongroom_replica_repairs_total{provider=\"local\"} 0",
     ] {
         assert!(text.contains(line), "{line}: an alert on the increase would miss the first one: {text}");
@@ -100,6 +103,8 @@ fn scrape_contains_all_metrics_with_their_units() {
         "strongroom_ticks_total{outcome=\"timed_out\",provider=\"local\",tick=\"delete_blobs\"} 1",
         "strongroom_tick_duration_seconds_count{provider=\"local\",tick=\"delete_blobs\"} 1",
         "strongroom_scrub_objects_total{outcome=\"damaged\",provider=\"local\"} 1",
+        "strongroom_damaged_blobs{provider=\"local\"} 8",
+        "strongroom_scrub_replaced_checksums_total{provider=\"local\"} 1",
         "strongroom_scrub_read_bytes_total{provider=\"local\"} 4",
         "strongroom_scrub_left_bytes{provider=\"local\"} 5",
         "strongroom_scrub_oldest_seconds{provider=\"local\"} 60",

@@ -88,6 +88,7 @@ impl Service {
         let fsck = Fsck {
             db: self.db.clone(),
             stores: self.stores.clone(),
+            metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             ids: Arc::new(SystemIds),
             grace: Duration::ZERO,

@@ -6,6 +6,7 @@ use super::DueScrubs;
 use crate::{
     app::{App, Error, owner::StoreRefusal, rotation::Rotation, rounds::run_round},
     db::{scrub_counts, scrubs},
+    domain::clock::Timestamp,
     storage::Progress,
 };
 
@@ -45,7 +46,7 @@ pub trait ScrubProgress: Send {
     fn report_progress(&mut self, report: &ScrubReport);
 }
 
-/// Reads the rest of the pass of a provider, beside the workers.
+/// Reads the rest of the pass of a provider, beside the workers. A pass that begins in the meantime is left to them.
 ///
 /// # Errors
 /// Returns `StoreNotOwned` if the store belongs to another database, `ProviderUnknown` if the provider is not
@@ -70,13 +71,9 @@ pub async fn scrub_provider(
     if let Some(StoreRefusal::NotOwner(not_owner)) = app.owners.check_before_deletions(provider).await? {
         return Err(Error::StoreNotOwned(not_owner));
     }
-    if options.is_new_pass {
-        let mut tx = app.db.system_tx().await?;
-        scrubs::lock_pass(&mut tx, provider).await?;
-        scrubs::start_pass(&mut tx, provider).await?;
-        tx.commit().await?;
-    }
-    let (work, rotation) = (DueScrubs::new(app, store.as_ref(), &read, false), Rotation::default());
+    let pass_start = begin_pass(app, provider, options).await?;
+    let work = DueScrubs { only_pass: Some(pass_start), ..DueScrubs::new(app, store.as_ref(), &read, false) };
+    let rotation = Rotation::default();
     let mut waits = 0;
     loop {
         let round = Box::pin(run_round(&work, &rotation)).await?;
@@ -88,7 +85,7 @@ pub async fn scrub_provider(
         if round.done > 0 || round.failed > 0 {
             continue;
         }
-        report.left_objects = count_left(app, provider, false).await?;
+        report.left_objects = count_before(app, provider, pass_start).await?;
         if report.left_objects == 0 || report.failed_objects > 0 || waits == WAITS_MAX {
             return Ok(report);
         }
@@ -97,10 +94,29 @@ pub async fn scrub_provider(
     }
 }
 
+/// Returns the start of the pass to read.
+async fn begin_pass(app: &App, provider: &str, options: ScrubOptions) -> Result<Timestamp, Error> {
+    let mut tx = app.db.system_tx().await?;
+    let mut pass = scrubs::lock_pass(&mut tx, provider).await?;
+    if options.is_new_pass {
+        scrubs::start_pass(&mut tx, provider).await?;
+        pass = scrubs::lock_pass(&mut tx, provider).await?;
+    }
+    tx.commit().await?;
+    Ok(pass.start_time)
+}
+
+/// Counts the objects that a run would read.
 async fn count_left(app: &App, provider: &str, is_new_pass: bool) -> Result<u64, Error> {
     let mut tx = app.db.system_tx().await?;
     let pass = scrubs::lock_pass(&mut tx, provider).await?;
+    tx.commit().await?;
     let before = if is_new_pass { pass.now } else { pass.start_time };
+    count_before(app, provider, before).await
+}
+
+async fn count_before(app: &App, provider: &str, before: Timestamp) -> Result<u64, Error> {
+    let mut tx = app.db.system_tx().await?;
     let left = scrub_counts::count_left(&mut tx, provider, before).await?;
     tx.commit().await?;
     Ok(u64::try_from(left.object_count).unwrap_or_default())

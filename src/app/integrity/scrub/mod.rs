@@ -30,7 +30,13 @@ use tokio::time::Instant;
 
 pub use self::foreground::{ScrubOptions, ScrubProgress, ScrubReport, scrub_provider};
 use self::{count_left::count_left_if_due, counts::ScrubCounts, pace::ReadPace};
-use super::damage::{ComparedObject, ObjectComparison, Suspicion, confirm_and_mark, confirm_damage};
+use super::{
+    block_record::correct_block_checksums,
+    damage::{
+        CheckedSuspicion, ComparedObject, DamageRecorder, ObjectComparison, RecordedSuspicion, Suspicion,
+        check_suspicion,
+    },
+};
 use crate::{
     app::{
         App, Error, RoundReport,
@@ -39,7 +45,7 @@ use crate::{
         storage::relocation::{READERS_HOURS, deletion_delay_hours},
     },
     db::{
-        SystemTx, blob_checksums,
+        SystemTx,
         blob_claims::{self, BlobClaim},
         blob_replicas::{self, Replica},
         scrubs::{self, DueScrub, ScrubPass},
@@ -82,6 +88,8 @@ struct DueScrubs<'a> {
     progress: &'a Progress,
     /// Whether the rate and the window apply.
     is_scheduled: bool,
+    /// The start of the only pass whose objects are read; `None` for those of each pass.
+    only_pass: Option<Timestamp>,
     counts: ScrubCounts,
 }
 
@@ -117,6 +125,9 @@ impl DueItems for DueScrubs<'_> {
 
     /// Claims the next objects. The claims replace the position.
     async fn list_page(&self, _after: Option<()>, limit: i64) -> Result<Vec<ClaimedScrub>, Error> {
+        if !self.may_begin().await? {
+            return Ok(Vec::new());
+        }
         count_left_if_due(self.app, self.store.provider()).await?;
         let mut tx = self.app.db.system_tx().await?;
         let claimed = self.claim_next(&mut tx, limit).await?;
@@ -144,12 +155,32 @@ impl DueItems for DueScrubs<'_> {
 
 impl<'a> DueScrubs<'a> {
     fn new(app: &'a App, store: &'a dyn ObjectStorage, progress: &'a Progress, is_scheduled: bool) -> Self {
-        Self { app, store, progress, is_scheduled, counts: ScrubCounts::default() }
+        Self { app, store, progress, is_scheduled, only_pass: None, counts: ScrubCounts::default() }
     }
 
     fn count(&self, outcome: ScrubOutcome) {
         self.counts.add(outcome);
-        self.app.metrics.count_scrubbed(self.store.provider(), outcome);
+        // Damage is counted where it is recorded.
+        if outcome != ScrubOutcome::Damaged {
+            self.app.metrics.count_scrubbed(self.store.provider(), outcome);
+        }
+    }
+
+    /// Returns whether objects may be counted and read now. Outside the window, there is no work for the store and the
+    /// database.
+    async fn may_begin(&self) -> Result<bool, Error> {
+        if !self.is_scheduled || self.app.limits.scrub.schedule().window.is_none() {
+            return Ok(true);
+        }
+        let mut tx = self.app.db.system_tx().await?;
+        let pass = scrubs::lock_pass(&mut tx, self.store.provider()).await?;
+        tx.commit().await?;
+        Ok(!self.is_outside_window(&pass))
+    }
+
+    fn is_outside_window(&self, pass: &ScrubPass) -> bool {
+        let schedule = self.app.limits.scrub.schedule();
+        self.is_scheduled && !schedule.is_open(pass.now)
     }
 
     /// Returns whether an object that waited for its turn is still claimed. Renews its claim.
@@ -167,7 +198,9 @@ impl<'a> DueScrubs<'a> {
         let provider = self.store.provider();
         let schedule = self.app.limits.scrub.schedule();
         let pass = scrubs::lock_pass(tx, provider).await?;
-        if self.is_scheduled && (pass.ready_time > pass.now || !schedule.is_open(pass.now)) {
+        let is_other_pass = self.only_pass.is_some_and(|only| only != pass.start_time);
+        let waits = self.is_scheduled && pass.ready_time > pass.now;
+        if is_other_pass || waits || self.is_outside_window(&pass) {
             return Ok(Vec::new());
         }
         let rate = schedule.rate(pass.left_bytes, pass.start_time, pass.now).max(1);
@@ -234,12 +267,16 @@ impl<'a> DueScrubs<'a> {
     }
 
     /// Records the end of a pass if all of its objects are verified, and starts the next one if it is time. An object
-    /// that cannot be read does not delay the next pass.
+    /// that cannot be read does not delay the next pass. A command that reads one pass does not start another one, which
+    /// it would read completely.
     async fn end_pass(&self, tx: &mut SystemTx, pass: &ScrubPass) -> Result<(), Error> {
         let provider = self.store.provider();
         scrubs::record_oldest(tx, provider).await?;
         if !scrubs::has_due(tx, provider, pass.start_time).await? && scrubs::end_pass(tx, provider).await? {
             tracing::info!(provider, start_time = %pass.start_time, "completed a pass over all objects");
+        }
+        if self.only_pass.is_some() {
+            return Ok(());
         }
         if pass.now >= pass.start_time + self.app.limits.scrub.schedule().pass_interval() {
             scrubs::start_pass(tx, provider).await?;
@@ -274,12 +311,16 @@ impl<'a> DueScrubs<'a> {
         item: &ClaimedScrub,
         suspicion: Suspicion,
     ) -> Result<ScrubOutcome, Error> {
-        let (db, due, claim) = (&self.app.db, &item.due, Some(item.claim));
-        let damage = confirm_and_mark(db, self.store, due.tenant, &due.object, suspicion, claim).await?;
-        let Some(damage) = damage else { return Ok(ScrubOutcome::Unconfirmed) };
-        release(self.app, item.claim).await?;
-        let is_marked = damage.version_count > 0;
-        Ok(if is_marked { ScrubOutcome::Damaged } else { ScrubOutcome::Superseded })
+        let (due, claim) = (&item.due, Some(item.claim));
+        let recorder = DamageRecorder::of(self.app);
+        match recorder.check_and_mark(self.store, due.tenant, &due.object, suspicion, claim).await? {
+            RecordedSuspicion::Damaged { version_count } => {
+                release(self.app, item.claim).await?;
+                Ok(if version_count > 0 { ScrubOutcome::Damaged } else { ScrubOutcome::Superseded })
+            }
+            // The object is read again, which also compares the checksums of its blocks.
+            RecordedSuspicion::Intact(_) | RecordedSuspicion::Unproven => Ok(ScrubOutcome::Unconfirmed),
+        }
     }
 
     /// Removes a damaged copy. Its object is kept as long as that of a purged file.
@@ -289,9 +330,8 @@ impl<'a> DueScrubs<'a> {
         suspicion: Suspicion,
     ) -> Result<ScrubOutcome, Error> {
         let (tenant, object) = (item.due.tenant, &item.due.object);
-        let Some(reason) = confirm_damage(self.store, object, suspicion).await? else {
-            return Ok(ScrubOutcome::Unconfirmed);
-        };
+        let checked = check_suspicion(self.store, object, suspicion).await?;
+        let CheckedSuspicion::Confirmed(reason) = checked else { return Ok(ScrubOutcome::Unconfirmed) };
         let replica = Replica { provider: object.provider.clone(), key: object.key.clone() };
         let hours = deletion_delay_hours(self.app).max(READERS_HOURS);
         let mut tx = self.app.db.system_tx().await?;
@@ -304,6 +344,7 @@ impl<'a> DueScrubs<'a> {
         if !is_removed {
             return Ok(ScrubOutcome::Superseded);
         }
+        DamageRecorder::of(self.app).raise_alert(&object.provider);
         tracing::error!(
             %tenant, provider = object.provider, key = %object.key, %reason,
             "found missing or damaged copy of a blob, and removed it; the blob is copied again"
@@ -352,19 +393,21 @@ impl<'a> DueScrubs<'a> {
         Ok(Some(comparison.finish()))
     }
 
-    /// Records that an object is intact, and the checksums of its blocks if the blob has none. A copy has the same
-    /// bytes.
+    /// Records that an object is intact, and compares the checksums of its blocks with those of the blob. A copy has the
+    /// same bytes.
     async fn record_verified(
         &self,
         item: &ClaimedScrub,
         block_checksums: Option<BlockChecksums>,
     ) -> Result<ItemOutcome, Error> {
         let due = &item.due;
+        // A blob of one block has no checksums, and its row would never be read.
+        if let Some(found) = &block_checksums {
+            let recorder = DamageRecorder::of(self.app);
+            correct_block_checksums(recorder, due.tenant, &due.object, Some(found)).await?;
+        }
         let mut tx = self.app.db.system_tx().await?;
         scrubs::record_verified(&mut tx, due).await?;
-        if let Some(checksums) = block_checksums {
-            blob_checksums::insert_missing(&mut tx, due.tenant, due.object.id, &checksums).await?;
-        }
         // Another process has a newer result if the claim is lost.
         if !blob_claims::finish(&mut tx, item.claim).await? {
             self.count(ScrubOutcome::Superseded);

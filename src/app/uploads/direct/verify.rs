@@ -12,7 +12,7 @@ use crate::{
     app::{
         App, Error,
         integrity::{
-            damage::{Suspicion, confirm_damage},
+            damage::{CheckedSuspicion, Suspicion, check_suspicion},
             read_object::{ReadObject, read_object},
         },
         storage::apply_storage_class,
@@ -65,9 +65,9 @@ pub async fn verify_upload(
         return Ok(());
     };
     let store = app.background_stores.get_for(&stored.blob.provider, Holder::of_tenant(tenant))?;
-    let verified = match confirm_damage(store.as_ref(), &stored.blob, Suspicion::Length).await? {
-        Some(reason) => Err(reason),
-        None => {
+    let verified = match check_suspicion(store.as_ref(), &stored.blob, Suspicion::Length).await? {
+        CheckedSuspicion::Confirmed(reason) => Err(reason),
+        CheckedSuspicion::Refuted(_) | CheckedSuspicion::Open => {
             let read = read_whole(store.as_ref(), &stored.blob).await?;
             if sha256.is_some_and(|declared| declared != read.checksums.hashes.sha256) {
                 Err(StateReason::ChecksumMismatch)
