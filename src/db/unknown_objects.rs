@@ -113,31 +113,29 @@ pub async fn list_versions(
     query("list versions of blob", affected).load(tx.connection()?).await
 }
 
-/// Selects a blob with a digest that a version references.
+/// Selects a blob that a version references.
 macro_rules! referenced_blob {
-    ($tenant:expr, $sha256:expr) => {
+    ($tenant:expr) => {
         blobs::table
             .of($tenant)
             .inner_join(
                 versions::table
                     .on(versions::tenant_id.eq(blobs::tenant_id).and(versions::blob_id.eq(blobs::id))),
             )
-            .filter(blobs::sha256.eq($sha256))
             .order((versions::file_id, versions::version))
             .limit(1)
             .select(TenantBlob::as_select())
     };
 }
 
-/// Returns the blob with this id, if it has this digest and a version references it.
+/// Returns the blob with this id, if a version references it.
 pub async fn find_blob(
     tx: &mut SystemTx,
     tenant: TenantId,
     blob: BlobId,
-    sha256: Digest,
 ) -> Result<Option<TenantBlob>, DbError> {
-    let same = referenced_blob!(tenant, sha256).filter(blobs::id.eq(blob));
-    query("find blob by id and digest", same).first(tx.connection()?).await
+    let same = referenced_blob!(tenant).filter(blobs::id.eq(blob));
+    query("find referenced blob by id", same).first(tx.connection()?).await
 }
 
 /// Returns a blob with this digest that a version of the file references.
@@ -147,7 +145,7 @@ pub async fn find_blob_of_file(
     file: FileId,
     sha256: Digest,
 ) -> Result<Option<TenantBlob>, DbError> {
-    let same = referenced_blob!(tenant, sha256).filter(versions::file_id.eq(file));
+    let same = referenced_blob!(tenant).filter(blobs::sha256.eq(sha256)).filter(versions::file_id.eq(file));
     query("find blob of file by digest", same).first(tx.connection()?).await
 }
 
@@ -157,7 +155,7 @@ pub async fn find_blob_by_digest(
     tenant: TenantId,
     sha256: Digest,
 ) -> Result<Option<TenantBlob>, DbError> {
-    let same = referenced_blob!(tenant, sha256);
+    let same = referenced_blob!(tenant).filter(blobs::sha256.eq(sha256));
     query("find blob by digest", same).first(tx.connection()?).await
 }
 

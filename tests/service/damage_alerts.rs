@@ -97,6 +97,8 @@ fn running_worker_finds_damage_and_repairs_it() {
         s.clock.advance(Duration::seconds(1));
         let worker = Worker::start(&s, Seconds::from_secs(60));
         s.wait_until("the damage is found", || async { s.read_metric(DAMAGED) == 1 }).await;
+        // The next run of the tick. This clock does not move by itself.
+        s.clock.advance(Duration::seconds(1));
         s.wait_until("the blob is repaired", || async { state(&s, &id).await == FileState::Available }).await;
         worker.stop().await;
         assert_eq!(s.read_metric(REPAIRS), 1);

@@ -3,15 +3,20 @@
 use bytes::Bytes;
 use chrono::Duration;
 use strongroom::{
+    app::restore::report::RestoreReport,
     domain::{object_label::copy_entries, storage_class::StorageClass},
-    storage::{Payload, PutOptions},
+    storage::{
+        Payload, PutOptions,
+        flaky::{Fault, Operation, Plan},
+    },
     worker,
 };
 
 use crate::{
     harness::{Service, file_id, service_test, spec},
     restore::{
-        adopt, list_keys, list_recovered, quarantine, readopt, restore_after, run_all_deletions, stop,
+        adopt, discard, list_keys, list_recovered, quarantine, readopt, restore_after, run_all_deletions,
+        stop,
     },
     scrub::object_key,
     sweep::new_key,
@@ -119,12 +124,31 @@ fn copy_of_a_move_in_progress_outlives_the_decision() {
 }
 
 #[test]
-fn quarantine_keeps_the_copy_of_a_move_in_progress() {
-    service_test(|s| async move {
+fn each_decision_keeps_the_copy_of_a_move_in_progress() {
+    async fn check(s: Service, decide: impl AsyncFn(&Service) -> RestoreReport) {
         let (restored, id) = restore_with_ended_move(&s).await;
-        assert!(!quarantine(&restored).await.has_findings());
+        assert!(!decide(&restored).await.has_findings());
         run_all_deletions(&restored).await;
         assert_eq!(restored.alice().read(&id).await.unwrap(), b"moved"[..]);
         stop(restored).await;
-    });
+    }
+    service_test(|s| check(s, quarantine));
+    service_test(|s| check(s, discard));
+}
+
+#[test]
+fn copy_of_a_move_that_is_not_read_completely_is_left() {
+    for fault in [Fault::EndStream { after_bytes: 2 }, Fault::FlipBit] {
+        service_test(move |s| async move {
+            let (restored, id) = restore_with_ended_move(&s).await;
+            restored.faults.set_plan(Plan::new().with_fault_in_all(Operation::Get, fault));
+            let report = readopt(&restored).await;
+            assert_eq!((report.left.count, report.readopted.count), (1, 0), "{fault:?}: {report:#?}");
+            run_all_deletions(&restored).await;
+            restored.faults.set_plan(Plan::new());
+            assert_eq!(readopt(&restored).await.readopted.count, 1, "{fault:?}");
+            assert_eq!(restored.alice().read(&id).await.unwrap(), b"moved"[..]);
+            stop(restored).await;
+        });
+    }
 }

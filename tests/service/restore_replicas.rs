@@ -114,6 +114,7 @@ fn copies_come_back_if_their_originals_are_gone() {
     service_test_with(configure_copies, |s| async move {
         s.allow_lost_objects();
         let kept = upload(&s, "kept.txt", b"kept").await;
+        assert_eq!(replicate(&s).await, 1);
         let original = object_key(&s).await;
         let restored = restore_after(&s, async |s| {
             replicate_lost_files(s, &kept).await;

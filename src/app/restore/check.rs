@@ -232,16 +232,16 @@ impl ObjectCheck<'_> {
         is_later && self.age(object) < self.app.limits.sweeping.grace_period() / 2
     }
 
-    /// Keeps the stray objects that stored versions need, unless all objects are discarded.
+    /// Keeps the stray objects that stored versions need, whatever happens to the objects that no version needs.
     async fn relink_strays(&self, strays: &[ObjectInfo], report: &mut RestoreReport) -> Result<(), Error> {
-        if self.decision.is_none_or(|decision| *decision == RestoreDecision::Discard) {
+        if self.decision.is_none() {
             return Ok(());
         }
         for object in strays {
             match Box::pin(relink_stray(self.app, self.store, object)).await? {
-                Some(ReadoptOutcome::Left(reason)) => report.add_left(object, reason),
-                Some(ReadoptOutcome::Readopted) => report.readopted.add(object.size_bytes),
-                Some(ReadoptOutcome::Leftover) | None => {}
+                ReadoptOutcome::Left(reason) => report.add_left(object, reason),
+                ReadoptOutcome::Readopted => report.readopted.add(object.size_bytes),
+                ReadoptOutcome::Leftover => {}
             }
         }
         Ok(())

@@ -55,11 +55,7 @@ pub(super) async fn readopt_object(
     store: &dyn ObjectStorage,
     object: &ObjectInfo,
 ) -> Result<ReadoptOutcome, Error> {
-    match try_readopt(app, store, object).await {
-        Err(error) if error.is_dependency_failure() || matches!(error, Error::StoreNotOwned(_)) => Err(error),
-        Err(error) => Ok(ReadoptOutcome::Left(with_causes(&error))),
-        outcome => outcome,
-    }
+    leave_unreadable(try_readopt(app, store, object).await)
 }
 
 async fn try_readopt(
@@ -79,10 +75,7 @@ async fn try_readopt(
             "object has no label, and may belong to a direct upload whose URL is still valid; repeat the command in {seconds} s"
         )));
     }
-    let content = read_object(store, &object.key, object.size_bytes).await?;
-    if content.checksums.size_bytes != object.size_bytes {
-        return Err(Error::ObjectDamaged);
-    }
+    let content = read_whole_object(store, object).await?;
     let sha256 = content.checksums.hashes.sha256;
     let declared = label.as_ref().and_then(|label| label.sha256);
     if let Some(declared) = declared.filter(|declared| *declared != sha256) {
@@ -104,7 +97,8 @@ async fn try_readopt(
 }
 
 /// Points a stored version to a stray object that is the only one with its bytes: the copy of a move that was in
-/// progress in the restored state, and ended since. Returns `None` if no version needs the object.
+/// progress in the restored state, and ended since. An object that no version needs is a leftover, and one that cannot
+/// be read is left: it may have the only bytes of a version.
 ///
 /// # Errors
 /// Returns an error if the database or the store is unavailable, or if the store belongs to another database.
@@ -112,29 +106,40 @@ pub(super) async fn relink_stray(
     app: &App,
     store: &dyn ObjectStorage,
     object: &ObjectInfo,
-) -> Result<Option<ReadoptOutcome>, Error> {
-    match try_relink_stray(app, store, object).await {
-        Ok(Some(ReadoptOutcome::Leftover)) => Ok(None),
-        Err(error) if !error.is_dependency_failure() && !matches!(error, Error::StoreNotOwned(_)) => {
-            tracing::warn!(key = %object.key, error = %with_causes(&error), "failed to read stray object");
-            Ok(None)
-        }
-        outcome => outcome,
-    }
+) -> Result<ReadoptOutcome, Error> {
+    leave_unreadable(try_relink_stray(app, store, object).await)
 }
 
 async fn try_relink_stray(
     app: &App,
     store: &dyn ObjectStorage,
     object: &ObjectInfo,
-) -> Result<Option<ReadoptOutcome>, Error> {
+) -> Result<ReadoptOutcome, Error> {
     let metadata = store.read_metadata(&object.key).await?;
     let label = open_label(app, object.key.tenant(), &metadata);
     let copy = CopyLabel::from_metadata(&metadata);
-    let content = read_object(store, &object.key, object.size_bytes).await?;
+    let content = read_whole_object(store, object).await?;
     let sha256 = content.checksums.hashes.sha256;
     let found = FoundObject { info: object, label: label.as_ref(), copy, sha256, is_stray: true };
-    resolve_stored_copy(app, store, &found).await
+    Ok(resolve_stored_copy(app, store, &found).await?.unwrap_or(ReadoptOutcome::Leftover))
+}
+
+/// Leaves an object whose attempt failed, unless all attempts would fail for the same reason.
+fn leave_unreadable(attempt: Result<ReadoptOutcome, Error>) -> Result<ReadoptOutcome, Error> {
+    match attempt {
+        Err(error) if error.is_dependency_failure() || matches!(error, Error::StoreNotOwned(_)) => Err(error),
+        Err(error) => Ok(ReadoptOutcome::Left(with_causes(&error))),
+        outcome => outcome,
+    }
+}
+
+/// Reads all bytes of an object. A store that ends the stream early would hide that a version needs the object.
+async fn read_whole_object(store: &dyn ObjectStorage, object: &ObjectInfo) -> Result<ReadObject, Error> {
+    let content = read_object(store, &object.key, object.size_bytes).await?;
+    match content.checksums.size_bytes == object.size_bytes {
+        true => Ok(content),
+        false => Err(Error::ObjectDamaged),
+    }
 }
 
 /// Returns the id that the blob of an object had, unless a blob has it.

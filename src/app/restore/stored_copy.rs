@@ -12,7 +12,7 @@ use crate::{
         storage::{apply_storage_class::enqueue_job, relocation::READERS_HOURS},
     },
     db::{
-        Viewer,
+        SystemTx, Viewer,
         audit_entries::{self, AuditAction, AuditEntry},
         blob_replicas,
         blobs::{self, TenantBlob},
@@ -59,7 +59,8 @@ impl FoundObject<'_> {
 }
 
 /// Returns the result for an object that is a copy of a stored version, or `None` if it is none. If the original still
-/// exists, the object is a leftover. Otherwise the blob gets the object, so that the version is complete again.
+/// exists, the object is a leftover. Otherwise the blob gets the object, so that the version is complete again. An
+/// object that belongs to the blob and has other bytes is left: it may have been read wrongly.
 ///
 /// # Errors
 /// Returns an error if the database or a store is unavailable.
@@ -68,31 +69,48 @@ pub(super) async fn resolve_stored_copy(
     store: &dyn ObjectStorage,
     found: &FoundObject<'_>,
 ) -> Result<Option<ReadoptOutcome>, Error> {
-    let Some(owned) = find_stored(app, found).await? else { return Ok(None) };
-    let original = app.stores.get(&owned.blob.provider)?.find_object(&owned.blob.key).await?;
-    Ok(Some(match original {
-        Some(original) if original.size_bytes == found.info.size_bytes => ReadoptOutcome::Leftover,
-        _ => relink_blob(app, store, found, &owned).await?,
-    }))
+    let mut tx = app.db.system_tx().await?;
+    let same_id = unknown_objects::find_blob(&mut tx, found.tenant(), found.blob()).await?;
+    let recorded = same_id.as_ref().and_then(|owned| owned.blob.hashes).map(|hashes| hashes.sha256);
+    let stored = match recorded == Some(found.sha256) {
+        true => same_id.clone(),
+        false => find_same_bytes(&mut tx, found).await?,
+    };
+    tx.commit().await?;
+    if let Some(owned) = stored {
+        return Ok(Some(match is_stored(app, &owned).await? {
+            true => ReadoptOutcome::Leftover,
+            false => relink_blob(app, store, found, &owned).await?,
+        }));
+    }
+    match same_id {
+        Some(owned) if !is_stored(app, &owned).await? => {
+            let recorded = recorded.map_or_else(|| "unknown".to_owned(), |sha256| sha256.to_string());
+            let reason = format!(
+                "SHA-256 is {}; that of its blob, whose object is missing, is {recorded}",
+                found.sha256
+            );
+            Ok(Some(ReadoptOutcome::Left(reason)))
+        }
+        _ => Ok(None),
+    }
 }
 
-/// Returns the blob that an object is a copy of.
-async fn find_stored(app: &App, found: &FoundObject<'_>) -> Result<Option<TenantBlob>, Error> {
+/// Returns whether the object of a blob exists and has the recorded size.
+async fn is_stored(app: &App, owned: &TenantBlob) -> Result<bool, Error> {
+    let object = app.stores.get(&owned.blob.provider)?.find_object(&owned.blob.key).await?;
+    Ok(object.is_some_and(|object| object.size_bytes == owned.blob.size_bytes))
+}
+
+/// Returns the blob that an object without the id of its blob is a copy of. A lost file with the bytes of another file
+/// is a file of its own.
+async fn find_same_bytes(tx: &mut SystemTx, found: &FoundObject<'_>) -> Result<Option<TenantBlob>, Error> {
     let (tenant, sha256) = (found.tenant(), found.sha256);
-    let mut tx = app.db.system_tx().await?;
-    let mut stored = unknown_objects::find_blob(&mut tx, tenant, found.blob(), sha256).await?;
-    // A lost file with the bytes of another file is a file of its own.
-    if stored.is_none() {
-        stored = match (found.label, found.copy) {
-            (Some(label), _) => {
-                unknown_objects::find_blob_of_file(&mut tx, tenant, label.file, sha256).await?
-            }
-            (None, None) => unknown_objects::find_blob_by_digest(&mut tx, tenant, sha256).await?,
-            (None, Some(_)) => None,
-        };
-    }
-    tx.commit().await?;
-    Ok(stored)
+    Ok(match (found.label, found.copy) {
+        (Some(label), _) => unknown_objects::find_blob_of_file(tx, tenant, label.file, sha256).await?,
+        (None, None) => unknown_objects::find_blob_by_digest(tx, tenant, sha256).await?,
+        (None, Some(_)) => None,
+    })
 }
 
 /// Points a blob whose object is missing to the copy.
