@@ -40,13 +40,22 @@ async fn run_check(restored: &Service, decision: Option<RestoreDecision>) -> [Re
     reports
 }
 
-async fn readopt(restored: &Service) -> [RestoreReport; 2] {
-    run_check(restored, Some(RestoreDecision::Readopt)).await
-}
-
 /// The counts of the unknown objects of the lost hours, and of those that were readopted, discarded and left.
 fn counts(report: &RestoreReport) -> [u64; 4] {
     [report.lost_hours, report.readopted, report.discarded, report.left].map(|totals| totals.count)
+}
+
+/// Adopts both stores, and readopts their objects.
+async fn adopt_and_readopt(restored: &Service, main_counts: [u64; 4], copies_counts: [u64; 4]) {
+    adopt(restored).await;
+    readopt(restored, main_counts, copies_counts).await;
+}
+
+/// Readopts the objects of both stores, and compares [`counts`] of each report.
+async fn readopt(restored: &Service, main_counts: [u64; 4], copies_counts: [u64; 4]) -> [RestoreReport; 2] {
+    let [main, copies] = run_check(restored, Some(RestoreDecision::Readopt)).await;
+    assert_eq!((counts(&main), counts(&copies)), (main_counts, copies_counts), "{main:#?} {copies:#?}");
+    [main, copies]
 }
 
 async fn upload(s: &Service, name: &str, data: &[u8]) -> String {
@@ -92,8 +101,7 @@ fn replicated_versions_come_back_once() {
         assert_eq!((main.listed_objects, main.lost_hours.count, main.missing.count), (3, 2, 0), "{main:#?}");
         assert_eq!((copies.listed_objects, copies.lost_hours.count, copies.recent.count), (3, 2, 0));
 
-        let [main, copies] = readopt(&restored).await;
-        assert_eq!((counts(&main), counts(&copies)), ([2, 2, 0, 0], [2, 0, 2, 0]), "{main:#?} {copies:#?}");
+        readopt(&restored, [2, 2, 0, 0], [2, 0, 2, 0]).await;
         let files = list_recovered(&restored.ada()).await;
         assert_eq!(files.keys().collect::<Vec<_>>(), ["kept.txt", "new.txt"]);
         let charged = restored.quota_row(&restored.ada()).await.used_bytes;
@@ -123,9 +131,7 @@ fn copies_come_back_if_their_originals_are_gone() {
             }
         })
         .await;
-        adopt(&restored).await;
-        let [main, copies] = readopt(&restored).await;
-        assert_eq!((counts(&main), counts(&copies)), ([0; 4], [2, 2, 0, 0]), "{main:#?} {copies:#?}");
+        adopt_and_readopt(&restored, [0; 4], [2, 2, 0, 0]).await;
         let files = list_recovered(&restored.ada()).await;
         assert_eq!(restored.ada().read(&files["kept.txt"]).await.unwrap(), b"second version"[..]);
         assert_eq!(restored.ada().read(&files["new.txt"]).await.unwrap(), b"new"[..]);
@@ -149,9 +155,7 @@ fn copies_without_a_label_are_recognized() {
             put(s, "main", b"other bytes", Vec::new()).await;
         })
         .await;
-        adopt(&restored).await;
-        let [main, copies] = readopt(&restored).await;
-        assert_eq!((counts(&main), counts(&copies)), ([2, 1, 1, 0], [2, 0, 2, 0]), "{main:#?} {copies:#?}");
+        adopt_and_readopt(&restored, [2, 1, 1, 0], [2, 0, 2, 0]).await;
         let files = list_recovered(&restored.ada()).await;
         let other = files.values().next().unwrap();
         assert_eq!((files.len(), restored.ada().read(other).await.unwrap()), (1, b"other bytes"[..].into()));
@@ -177,8 +181,7 @@ fn copy_without_a_label_replaces_its_missing_original() {
         // As step 4 of the runbook recommends.
         restored.run_fsck_with(true).await;
         restored.alice().read(&id).await.unwrap_err();
-        let [main, copies] = readopt(&restored).await;
-        assert_eq!((counts(&main), counts(&copies)), ([0; 4], [1, 1, 0, 0]), "{main:#?} {copies:#?}");
+        let [main, copies] = readopt(&restored, [0; 4], [1, 1, 0, 0]).await;
         assert_eq!((main.missing.count, copies.missing.count), (0, 0));
         assert!(list_recovered(&restored.ada()).await.is_empty());
         assert_eq!(restored.alice().read(&id).await.unwrap(), b"old bytes"[..]);
@@ -214,9 +217,7 @@ fn relinked_blob_has_no_copy_beside_it() {
             s.store.delete(&object_key(s).await).await.unwrap();
         })
         .await;
-        adopt(&restored).await;
-        let [main, copies] = readopt(&restored).await;
-        assert_eq!((counts(&main), counts(&copies)), ([0; 4], [1, 1, 0, 0]), "{main:#?} {copies:#?}");
+        adopt_and_readopt(&restored, [0; 4], [1, 1, 0, 0]).await;
         let blob = "SELECT concat_ws(' ', provider, storage_key, replica_key) FROM blobs";
         let moved = moved.unwrap();
         assert_eq!(restored.superuser.query_texts(blob).await, [format!("{COPIES} {moved}")]);
