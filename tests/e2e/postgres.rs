@@ -40,15 +40,14 @@ impl Postgres {
         assert!(self.kill_if_running(), "the postmaster is not running");
     }
 
-    /// Returns whether the postmaster was running.
+    /// Returns whether the postmaster was running. A stopped postmaster starts no more processes. One that it started
+    /// after the list was read would survive, and could wait for a lock of a killed one without end.
     fn kill_if_running(&self) -> bool {
         let Some(pid) = self.pid() else { return false };
-        let children = list_children(&pid);
-        let kill =
-            |pids: &[String]| std::process::Command::new("kill").arg("-9").args(pids).output().unwrap();
-        let was_running = kill(&[pid]).status.success();
-        // Some may have exited by themselves, because they notice the end of the postmaster.
-        kill(&children);
+        let was_running = send_signal("-STOP", std::slice::from_ref(&pid));
+        while was_running && !is_stopped(&pid) {}
+        let processes = [list_children(&pid), vec![pid]].concat();
+        send_signal("-KILL", &processes);
         was_running
     }
 
@@ -101,6 +100,17 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         self.kill_if_running();
     }
+}
+
+/// Sends a signal. Returns whether all of the processes exist.
+fn send_signal(signal: &str, pids: &[String]) -> bool {
+    std::process::Command::new("kill").arg(signal).args(pids).output().unwrap().status.success()
+}
+
+/// Returns whether a process is stopped or has ended.
+fn is_stopped(pid: &str) -> bool {
+    let state = std::process::Command::new("ps").args(["-o", "stat=", "-p", pid]).output().unwrap();
+    matches!(state.stdout.first(), None | Some(b'T' | b'Z'))
 }
 
 /// Returns the child processes of a process.
