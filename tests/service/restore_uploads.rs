@@ -1,11 +1,15 @@
 //! Uploads that were open in the restored state, and completed in the lost hours: their rows do not delete the objects.
 
 use strongroom::{
-    app::restore::quarantine::{QuarantineAction, QuarantineFilter, process_quarantine},
+    app::restore::{
+        quarantine::{QuarantineAction, QuarantineFilter, process_quarantine},
+        report::RestoreReport,
+    },
     domain::object_key::ObjectKey,
     proto::v1::UploadSpec,
     worker,
 };
+use tonic::Code;
 
 use crate::{
     harness::{PART, Service, pattern, service_test, spec},
@@ -96,6 +100,29 @@ fn cancelled_upload_that_was_completed_in_lost_hours_comes_back() {
         assert_eq!(restored.superuser.query_number(rows).await, 0, "nothing is left to do for the upload");
         stop(restored).await;
     });
+}
+
+#[test]
+fn upload_whose_object_was_decided_about_is_over() {
+    async fn check(s: Service, decide: impl AsyncFn(&Service) -> RestoreReport) {
+        let (restored, open, data) = restore_with_completed_upload(&s).await;
+        assert!(!decide(&restored).await.has_findings());
+        assert_eq!(restored.quota_row(&restored.ada()).await.reserved_bytes, 0);
+        // As by a client whose own state was restored to the same time.
+        let (alice, keys) = (restored.alice(), list_keys(&s).await);
+        let resumed = alice.resume_upload(&open, &data, 2 * PART, true).await.unwrap_err();
+        let cancelled = alice.cancel_upload(&open).await.unwrap_err();
+        assert_eq!((resumed.code(), cancelled.code()), (Code::NotFound, Code::NotFound));
+        run_all_deletions(&restored).await;
+        assert_eq!(list_keys(&s).await, keys);
+        for id in list_recovered(&restored.ada()).await.values() {
+            assert_eq!(restored.ada().read(id).await.unwrap(), data);
+        }
+        assert_eq!(restored.run_fsck().await.violations, []);
+        stop(restored).await;
+    }
+    service_test(|s| check(s, readopt));
+    service_test(|s| check(s, quarantine));
 }
 
 #[test]

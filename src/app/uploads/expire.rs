@@ -10,10 +10,10 @@ use crate::{
         },
     },
     db::{
-        Viewer,
+        Viewer, unknown_objects,
         uploads::{self, ExpiredUpload, ExpiredUploadCursor},
     },
-    domain::ids::TenantId,
+    domain::{ids::TenantId, object_key::ObjectKey},
     storage::{MultipartId, ObjectStorage},
 };
 
@@ -187,6 +187,27 @@ pub(in crate::app) async fn abandon_tenant_uploads(app: &App, tenant: TenantId) 
         abandon_upload(app, app.background_stores.get(&provider)?.as_ref(), abandoned).await?;
     }
     Ok(count)
+}
+
+/// Ends the uploads that have the key of an object which another row references from now on: releases their
+/// reservations and deletes their rows. So a client that still knows such an upload cannot delete the object: by
+/// cancelling the upload, or by resuming it, which begins it again.
+///
+/// # Errors
+/// Returns an error if the database is unavailable.
+pub(in crate::app) async fn end_uploads_of_object(app: &App, key: &ObjectKey) -> Result<(), Error> {
+    let mut tx = app.db.system_tx().await?;
+    let named = uploads::list_for_key(&mut tx, key).await?;
+    tx.commit().await?;
+    for upload in &named {
+        let mut tx = app.db.tenant_tx(upload.tenant, &Viewer::system()).await?;
+        let ended = AbandonedUpload { is_expired: false, ..describe_expired(upload) };
+        let released = release_reservation(&mut tx, &ended).await;
+        tx.finish(released).await?;
+    }
+    let mut tx = app.db.system_tx().await?;
+    unknown_objects::delete_abandoned_uploads(&mut tx, key).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Counts the expired uploads of a provider.
