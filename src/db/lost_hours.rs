@@ -2,7 +2,7 @@
 
 use diesel::{
     ExpressionMethods as _, Insertable, NullableExpressionMethods as _, QueryDsl as _, Queryable, Selectable,
-    SelectableHelper as _, dsl::exists,
+    SelectableHelper as _,
 };
 use uuid::Uuid;
 
@@ -59,14 +59,6 @@ pub async fn find_undecided(tx: &mut SystemTx, provider: &str) -> Result<Option<
     let row: Option<LostHoursRow> =
         query("find earliest undecided lost hours", earliest).first(tx.connection()?).await?;
     Ok(row.map(LostHours::from))
-}
-
-/// Returns whether lost hours of a store are undecided.
-pub async fn has_undecided(tx: &mut SystemTx, provider: &str) -> Result<bool, DbError> {
-    let undecided = restore_windows::table
-        .filter(restore_windows::provider.eq(provider))
-        .filter(restore_windows::decide_time.is_null());
-    query("find undecided lost hours", diesel::select(exists(undecided))).one(tx.connection()?).await
 }
 
 /// Marks lost hours as decided.

@@ -326,6 +326,17 @@ pub async fn list_for_tenant(
     query("list uploads of tenant", page).load(tx.connection()?).await
 }
 
+/// Returns uploads that are open or abandoned with bytes left in a store, and that have the key of an object.
+pub async fn list_for_key(tx: &mut SystemTx, key: &ObjectKey) -> Result<Vec<ExpiredUpload>, DbError> {
+    let named = uploads::table
+        .of(key.tenant())
+        .filter(has_bytes_left!())
+        .filter(uploads::storage_key.eq(key))
+        .order(uploads::id)
+        .select(ExpiredUpload::as_select());
+    query("list uploads of key", named).load(tx.connection()?).await
+}
+
 /// Counts all uploads that [`list_expired`] selects.
 pub async fn count_expired(tx: &mut SystemTx, provider: &str) -> Result<u64, DbError> {
     let expired = uploads::table

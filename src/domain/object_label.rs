@@ -26,7 +26,8 @@ const SEALED: &str = "label";
 /// The name of the metadata of an object that contains a fragment of a part. It is never a file.
 const FRAGMENT: &str = "fragment";
 
-/// The names of the metadata that each copy has in addition. A copy at the replica provider also has `REPLICA_OF`.
+/// The names of the metadata that each copy has in addition. An earlier version gave copies at the replica provider
+/// `REPLICA_OF` instead.
 const BLOB_ID: &str = "blob-id";
 const BLOB_CLASS: &str = "blob-class";
 const REPLICA_OF: &str = "replica-of";
@@ -137,11 +138,6 @@ pub fn copy_entries(blob: BlobId, class: StorageClass) -> Vec<(String, String)> 
     entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// Returns the metadata of the copy of a blob at the replica provider.
-pub fn replica_entry(blob: BlobId) -> (String, String) {
-    (REPLICA_OF.to_owned(), blob.to_string())
-}
-
 /// What the metadata of a copy says about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CopyLabel {
@@ -232,7 +228,7 @@ mod tests {
         }
         // As a version wrote it that did not record the class of copies.
         let replica = CopyLabel { blob, class: Some(StorageClass::Standard) };
-        assert_eq!(CopyLabel::from_metadata(&[replica_entry(blob)]), Some(replica));
+        assert_eq!(CopyLabel::from_metadata(&[(REPLICA_OF.to_owned(), blob.to_string())]), Some(replica));
         assert_eq!(CopyLabel::from_metadata(&write(&label("original.txt"))), None);
     }
 

@@ -80,6 +80,7 @@ mod required_fields;
 mod restore;
 mod restore_copies;
 mod restore_files;
+mod restore_hours;
 mod restore_replicas;
 mod restore_tenants;
 mod restore_uploads;

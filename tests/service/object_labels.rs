@@ -11,7 +11,7 @@ use strongroom::{
 
 use crate::{
     direct::complete_without_verification,
-    harness::{Caller, PART, direct_test, file_id, pattern, service_test, spec},
+    harness::{Caller, PART, Service, direct_test, file_id, pattern, service_test, spec},
 };
 
 async fn upload(caller: &Caller, name: &str, data: &[u8]) -> String {
@@ -80,9 +80,15 @@ fn objects_of_direct_uploads_have_labels() {
 
 #[test]
 fn upload_that_begins_again_has_the_label_of_its_file() {
-    service_test(|s| async move {
+    async fn check(s: Service, is_version: bool) {
         let (alice, data) = (s.alice(), pattern(3 * PART + 1));
-        let sized = UploadSpec { size_bytes: Some(data.len() as i64), ..spec("resumed.bin") };
+        let sized = match is_version {
+            true => {
+                UploadSpec { file_id: upload(&alice, "first.txt", b"first").await, ..UploadSpec::default() }
+            }
+            false => spec("resumed.bin"),
+        };
+        let sized = UploadSpec { size_bytes: Some(data.len() as i64), ..sized };
         let open = alice.create_upload(sized).await.unwrap();
         alice.upload_part(&open.id, 0, &data[..PART]).await.unwrap();
         // As the lifecycle rule of a store does.
@@ -91,8 +97,15 @@ fn upload_that_begins_again_has_the_label_of_its_file() {
         }
         alice.upload_part(&open.id, PART, &data[PART..2 * PART]).await.unwrap_err();
         let id = file_id(&alice.resume_upload(&open.id, &data, 0, true).await.unwrap());
-        let object = s.store.list("", None, 10).await.unwrap().objects.remove(0);
+        let objects = s.store.list("", None, 10).await.unwrap().objects;
+        let object = objects.iter().find(|object| object.size_bytes == data.len() as u64).unwrap();
         let metadata = s.store.read_metadata(&object.key).await.unwrap();
-        assert!(metadata.contains(&("file-id".to_owned(), id)), "{metadata:?}");
-    });
+        let expected =
+            [("file-id", id), ("user-id", "alice".to_owned()), ("tenant-id", alice.tenant_id().await)];
+        for (name, value) in expected {
+            assert!(metadata.contains(&(name.to_owned(), value)), "{name}: {metadata:?}");
+        }
+    }
+    service_test(|s| check(s, false));
+    service_test(|s| check(s, true));
 }

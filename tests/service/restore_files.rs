@@ -1,29 +1,51 @@
 //! The fields of a readopted file, and the decisions about objects that are quarantined or were found before the restore.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
+use bytes::Bytes;
+use chrono::Duration;
 use strongroom::{
     app::restore::{
         check::check_restore,
         quarantine::{QuarantineAction, QuarantineFilter, QuarantineReport, process_quarantine},
     },
-    domain::{clock::Clock as _, digest::Digest, principal::SYSTEM_ID},
-    proto::v1::{FileState, UploadSpec, Visibility},
+    config::import_source::SourceLocation,
+    domain::{
+        clock::Clock as _,
+        digest::Digest,
+        object_key::ObjectKey,
+        object_label::{copy_entries, label_entries},
+        principal::SYSTEM_ID,
+        storage_class::StorageClass,
+    },
+    proto::v1::{FileState, ImportItem, UploadSpec, Visibility},
     storage::{
-        StorageErrorKind,
+        Payload, PutOptions, StorageErrorKind,
         flaky::{Fault, Operation, Plan},
     },
     worker,
 };
 
 use crate::{
-    harness::{Service, direct_test, file_id, pattern, service_test, sha256, spec},
-    restore::{NoProgress, adopt_after, list_recovered, options, quarantine, readopt, stop},
-    sweep::{GRACE, object_exists, put_orphan, run_sweep},
+    harness::{
+        Service, direct_test, file_id, import_summary, pattern, service_test, service_test_with, sha256, spec,
+    },
+    import::{key, source_config},
+    restore::{
+        NoProgress, adopt, adopt_after, list_recovered, options, quarantine, readopt, restore_after, stop,
+    },
+    scrub::object_key,
+    sweep::{GRACE, new_key, object_exists, put_orphan, run_sweep},
 };
 
 async fn upload(s: &Service, name: &str, data: &[u8]) -> String {
     file_id(&s.alice().upload(spec(name), data).await.unwrap())
+}
+
+async fn put(s: &Service, data: &'static [u8], metadata: Vec<(String, String)>) -> ObjectKey {
+    let (key, options) = (new_key(s, "live", None).await, PutOptions { metadata, ..PutOptions::default() });
+    s.store.put(&key, Payload::from(Bytes::from_static(data)), &options).await.unwrap();
+    key
 }
 
 #[test]
@@ -58,6 +80,9 @@ fn readopted_file_has_all_that_its_label_says() {
             (&lost.name, &lost.mime_type, &lost.declared_mime_type, lost.size_bytes, &lost.sha256)
         );
         assert_eq!(file.declared_mime_type, "text/csv");
+        let policy = restored.ada().policy().await.unwrap();
+        let category = policy.categories.iter().find(|category| category.name == "recovered").unwrap();
+        assert_eq!(category.visibility(), Visibility::Owner, "that of files that others upload to it, too");
         let noted =
             "SELECT noted.key || '=' || noted.value FROM files, jsonb_each_text(files.metadata) AS noted
                      WHERE files.name = 'report.csv' ORDER BY noted.key";
@@ -88,6 +113,99 @@ fn lost_file_with_the_bytes_of_another_file_comes_back() {
         assert_eq!((report.readopted.count, report.discarded.count), (2, 0), "{report:#?}");
         let files = list_recovered(&restored.ada()).await;
         assert_eq!(files.keys().collect::<Vec<_>>(), ["second twin.txt", "twin.txt"]);
+        stop(restored).await;
+    });
+}
+
+#[test]
+fn objects_that_name_a_stored_file_are_distinguished() {
+    service_test(|s| async move {
+        let id = upload(&s, "kept.txt", b"kept").await;
+        let kept = object_key(&s).await;
+        let label = label_entries(s.store.read_metadata(&kept).await.unwrap());
+        let mut keys = Vec::new();
+        let restored = restore_after(&s, async |s| {
+            // A copy of the version, by a service that did not record the blob.
+            keys.push(put(s, b"kept", label.clone()).await);
+            // Other bytes: the ids of the file and of the blob are in use.
+            let in_use = [label, copy_entries(kept.blob(), StorageClass::Standard)].concat();
+            keys.push(put(s, b"other", in_use).await);
+            // A copy of another blob with the same bytes. Its file is lost.
+            let lost = new_key(s, "live", None).await.blob();
+            keys.push(put(s, b"kept", copy_entries(lost, StorageClass::Standard)).await);
+        })
+        .await;
+        adopt(&restored).await;
+        let report = readopt(&restored).await;
+        let counts = (report.readopted.count, report.discarded.count, report.left.count);
+        assert_eq!((counts, report.has_findings()), ((2, 1, 0), false), "{report:#?}");
+        let files = list_recovered(&restored.ada()).await;
+        assert_eq!(restored.ada().read(&files["kept.txt"]).await.unwrap(), b"other"[..]);
+        let of_lost_blob = format!("recovered-{}", keys[2].blob());
+        assert_eq!(restored.ada().read(&files[&of_lost_blob]).await.unwrap(), b"kept"[..]);
+        assert_eq!(restored.alice().read(&id).await.unwrap(), b"kept"[..]);
+        stop(restored).await;
+        for key in keys {
+            s.store.delete(&key).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn object_that_is_not_read_completely_is_left() {
+    service_test(|s| async move {
+        let restored = adopt_after(&s, async |s| drop(upload(s, "lost.txt", b"lost").await)).await;
+        let cut = Fault::EndStream { after_bytes: 2 };
+        restored.faults.set_plan(Plan::new().with_fault_in_all(Operation::Get, cut));
+        let report = readopt(&restored).await;
+        assert_eq!((report.readopted.count, report.left.count), (0, 1), "{report:#?}");
+        restored.faults.set_plan(Plan::new());
+        assert_eq!(readopt(&restored).await.readopted.count, 1);
+        let files = list_recovered(&restored.ada()).await;
+        assert_eq!(restored.ada().read(&files["lost.txt"]).await.unwrap(), b"lost"[..]);
+        stop(restored).await;
+    });
+}
+
+#[test]
+fn object_is_left_while_a_url_can_overwrite_it() {
+    direct_test(|s| async move {
+        upload(&s, "kept.txt", b"kept").await;
+        let restored = restore_after(&s, async |_| {}).await;
+        let direct = put(&s, b"direct", Vec::new()).await;
+        // No URL writes to a copy.
+        let lost = new_key(&s, "live", None).await.blob();
+        let copy = put(&s, b"copy", copy_entries(lost, StorageClass::Standard)).await;
+        adopt(&restored).await;
+        let report = readopt(&restored).await;
+        assert_eq!((report.readopted.count, report.left.count), (1, 1), "{report:#?}");
+        let left = &report.left_objects[0];
+        assert!(left.key == direct.to_string() && left.reason.contains("URL"), "{left:?}");
+        s.clock.advance(Duration::minutes(11));
+        let report = readopt(&restored).await;
+        assert_eq!((report.readopted.count, report.has_findings()), (1, false), "{report:#?}");
+        stop(restored).await;
+        for key in [direct, copy] {
+            s.store.delete(&key).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn imported_file_comes_back_with_its_owner() {
+    let old = tempfile::tempdir().unwrap();
+    fs::write(old.path().join("letter.txt"), b"dear").unwrap();
+    let source = source_config(SourceLocation::Directory(old.path().to_owned()), "*");
+    service_test_with(source, |s| async move {
+        let restored = adopt_after(&s, async |s| {
+            let item = ImportItem { owner_id: "alice".to_owned(), ..key("letter.txt") };
+            let report = s.ada().import_files("old", false, [item]).await.unwrap();
+            assert_eq!(import_summary(&report).imported_count, 1);
+        })
+        .await;
+        assert_eq!(readopt(&restored).await.readopted.count, 1);
+        let owner = "SELECT metadata ->> 'recovered_owner_id' FROM files WHERE name = 'letter.txt'";
+        assert_eq!(restored.superuser.query_texts(owner).await, ["alice"]);
         stop(restored).await;
     });
 }
@@ -144,6 +262,11 @@ fn row_of_quarantined_object_outlives_a_failed_deletion() {
         assert_eq!((deleted.selected.count, deleted.failures.len()), (1, 0), "its row was kept");
         assert!(!object_exists(&s, &listed.objects[0].key).await);
         let all = QuarantineFilter::default();
+        assert_eq!(process(&all, QuarantineAction::List).await.selected.count, 1);
+        // An operator removed the provider from the configuration.
+        restored.superuser.execute("UPDATE quarantined_objects SET provider = 'removed'").await;
+        let failed = process(&all, QuarantineAction::Delete).await;
+        assert!(failed.failures.len() == 1 && failed.failures[0].contains("not configured"), "{failed:?}");
         assert_eq!(process(&all, QuarantineAction::List).await.selected.count, 1);
         stop(restored).await;
     });

@@ -4,13 +4,13 @@
 use bytes::Bytes;
 use strongroom::{
     app::restore::{
-        check::{RestoreDecision, check_restore},
+        check::{RestoreDecision, RestoreOptions, check_restore},
         report::RestoreReport,
     },
     domain::{
         ids::BlobId,
         object_key::ObjectKey,
-        object_label::{copy_entries, label_entries, replica_entry},
+        object_label::{copy_entries, label_entries},
         storage_class::StorageClass,
     },
     storage::{ObjectStorageExt as _, Payload, PutOptions},
@@ -100,6 +100,8 @@ fn replicated_versions_come_back_once() {
         let [main, copies] = run_check(&restored, None).await;
         assert_eq!((main.listed_objects, main.lost_hours.count, main.missing.count), (3, 2, 0), "{main:#?}");
         assert_eq!((copies.listed_objects, copies.lost_hours.count, copies.recent.count), (3, 2, 0));
+        let looked_up = (main.checked_blobs, copies.checked_blobs, copies.missing.count);
+        assert_eq!(looked_up, (1, 0, 0), "the blob is at its own provider: {copies:#?}");
 
         readopt(&restored, [2, 2, 0, 0], [2, 0, 2, 0]).await;
         let files = list_recovered(&restored.ada()).await;
@@ -114,6 +116,22 @@ fn replicated_versions_come_back_once() {
         assert_eq!(restored.run_fsck().await.violations, []);
         stop(restored).await;
         empty_stores(&s).await;
+    });
+}
+
+#[test]
+fn decision_about_one_store_leaves_the_other_undecided() {
+    service_test_with(configure_copies, |s| async move {
+        upload(&s, "kept.txt", b"kept").await;
+        assert_eq!(replicate(&s).await, 1);
+        let restored = restore_after(&s, async |_| {}).await;
+        adopt(&restored).await;
+        let of_main =
+            RestoreOptions { provider: Some("main".to_owned()), ..options(Some(RestoreDecision::Discard)) };
+        check_restore(&restored.app, &of_main, &mut NoProgress).await.unwrap();
+        let undecided = "SELECT provider FROM restore_windows WHERE decide_time IS NULL";
+        assert_eq!(restored.superuser.query_texts(undecided).await, [COPIES]);
+        stop(restored).await;
     });
 }
 
@@ -149,7 +167,7 @@ fn copies_without_a_label_are_recognized() {
         replace_object(&s, &original, b"old bytes").await;
         let restored = restore_after(&s, async |s| {
             assert_eq!(replicate(s).await, 1);
-            let of_former_version = vec![replica_entry(blob_id(s).await)];
+            let of_former_version = vec![("replica-of".to_owned(), blob_id(s).await.to_string())];
             put(s, COPIES, b"old bytes", of_former_version).await;
             put(s, "main", b"old bytes", Vec::new()).await;
             put(s, "main", b"other bytes", Vec::new()).await;

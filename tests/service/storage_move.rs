@@ -14,7 +14,7 @@ use strongroom::{
         blobs,
         stray_objects::{self, StrayObject},
     },
-    domain::{clock::SystemIds, storage_class::StorageClass},
+    domain::{clock::SystemIds, object_label::CopyLabel, storage_class::StorageClass},
     proto::v1::UploadSpec,
     storage::{
         Payload, PutOptions, StorageErrorKind, Stores,
@@ -131,6 +131,10 @@ fn moved_files_are_readable_and_originals_deleted_later() {
         let (store, mut labeled) = (s.stores.get("new").unwrap(), Vec::new());
         for object in store.list("", None, 100).await.unwrap().objects {
             let metadata = store.read_metadata(&object.key).await.unwrap();
+            let blob = format!("SELECT id::text FROM blobs WHERE storage_key = '{}'", object.key);
+            let blob = s.superuser.query_texts(&blob).await.remove(0).parse().unwrap();
+            let named = CopyLabel { blob, class: Some(StorageClass::Standard) };
+            assert_eq!(CopyLabel::from_metadata(&metadata), Some(named), "a restore recognizes the copy");
             labeled.extend(metadata.into_iter().filter(|(name, _)| name == "file-id").map(|(_, id)| id));
         }
         let mut ids = ids;

@@ -4,7 +4,7 @@
 //! One page of a listing is in memory at a time, and the report lists a limited number of objects. Without a
 //! decision, nothing is changed, so the comparison also works before the database is made the owner of its stores.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -15,7 +15,7 @@ use super::{
     report::{MissingBlob, ObjectTotals, RestoreReport, UnknownOrigin},
 };
 use crate::{
-    app::{App, Error, owner::OwnerState},
+    app::{App, Error, owner::OwnerState, uploads::expire::end_uploads_of_object},
     db::{
         fsck::{self, CheckedBlob},
         lost_hours, quarantined_objects,
@@ -184,7 +184,7 @@ impl ObjectCheck<'_> {
         let mut tx = self.app.db.system_tx().await?;
         let knowledge = unknown_objects::check(&mut tx, &keys).await?;
         tx.commit().await?;
-        let (mut lost, mut strays) = (Vec::new(), Vec::new());
+        let (mut lost, mut strays, mut of_uploads) = (Vec::new(), Vec::new(), HashSet::new());
         for (object, knowledge) in own.into_iter().zip(knowledge) {
             let is_lost = self.restores.iter().any(|lost| lost.contains(object.modify_time));
             match knowledge {
@@ -204,7 +204,10 @@ impl ObjectCheck<'_> {
                 }
                 // The object of an upload that was open in the restored state, and was completed since.
                 Knowledge::OfUpload if !is_lost => continue,
-                Knowledge::OfUpload | Knowledge::Unknown => {}
+                Knowledge::OfUpload => {
+                    of_uploads.insert(object.key.clone());
+                }
+                Knowledge::Unknown => {}
             }
             let age = self.age(&object);
             let origin = match is_lost {
@@ -218,7 +221,7 @@ impl ObjectCheck<'_> {
             }
         }
         self.relink_strays(&strays, report).await?;
-        self.apply_decision(lost, report, progress).await
+        self.apply_decision(lost, &of_uploads, report, progress).await
     }
 
     fn age(&self, object: &ObjectInfo) -> Duration {
@@ -250,6 +253,7 @@ impl ObjectCheck<'_> {
     async fn apply_decision(
         &self,
         lost: Vec<ObjectInfo>,
+        of_uploads: &HashSet<ObjectKey>,
         report: &mut RestoreReport,
         progress: &mut dyn RestoreProgress,
     ) -> Result<(), Error> {
@@ -263,6 +267,11 @@ impl ObjectCheck<'_> {
             let reason =
                 format!("object may belong to an upload in progress; repeat the command in {hours} h");
             report.add_left(object, reason);
+        }
+        if *decision != RestoreDecision::Discard {
+            for object in lost.iter().filter(|object| of_uploads.contains(&object.key)) {
+                Box::pin(end_uploads_of_object(self.app, &object.key)).await?;
+            }
         }
         match decision {
             RestoreDecision::Discard => {

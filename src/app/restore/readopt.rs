@@ -26,7 +26,7 @@ use crate::{
         commit::{self, UploadCommitOutcome},
         files,
         finished_upload::{FinishedDestination, FinishedUpload},
-        quotas, tenants, unknown_objects,
+        quotas, tenants,
     },
     domain::{
         error_text::with_causes,
@@ -92,7 +92,6 @@ async fn try_readopt(
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
     let committed = Box::pin(commit_file(app, &mut tx, location, object, label, content)).await;
     tx.finish(committed).await?;
-    delete_abandoned_upload(app, object).await?;
     Ok(ReadoptOutcome::Readopted)
 }
 
@@ -308,12 +307,4 @@ fn describe_file(object: &ObjectInfo, label: Option<&ObjectLabel>, private: &Pri
         requested_visibility: None,
         import_origin: None,
     }
-}
-
-/// Deletes the row of the upload that was open in the restored state and was completed since. Nothing is left to do
-/// for it.
-async fn delete_abandoned_upload(app: &App, object: &ObjectInfo) -> Result<(), Error> {
-    let mut tx = app.db.system_tx().await?;
-    unknown_objects::delete_abandoned_uploads(&mut tx, &object.key).await?;
-    Ok(tx.commit().await?)
 }

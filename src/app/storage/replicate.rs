@@ -23,10 +23,7 @@ use crate::{
         blobs::{MovableBlob, TenantBlob},
         stray_objects::{self, StrayObject},
     },
-    domain::{
-        ids::{BlobId, TenantId},
-        object_label::replica_entry,
-    },
+    domain::ids::{BlobId, TenantId},
     storage::{ObjectStorage, Progress, PutOptions},
 };
 
@@ -127,8 +124,7 @@ impl PendingBlobs<'_> {
         let TenantBlob { tenant, blob } = &movable.tenant_blob;
         let from = self.progress.watch(self.app.background_stores.get(&blob.provider)?);
         let copy = self.reserve_copy(&movable.tenant_blob).await?;
-        let mut options = PutOptions::for_blob(*tenant, movable.created_by.as_deref());
-        options.metadata.push(replica_entry(blob.id));
+        let options = PutOptions::for_blob(*tenant, movable.created_by.as_deref());
         let part_size_bytes = self.app.limits.uploads.part_size_bytes as u64;
         let bytes = BlobCopy { blob, from: from.as_ref(), to: self.store, key: &copy.key, options };
         let copying = bytes.copy_and_verify(part_size_bytes);

@@ -10,10 +10,10 @@ use crate::{
         },
     },
     db::{
-        Viewer, lost_hours,
+        Viewer, unknown_objects,
         uploads::{self, ExpiredUpload, ExpiredUploadCursor},
     },
-    domain::ids::TenantId,
+    domain::{ids::TenantId, object_key::ObjectKey},
     storage::{MultipartId, ObjectStorage},
 };
 
@@ -132,7 +132,8 @@ impl DueItems for ExpiredUploads<'_> {
 
     const ACTION: &'static str = "expire upload";
     const PAGE_ITEMS: usize = 100;
-    // The reservations are released in any case.
+    // The reservations are released in any case. An upload that was open in a restored state may have been completed
+    // since: its object is then one of the lost hours, and the store refuses to delete it before the decision.
     const NEEDS_DELETIONS: bool = false;
 
     fn round_store(&self) -> Option<RoundStore<'_>> {
@@ -145,12 +146,7 @@ impl DueItems for ExpiredUploads<'_> {
         limit: i64,
     ) -> Result<Vec<ExpiredUpload>, Error> {
         let mut tx = self.app.db.system_tx().await?;
-        // An upload that was open in the restored state may have been completed since. Its object is then one
-        // of the lost hours.
-        let expired = match lost_hours::has_undecided(&mut tx, self.store.provider()).await? {
-            true => Vec::new(),
-            false => uploads::list_expired(&mut tx, self.store.provider(), after, limit).await?,
-        };
+        let expired = uploads::list_expired(&mut tx, self.store.provider(), after, limit).await?;
         tx.commit().await?;
         Ok(expired)
     }
@@ -191,6 +187,27 @@ pub(in crate::app) async fn abandon_tenant_uploads(app: &App, tenant: TenantId) 
         abandon_upload(app, app.background_stores.get(&provider)?.as_ref(), abandoned).await?;
     }
     Ok(count)
+}
+
+/// Ends the uploads that have the key of an object which another row references from now on: releases their
+/// reservations and deletes their rows. So a client that still knows such an upload cannot delete the object: by
+/// cancelling the upload, or by resuming it, which begins it again.
+///
+/// # Errors
+/// Returns an error if the database is unavailable.
+pub(in crate::app) async fn end_uploads_of_object(app: &App, key: &ObjectKey) -> Result<(), Error> {
+    let mut tx = app.db.system_tx().await?;
+    let named = uploads::list_for_key(&mut tx, key).await?;
+    tx.commit().await?;
+    for upload in &named {
+        let mut tx = app.db.tenant_tx(upload.tenant, &Viewer::system()).await?;
+        let ended = AbandonedUpload { is_expired: false, ..describe_expired(upload) };
+        let released = release_reservation(&mut tx, &ended).await;
+        tx.finish(released).await?;
+    }
+    let mut tx = app.db.system_tx().await?;
+    unknown_objects::delete_abandoned_uploads(&mut tx, key).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Counts the expired uploads of a provider.

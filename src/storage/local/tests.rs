@@ -225,14 +225,20 @@ async fn metadata_survives_in_the_attributes_of_files() {
     let id = store.start_multipart(&parts, PART_SIZE_BYTES, &options).await.unwrap();
     let receipt = store.put_part(&parts, &id, 1, body("parts")).await.unwrap();
     store.complete_multipart(&parts, &id, &[receipt], None).await.unwrap();
+    let copy = key();
+    let options = PutOptions { metadata: entry("copy"), ..PutOptions::default() };
+    store.copy(&whole, &copy, &options).await.unwrap();
     let store = open(directory.path());
-    let read = (store.read_metadata(&whole).await.unwrap(), store.read_metadata(&parts).await.unwrap());
+    let mut read = Vec::new();
+    for key in [whole, parts, copy] {
+        read.extend(store.read_metadata(&key).await.unwrap());
+    }
     // A file system without extended attributes drops metadata.
     let probe = fs::File::create(directory.path().join("probe")).unwrap();
     let flags = rustix::fs::XattrFlags::empty();
     match rustix::fs::fsetxattr(&probe, "user.probe", b"x", flags) {
-        Ok(()) => assert_eq!(read, (entry("whole"), entry("parts"))),
-        Err(_) => assert_eq!(read, (Vec::new(), Vec::new())),
+        Ok(()) => assert_eq!(read, [entry("whole"), entry("parts"), entry("copy")].concat()),
+        Err(_) => assert_eq!(read, []),
     }
 }
 

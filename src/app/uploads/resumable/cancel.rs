@@ -64,7 +64,8 @@ pub async fn cancel_upload(
 }
 
 /// Takes over the upload and releases its reservation in one transaction, so that a cancelled upload cannot
-/// be resumed after the response. Returns `None` if the request id already has a response.
+/// be resumed after the response. Returns `None` if the request id already has a response, or if the object belongs to
+/// another row.
 async fn cancel_in_tx(
     app: &App,
     tx: &mut TenantTx,
@@ -90,9 +91,10 @@ async fn cancel_in_tx(
     entry.details = serde_json::json!({ "upload_id": id });
     audit_entries::insert(tx, &[entry]).await?;
     let stored = resumable_uploads::get(tx, id).await?.ok_or(Error::NotFound(Resource::Upload))?;
-    release_reservation(tx, &AbandonedUpload::from_stored(caller.tenant_id(), &stored)).await?;
+    let abandoned = AbandonedUpload::from_stored(caller.tenant_id(), &stored);
+    let may_delete_bytes = release_reservation(tx, &abandoned).await?;
     if let Some(attempt) = attempt {
         attempt.record_response(tx, &()).await?;
     }
-    Ok(Some(stored))
+    Ok(may_delete_bytes.then_some(stored))
 }
