@@ -307,3 +307,18 @@ pub(super) fn position_of(
 pub(super) fn position_number(position: EventPosition) -> i64 {
     i64::try_from(position.n).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn position_without_a_text_is_corrupt() {
+        let max = EventPosition::XID_MAX;
+        let position = position_of("test", 0xffff, Xid(max), i64::MAX).unwrap();
+        assert_eq!(position.to_string().parse(), Ok(position));
+        for (epoch, xid, n) in [(0x1_0000, 1, 1), (-1, 1, 1), (1, max + 1, 1), (1, u64::MAX, 1), (1, 1, -1)] {
+            assert!(position_of("test", epoch, Xid(xid), n).is_err(), "{epoch} {xid} {n}");
+        }
+    }
+}

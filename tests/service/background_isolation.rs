@@ -97,6 +97,34 @@ fn hanging_store_stops_only_work_on_that_store() {
     });
 }
 
+/// A blob of any size can be read and copied.
+#[test]
+fn work_on_blobs_has_no_deadline() {
+    service_test_with(configure_two_stores, |s| async move {
+        purge_a_file_of_each_store(&s).await;
+        s.upload_files(&["a"]).await;
+        s.clock.advance(chrono::Duration::seconds(1));
+        s.faults.set_plan(hang().with_fault_in_all(Operation::Get, Fault::Hang));
+        let worker = Worker::start(&s, Seconds::ZERO);
+        s.wait_until("an object is read", || async { s.faults.call_count(Operation::Get) > 0 }).await;
+        let cancelled = |tick: &str| {
+            let name = format!(
+                "strongroom_ticks_total{{outcome=\"timed_out\",provider=\"{FAULTY}\",tick=\"{tick}\"}}"
+            );
+            s.read_metric(&name)
+        };
+        // The second run of the other tick begins after the read.
+        for count in [1, 2] {
+            s.wait_until("the other tick is cancelled", || async { cancelled("delete_blobs") >= count })
+                .await;
+            s.clock.advance(chrono::Duration::minutes(2));
+        }
+        assert_eq!(cancelled("scrub"), 0);
+        s.faults.set_plan(Plan::new());
+        worker.stop().await;
+    });
+}
+
 #[test]
 fn tick_that_never_ends_grows_old() {
     service_test_with(configure_two_stores, |s| async move {

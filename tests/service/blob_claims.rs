@@ -6,8 +6,12 @@ use strongroom::{
     db::{
         Database,
         blob_claims::{self, BlobClaim, BlobWork, ClaimPause},
+        blob_replicas,
     },
-    domain::ids::{BlobId, ClaimId, TenantId},
+    domain::{
+        file::ContentState,
+        ids::{BlobId, ClaimId, TenantId},
+    },
     proto::v1::FileState,
     worker::{schedule::run_ticks_now, tick::Tick},
 };
@@ -15,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     harness::{PART, Service, pattern, service_test, service_test_with},
-    replica::{CLAIM, configure_copies, list_keys, repair, replicate},
+    replica::{CLAIM, COPIES, configure_copies, list_keys, repair, replicate},
     scrub::{flip_bit, object_key, scrub, upload_file},
 };
 
@@ -34,13 +38,83 @@ async fn claim(db: &Database, tenant: TenantId, blob: BlobId, id: u128) -> Optio
     claims.into_iter().next()
 }
 
+/// Returns the tenant and the id of the only blob.
+async fn find_blob(s: &Service) -> (TenantId, BlobId) {
+    let ids = s.superuser.query_texts("SELECT unnest(ARRAY[tenant_id, id])::text FROM blobs").await;
+    let [tenant, blob] = [0, 1].map(|index| Uuid::parse_str(&ids[index]).unwrap());
+    (TenantId::from_uuid(tenant), BlobId::from_uuid(blob))
+}
+
+#[test]
+fn claim_of_one_kind_of_work_leaves_the_others() {
+    service_test_with(configure_copies, |s| async move {
+        upload_file(&s, 10).await;
+        let (tenant, blob) = find_blob(&s).await;
+        claim(&s.db, tenant, blob, 1).await.unwrap();
+        assert_eq!(scrub(&s).await, 0, "another process reads it");
+        assert_eq!(replicate(&s).await, 1);
+    });
+}
+
+#[test]
+fn pause_doubles_up_to_its_maximum() {
+    service_test(|s| async move {
+        upload_file(&s, 10).await;
+        let (tenant, blob) = find_blob(&s).await;
+        let expires = async || {
+            s.superuser.query_number("SELECT extract(epoch FROM expire_time) FROM blob_claims").await
+        };
+        for (number, seconds) in [(1, 10), (2, 20), (3, 40), (4, 50), (5, 50)] {
+            let failed = claim(&s.db, tenant, blob, number).await.unwrap();
+            let claimed_for_a_minute = expires().await;
+            let mut tx = s.db.system_tx().await.unwrap();
+            let pause = ClaimPause { base_seconds: 10, max_seconds: 50 };
+            blob_claims::fail(&mut tx, failed, pause).await.unwrap();
+            tx.commit().await.unwrap();
+            assert_eq!(expires().await - claimed_for_a_minute + 60, seconds, "{number}");
+            s.clock.advance(Duration::minutes(2));
+        }
+    });
+}
+
+/// Lists of blobs are read before they are claimed.
+#[test]
+fn blob_that_changed_before_its_claim_is_left() {
+    service_test_with(configure_copies, |s| async move {
+        upload_file(&s, 10).await;
+        let (tenant, blob) = find_blob(&s).await;
+        let is_pending = async || {
+            let mut tx = s.db.system_tx().await.unwrap();
+            let found = blob_replicas::find_pending(&mut tx, tenant, blob, "main").await;
+            tx.commit().await.unwrap();
+            found.unwrap().is_some()
+        };
+        assert!(is_pending().await);
+        s.superuser.set_content_state(ContentState::Error).await;
+        assert!(!is_pending().await, "it is lost");
+        s.superuser.set_content_state(ContentState::Available).await;
+
+        // It has moved to the provider of the copy.
+        s.superuser.execute(&format!("UPDATE blobs SET provider = '{COPIES}'")).await;
+        let mut tx = s.db.system_tx().await.unwrap();
+        let copy = object_key(&s).await;
+        assert!(!blob_replicas::record(&mut tx, tenant, blob, COPIES, &copy).await.unwrap());
+        tx.commit().await.unwrap();
+        s.superuser.execute("UPDATE blobs SET provider = 'main'").await;
+
+        assert_eq!(replicate(&s).await, 1);
+        let mut tx = s.db.system_tx().await.unwrap();
+        let repairable = blob_replicas::find_repairable(&mut tx, tenant, blob, "main").await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(repairable.is_none(), "it is intact again");
+    });
+}
+
 #[test]
 fn lost_claim_is_neither_renewed_nor_finished() {
     service_test(|s| async move {
         upload_file(&s, 10).await;
-        let ids = s.superuser.query_texts("SELECT unnest(ARRAY[tenant_id, id])::text FROM blobs").await;
-        let [tenant, blob] = [0, 1].map(|index| Uuid::parse_str(&ids[index]).unwrap());
-        let (tenant, blob) = (TenantId::from_uuid(tenant), BlobId::from_uuid(blob));
+        let (tenant, blob) = find_blob(&s).await;
         let lost = claim(&s.db, tenant, blob, 1).await.unwrap();
         assert_eq!(claim(&s.db, tenant, blob, 2).await, None);
         s.clock.advance(Duration::minutes(2));

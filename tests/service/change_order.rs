@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use strongroom::{
     db::migrate::replace_state_names,
     proto::v1::{
-        BatchDeleteFilesRequest, File, FileEvent, FileEventKind as Kind, FileState, UndeleteFileRequest,
-        UploadSpec,
+        BatchDeleteFilesRequest, CopyFileRequest, File, FileEvent, FileEventKind as Kind, FileState,
+        UndeleteFileRequest, UploadSpec,
     },
 };
 use tokio::task::JoinHandle;
@@ -16,18 +16,19 @@ use tokio_postgres::error::SqlState;
 use crate::{
     harness::{Caller, Service, Superuser, Watcher, reason, service_test},
     ownership::transfer,
+    scrub::{object_key, scrub},
     webhooks::local_test,
 };
 
 /// Locks a file until the transaction of the returned connection ends.
-async fn hold_file(s: &Service, id: &str) -> Superuser {
+pub(crate) async fn hold_file(s: &Service, id: &str) -> Superuser {
     let holder = s.database.connect_as_superuser().await;
     holder.execute(&format!("BEGIN; SELECT FROM files WHERE id = '{id}' FOR UPDATE")).await;
     holder
 }
 
 /// Waits until this many transactions wait for a row. They get it in the order of their arrival.
-async fn wait_for_waiters(s: &Service, count: i64) {
+pub(crate) async fn wait_for_waiters(s: &Service, count: i64) {
     let waiting = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
         WHERE NOT l.granted AND l.locktype IN ('transactionid', 'tuple') AND a.datname = current_database()";
     let what = format!("{count} transactions wait");
@@ -35,7 +36,7 @@ async fn wait_for_waiters(s: &Service, count: i64) {
 }
 
 /// Starts a call and waits until it waits for a file, as the last of `count` transactions.
-async fn start_waiting<T: Send + 'static>(
+pub(crate) async fn start_waiting<T: Send + 'static>(
     s: &Service,
     count: i64,
     call: impl Future<Output = T> + Send + 'static,
@@ -97,6 +98,10 @@ fn deletion_is_heard_after_the_undeletion_before_it() {
         assert_next_events(&mut watcher, &expected).await;
         let file = alice.get(&second).await.unwrap();
         assert_eq!((file.state(), file.revision), (FileState::Deleted, 4));
+        // The audit log has the same order.
+        let unaudited = "SELECT count(*) FROM events AS e WHERE NOT EXISTS (
+            SELECT FROM audit_entries AS a WHERE (a.file_id, a.epoch, a.xid) = (e.file_id, e.epoch, e.xid))";
+        assert_eq!(s.superuser.query_number(unaudited).await, 0);
     });
 }
 
@@ -110,9 +115,15 @@ fn transfer_is_heard_after_the_update_before_it() {
         let admin = s.ada();
         let transferred = async move { transfer(&admin, ("alice", "bob"), |_| {}).await };
         let transferred = start_waiting(&s, 2, transferred).await;
+        // When this one gets the files, they belong to bob.
+        let admin = s.ada();
+        let too_late = async move { transfer(&admin, ("alice", "carol"), |_| {}).await };
+        let too_late = start_waiting(&s, 3, too_late).await;
         holder.execute("ROLLBACK").await;
         renamed.await.unwrap();
         assert_eq!(transferred.await.unwrap().unwrap().transferred_file_count, 2);
+        assert_eq!(too_late.await.unwrap().unwrap().transferred_file_count, 0);
+        assert_eq!(s.ada().get(&first).await.unwrap().owner_id, "bob");
         let expected =
             [(Kind::Updated, &second, 2), (Kind::OwnerChanged, &first, 2), (Kind::OwnerChanged, &second, 3)];
         assert_next_events(&mut watcher, &expected).await;
@@ -133,6 +144,97 @@ fn version_is_heard_after_the_update_before_it() {
         assert_eq!(version.await.unwrap().unwrap().revision, 3);
         let expected = [(Kind::Updated, &ids[0], 2), (Kind::VersionCreated, &ids[0], 3)];
         assert_next_events(&mut watcher, &expected).await;
+    });
+}
+
+#[test]
+fn damage_is_heard_after_the_update_before_it() {
+    service_test(|s| async move {
+        s.allow_logged_errors();
+        let id = crate::scrub::upload_file(&s, 10).await;
+        s.store.delete(&object_key(&s).await).await.unwrap();
+        let mut watcher = watch_from_now(&s).await;
+        let holder = hold_file(&s, &id).await;
+        let renamed = start_waiting(&s, 1, rename(s.alice(), id.clone())).await;
+        let scrubber = s.clone();
+        let scrubbed = start_waiting(&s, 2, async move { scrub(&scrubber).await }).await;
+        holder.execute("ROLLBACK").await;
+        renamed.await.unwrap();
+        assert_eq!(scrubbed.await.unwrap(), 1);
+        assert_next_events(&mut watcher, &[(Kind::Updated, &id, 2), (Kind::Damaged, &id, 3)]).await;
+    });
+}
+
+#[test]
+fn copy_waits_for_the_purge_before_it() {
+    service_test(|s| async move {
+        let (alice, ids) = (s.alice(), s.upload_files(&["a"]).await);
+        let holder = hold_file(&s, &ids[0]).await;
+        let (caller, id) = (alice.clone(), ids[0].clone());
+        let purged = start_waiting(&s, 1, async move { caller.purge(&id).await }).await;
+        let request = CopyFileRequest { file_id: ids[0].clone(), ..CopyFileRequest::default() };
+        let copied = start_waiting(&s, 2, async move { alice.copy(request).await }).await;
+        holder.execute("ROLLBACK").await;
+        purged.await.unwrap().unwrap();
+        assert_eq!(copied.await.unwrap().unwrap_err().code(), tonic::Code::NotFound);
+        let unreferenced = "SELECT count(*) FROM blobs WHERE delete_after IS NOT NULL";
+        assert_eq!(s.superuser.query_number(unreferenced).await, 1);
+    });
+}
+
+/// A commit of several versions can get its transaction id before it gets the last file.
+#[test]
+fn version_has_the_position_of_its_event() {
+    const COMMIT: &str = "SELECT c.event_positions ->> '00000000-0000-7000-8000-0000000000bb'
+        FROM files AS f JOIN versions AS v ON v.file_id = f.id JOIN blobs AS b ON b.id = v.blob_id,
+            app.commit_uploads(jsonb_build_array(to_jsonb(b) || to_jsonb(v) || jsonb_build_object(
+                'blob_id', '00000000-0000-7000-8000-0000000000bb', 'storage_key', b.storage_key || '0',
+                'category', f.category, 'is_version', true, 'if_etag', '', 'version_count_max', 9,
+                'event_kind', {event_kind.file_version_created}, 'audit_action', {audit_action.file_upload},
+                'actor_kind', {actor_kind.system}, 'actor_id', 'alice', 'audit_call_id', '', 'audit_address', '',
+                'audit_details', '{}'::jsonb)), 1) AS c";
+    const STORED: &str = "SELECT lpad(to_hex(e.epoch::bigint << 48 | e.xid::text::bigint), 16, '0')
+            || lpad(to_hex(e.n), 16, '0')
+        FROM events AS e ORDER BY e.revision DESC LIMIT 1";
+    service_test(|s| async move {
+        let (alice, ids) = (s.alice(), s.upload_files(&["a"]).await);
+        let tenant = alice.tenant_id().await;
+        let mut writer = s.database.connect_as_app().await;
+        let writer = writer.transaction().await.unwrap();
+        let begin = format!(
+            "SET LOCAL app.tenant_id = '{tenant}'; SET LOCAL app.audience_min = '1'; SELECT pg_current_xact_id()"
+        );
+        writer.batch_execute(&begin).await.unwrap();
+        alice.rename(&ids[0], "b").await.unwrap();
+        let renamed: String = writer.query_one(STORED, &[]).await.unwrap().get(0);
+        let commit = replace_state_names(COMMIT).unwrap();
+        let returned: String = writer.query_one(&*commit, &[]).await.unwrap().get(0);
+        let stored: String = writer.query_one(STORED, &[]).await.unwrap().get(0);
+        assert_eq!(returned, stored);
+        assert!(stored > renamed, "{stored} {renamed}");
+        writer.rollback().await.unwrap();
+    });
+}
+
+/// A row keeps the lower 32 bits of the id that wrote it. An old one looks as if a transaction of the future had.
+#[test]
+fn change_of_an_old_row_is_accepted() {
+    service_test(|s| async move {
+        // Rows that any transaction can have written.
+        let view =
+            "CREATE VIEW written AS SELECT NULL::uuid AS id, current_setting('test.xmin')::xid AS xmin;
+            CREATE TRIGGER change_order INSTEAD OF DELETE ON written FOR EACH ROW
+                EXECUTE FUNCTION app.guard_change_order();
+            GRANT SELECT, DELETE ON written TO strongroom_app";
+        s.superuser.execute(view).await;
+        let writer = s.database.connect_as_app().await;
+        writer.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
+        let later = s.superuser.query_number("SELECT pg_current_xact_id()::text").await;
+        let delete = |xid: i64| format!("SET LOCAL test.xmin = '{xid}'; DELETE FROM written");
+        writer.batch_execute(&delete(later + 1_000_000_000)).await.unwrap();
+        let error = writer.batch_execute(&delete(later)).await.unwrap_err();
+        assert_eq!(error.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE), "{error:?}");
+        writer.batch_execute("ROLLBACK").await.unwrap();
     });
 }
 

@@ -15,8 +15,9 @@ use strongroom::{
 };
 
 use crate::{
+    change_order::{hold_file, start_waiting, wait_for_waiters},
     damaged::replace_object,
-    harness::{PART, Service, pattern, service_test_with},
+    harness::{PART, Service, pattern, service_test, service_test_with},
     replica::{CLAIM, COPIES, configure_copies, list_keys, repair, replicate},
     scrub::{flip_bit, object_key, scrub, upload_file},
     workers::Worker,
@@ -43,6 +44,25 @@ fn damage_that_a_copy_finds_is_counted() {
         assert_eq!(scrub(&s).await, 0, "a lost object is not read again");
         assert_eq!(s.read_metric(DAMAGED), 1);
         run_ticks_now(&s.app, &[Tick::DeleteStrayObjects]).await;
+    });
+}
+
+#[test]
+fn damage_that_two_checks_find_is_counted_once() {
+    service_test(|s| async move {
+        s.allow_logged_errors();
+        let id = upload_file(&s, 3 * PART).await;
+        flip_bit(&s, &object_key(&s).await, 3 * PART).await;
+        let holder = hold_file(&s, &id).await;
+        // A download and a scrub confirm it, and both wait for the file.
+        s.alice().read(&id).await.unwrap_err();
+        wait_for_waiters(&s, 1).await;
+        let scrubber = s.clone();
+        let scrubbed = start_waiting(&s, 2, async move { scrub(&scrubber).await }).await;
+        holder.execute("ROLLBACK").await;
+        scrubbed.await.unwrap();
+        s.wait_until("the check of the download ends", || async { s.app.is_idle() }).await;
+        assert_eq!((state(&s, &id).await, s.read_metric(DAMAGED)), (FileState::Error, 1));
     });
 }
 

@@ -211,6 +211,11 @@ fn fsck_marks_lost_versions_and_restores_repaired_ones() {
         let (id, key) = upload_file(&s, b"bytes").await;
         let untouched = file_id(&alice.upload(spec("b"), b"whole").await.unwrap());
         let state = || async { alice.get(&id).await.unwrap().state() };
+        s.faults.set_plan(Plan::new().with_fault(Operation::Get, 1, Fault::EndStream { after_bytes: 3 }));
+        let report = s.run_fsck_with_faults().await;
+        assert_eq!((report.violations.len(), report.marked_versions), (1, 0));
+        assert!(report.violations[0].problem.contains("read in part"), "{:?}", report.violations);
+        s.faults.set_plan(Plan::new());
         replace_object(&s, &key, b"bites").await;
         assert_eq!(s.run_fsck().await.violations.len(), 1);
         assert_eq!(state().await, FileState::Available, "fsck changes nothing without repair");

@@ -9,8 +9,9 @@ use strongroom::{
 };
 use tonic::{Code, Status};
 
-use crate::harness::{
-    Caller, PART, Service, direct_test, file_id, pattern, reason, sha256, spec, violated_fields,
+use crate::{
+    change_order::start_waiting,
+    harness::{Caller, PART, Service, direct_test, file_id, pattern, reason, sha256, spec, violated_fields},
 };
 
 /// The size of a single PUT, and a size of several parts.
@@ -327,17 +328,14 @@ fn verification_locks_file_before_blob() {
         // Like a purge, which locks the file first and then its blobs.
         let other = s.database.connect_as_superuser().await;
         other.execute("BEGIN; SELECT FROM files FOR UPDATE").await;
-        let verifying = tokio::spawn({
-            let s = s.clone();
-            async move { worker::run_due_jobs(&s.app).await.done }
-        });
-        let waiting = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
-            WHERE NOT l.granted AND l.locktype = 'transactionid' AND a.datname = current_database()";
-        s.wait_until("the verification waits for the lock", || async {
-            s.superuser.query_number(waiting).await > 0
-        })
-        .await;
+        let (caller, file) = (alice.clone(), id.clone());
+        let renamed = start_waiting(&s, 1, async move { caller.rename(&file, "b").await }).await;
+        let worker = s.clone();
+        let verifying = async move { worker::run_due_jobs(&worker.app).await.done };
+        let verifying = start_waiting(&s, 2, verifying).await;
         other.execute("SELECT FROM blobs FOR UPDATE NOWAIT; COMMIT").await;
+        renamed.await.unwrap().unwrap();
+        // Its event is later than that of the change, whose transaction began to wait earlier.
         assert_eq!(verifying.await.unwrap(), 1);
         assert_eq!(alice.read(&id).await.unwrap(), b"two"[..]);
     });

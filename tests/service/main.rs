@@ -95,6 +95,7 @@ mod schema;
 mod schema_file;
 mod scrub;
 mod scrub_counts;
+mod scrub_results;
 mod service_info;
 mod shutdown;
 #[path = "../stalled_calls/mod.rs"]

@@ -49,18 +49,56 @@ fn events_with_lower_transaction_ids_are_sent_once() {
             let mut files = s.upload_files(&["a"]).await;
             assert_eq!(s.deliver_all().await, 1);
             files.extend(s.upload_files(&["b"]).await);
-            // The former server had used many more transaction ids than this one.
-            for (table, column) in [("events", "xid"), ("webhooks", "position_xid")] {
-                let raise = format!(
-                    "UPDATE {table} SET {column} = ({column}::text::bigint + 100000000000000)::text::xid8"
-                );
-                s.superuser.execute(&raise).await;
-            }
+            raise_transaction_ids(&s).await;
             s.superuser.execute(FAILOVER).await;
+            let mut watcher = s.bob().watch_files().await;
             s.alice().rename(&files[0], "c").await.unwrap();
             assert_eq!(s.deliver_all().await, 2);
             files.push(files[0].clone());
             assert_eq!(receiver.received_file_ids(), files);
+            assert_eq!(watcher.next_kind_and_file().await, (Kind::Updated, files[0].clone()));
+        },
+    );
+}
+
+/// Makes the stored positions look as if the former server had used many more transaction ids than this one.
+async fn raise_transaction_ids(s: &Service) {
+    for (table, column) in
+        [("events", "xid"), ("webhooks", "position_xid"), ("webhook_deliveries", "position_xid")]
+    {
+        let raise =
+            format!("UPDATE {table} SET {column} = ({column}::text::bigint + 100000000000000)::text::xid8");
+        s.superuser.execute(&raise).await;
+    }
+}
+
+#[test]
+fn events_and_dead_letters_have_the_order_of_their_epochs() {
+    local_test(
+        |config| config.attempts_max = 1,
+        |s, receiver| async move {
+            let (id, _) = s.create_webhook_to(&receiver.url).await;
+            receiver.respond_with(&[500, 500, 500]);
+            let mut files = s.upload_files(&["a"]).await;
+            assert_eq!(s.deliver_all().await, 1, "the event became a dead letter");
+            files.extend(s.upload_files(&["b"]).await);
+            raise_transaction_ids(&s).await;
+            s.superuser.execute(FAILOVER).await;
+            s.db.begin_position_epoch().await.unwrap();
+            assert_eq!(s.deliver_all().await, 1, "due before anything is written in the new epoch");
+            s.alice().rename(&files[1], "c").await.unwrap();
+            files.push(files[1].clone());
+            assert_eq!(s.deliver_all().await, 1);
+            assert_eq!(receiver.received_file_ids(), files);
+
+            let positions: Vec<String> =
+                s.list_failed_deliveries(&id).await.into_iter().map(|letter| letter.position).collect();
+            assert!(positions.len() == 3 && positions.is_sorted_by(|a, b| a > b), "{positions:?}");
+            for position in &positions {
+                s.redeliver(&id, position).await;
+            }
+            assert_eq!(s.deliver_all().await, 3);
+            assert_eq!(receiver.received_file_ids()[3..], files, "oldest first");
         },
     );
 }
@@ -171,12 +209,14 @@ fn cursor_of_former_version_stays_valid() {
         assert_eq!(resumed.next_kind_and_file().await, (Kind::Created, file.clone()));
         assert_eq!(resumed.next_kind_and_file().await, (Kind::Updated, file));
 
-        // Another server, whose ids are unrelated: only positions before a stored event are known.
-        s.superuser
-            .execute("UPDATE app.position_epochs SET incarnation = '8-00000001-5' WHERE epoch > 0")
-            .await;
-        assert_cursor_too_old(&s, &idle).await;
-        s.alice().watch_files_after(&first).await.unwrap();
+        // Another server, whose ids are unrelated, or another database of the server, which lacks later changes of the
+        // original: only positions before a stored event are known.
+        for other in ["8-00000001-5", "7-00000001-6"] {
+            let set = format!("UPDATE app.position_epochs SET incarnation = '{other}' WHERE epoch > 0");
+            s.superuser.execute(&set).await;
+            assert_cursor_too_old(&s, &idle).await;
+            s.alice().watch_files_after(&first).await.unwrap();
+        }
     });
 }
 

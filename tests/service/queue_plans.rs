@@ -6,11 +6,11 @@ use std::future::Future;
 use strongroom::{
     config::Config,
     db::{
-        Database, Viewer, blob_turns, expiring_files,
+        Database, Viewer, blob_turns, event_stream, expiring_files,
         jobs::{self, ClaimLimits, JobState},
         replications, scrub_counts, scrubs,
     },
-    domain::ids::TenantId,
+    domain::{event_position::EventPosition, ids::TenantId},
 };
 
 use crate::{
@@ -135,6 +135,37 @@ fn due_files_are_found_without_reading_other_files() {
         s.superuser
             .execute("TRUNCATE file_readers, file_tags, attachments, download_counts, versions, files")
             .await;
+    });
+}
+
+/// Each watch and webhook reads the stream again and again.
+#[test]
+fn events_are_found_without_reading_those_of_former_epochs() {
+    service_test(|s| async move {
+        s.upload_files(&["a"]).await;
+        s.wait_until_events_are_readable().await;
+        let acme = tenant_of(&s.alice()).await;
+        // The former server had used many more transaction ids than this one.
+        let former = format!(
+            "INSERT INTO events (tenant_id, epoch, xid, create_time, kind, file_id, version, actor_id, owner_id, audience,
+                readers)
+             SELECT '{acme}', 0, (1000000000000 + n)::text::xid8, now(), {{event_kind.file_updated}}, gen_random_uuid(),
+                1, 'a', 'a', {{visibility.organization}}, '{{}}' FROM generate_series(1, 20000) AS n"
+        );
+        s.superuser.execute(&former).await;
+        s.superuser.execute("ANALYZE events").await;
+        let (found, rows_read) = count_rows_read(&s, |db| async move {
+            let mut tx = db.tenant_tx(acme, &Viewer::system()).await.unwrap();
+            let start = EventPosition::start_of_epoch(1);
+            let read = event_stream::read(&mut tx, start, &event_stream::EventFilter::default(), 100).await;
+            let (_, newest) = event_stream::get_newest(&mut tx).await.unwrap();
+            tx.commit().await.unwrap();
+            (read.unwrap().events.len(), newest.unwrap().position.epoch)
+        })
+        .await;
+        assert_eq!(found, (1, 1));
+        assert!((1..=ROWS_READ_MAX).contains(&rows_read), "read {rows_read} rows");
+        s.superuser.execute("DELETE FROM events WHERE epoch = 0").await;
     });
 }
 

@@ -152,6 +152,18 @@ fn failed_copy_is_made_again_and_leaves_no_object() {
 }
 
 #[test]
+fn nothing_is_copied_without_a_replica_provider() {
+    let configure = |config: &mut Config| {
+        configure_copies(config);
+        config.storage.replica_provider = None;
+    };
+    service_test_with(configure, |s| async move {
+        upload_file(&s, 10).await;
+        assert_eq!((replicate(&s).await, count_objects(&s).await), (0, (1, 0)));
+    });
+}
+
+#[test]
 fn outage_delays_copies_by_the_shortest_pause() {
     let configure = |config: &mut Config| {
         configure_copies(config);

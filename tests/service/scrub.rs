@@ -18,6 +18,7 @@ use strongroom::{
     },
     worker::{schedule::run_ticks_now, tick::Tick},
 };
+use tokio::runtime::Handle;
 
 use crate::{
     damaged::replace_object,
@@ -30,7 +31,7 @@ const SECOND: Duration = Duration::seconds(1);
 const CLAIM: Duration = Duration::hours(2);
 
 /// A rate of one small blob in a second, which is also the interval between ticks.
-fn configure_one_blob_per_second(config: &mut Config) {
+pub(crate) fn configure_one_blob_per_second(config: &mut Config) {
     (config.worker.tick_seconds, config.scrub.bytes_per_second) = (1, 65_536);
 }
 
@@ -80,6 +81,8 @@ fn flipped_bit_is_found_in_all_files_of_the_blob() {
         let copy = alice.copy(copy).await.unwrap().id;
         flip_bit(&s, &object_key(&s).await, 3 * PART).await;
         s.clock.advance(SECOND);
+        let damaged = "strongroom_scrub_objects_total{outcome=\"damaged\",provider=\"memory\"}";
+        assert!(s.metrics.render().unwrap().contains(&format!("{damaged} 0")), "the counter begins with 0");
         assert_eq!(scrub(&s).await, 1);
         for id in [&id, &copy] {
             let file = alice.get(id).await.unwrap();
@@ -91,10 +94,12 @@ fn flipped_bit_is_found_in_all_files_of_the_blob() {
         let records = "SELECT count(*) FROM events AS e JOIN audit_entries AS a USING (file_id, version)
                     WHERE e.kind = {event_kind.file_damaged} AND a.action = {audit_action.file_damage}";
         assert_eq!(s.superuser.query_number(records).await, 2);
-        let damaged = "strongroom_scrub_objects_total{outcome=\"damaged\",provider=\"memory\"}";
         assert_eq!(s.read_metric(damaged), 1);
         assert_eq!(verified_sizes(&s).await, [0; 0]);
-        assert_eq!(scrub(&s).await, 0, "a lost object is not read again and again");
+        s.clock.advance(CLAIM);
+        s.faults.set_plan(Plan::new());
+        assert_eq!(scrub(&s).await, 0);
+        assert_eq!(s.faults.call_count(Operation::Get), 0, "a lost object is not read again and again");
     });
 }
 
@@ -138,6 +143,17 @@ fn failing_store_and_single_bad_read_are_no_damage() {
             assert_eq!(scrub(&s).await, 0, "{operation:?} {fault:?}");
             assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Available, "{fault:?}");
             assert_eq!(verified_sizes(&s).await, [0; 0], "{operation:?} {fault:?}");
+            s.clock.advance(CLAIM);
+        }
+        // No second request confirms these.
+        let missing = Fault::Before(StorageErrorKind::NotFound);
+        for plan in [
+            Plan::new().with_fault_in_all(Operation::Get, Fault::EndStream { after_bytes: 100 }),
+            Plan::new().with_fault(Operation::Get, 1, missing).with_fault(Operation::Head, 1, missing),
+        ] {
+            s.faults.set_plan(plan.clone());
+            assert_eq!(scrub(&s).await, 0, "{plan:?}");
+            assert_eq!(s.alice().get(&id).await.unwrap().state(), FileState::Available, "{plan:?}");
             s.clock.advance(CLAIM);
         }
         s.faults.set_plan(Plan::new());
@@ -293,11 +309,17 @@ fn pass_continues_after_a_crash() {
         upload_file(&s, 20).await;
         crash_in_read(&s, 2).await;
         assert_eq!(verified_sizes(&s).await, [10]);
+        s.clock.advance(Duration::minutes(1));
         assert_eq!(scrub(&s).await, 0, "the other blob is claimed by the process that crashed");
+        let complete = "SELECT count(*) FROM scrubs WHERE full_pass_start_time IS NOT NULL";
+        assert_eq!(s.superuser.query_number(complete).await, 0);
         s.clock.advance(CLAIM);
         assert_eq!(scrub(&s).await, 1);
         assert_eq!(s.faults.call_count(Operation::Get), 1, "a verified blob is not read again");
         assert_eq!(verified_sizes(&s).await, [10, 20]);
+        s.clock.advance(Duration::minutes(1));
+        assert_eq!(scrub(&s).await, 0);
+        assert_eq!(s.superuser.query_number(complete).await, 1);
     });
 }
 
@@ -337,6 +359,8 @@ fn store_of_another_database_is_not_read() {
         // The database looks like an earlier state of the owner.
         s.superuser.execute("DELETE FROM store_beats WHERE beat > 1").await;
         assert_eq!(scrub(&s).await, 0);
+        let options = ScrubOptions { is_new_pass: true, is_dry_run: false };
+        scrub_provider(&s.app, "memory", options, &mut NoProgress).await.unwrap_err();
         assert_eq!(s.faults.call_count(Operation::Get), 0);
         s.app.owners().adopt_store("memory").await.unwrap();
         assert_eq!(scrub(&s).await, 1);
@@ -392,6 +416,35 @@ fn command_begins_no_pass_that_it_was_not_asked_for() {
         assert_eq!(scrub(&s).await, 0, "a worker begins the next pass");
         assert_eq!(run_command(&s, false, true).await, [0, 0, 2]);
         assert_eq!(run_command(&s, false, false).await, [2, 30, 0]);
+    });
+}
+
+/// Begins another pass when the command has read two objects, as a worker does.
+struct OtherPass<'a> {
+    s: &'a Service,
+    has_begun: bool,
+}
+
+impl ScrubProgress for OtherPass<'_> {
+    fn report_progress(&mut self, report: &ScrubReport) {
+        if report.verified_objects == 2 && !self.has_begun {
+            let begin = "UPDATE scrubs SET pass_start_time = pass_start_time + interval '1 hour'";
+            tokio::task::block_in_place(|| Handle::current().block_on(self.s.superuser.execute(begin)));
+            self.has_begun = true;
+        }
+    }
+}
+
+#[test]
+fn command_leaves_a_later_pass_to_the_workers() {
+    service_test(|s| async move {
+        upload_file(&s, 10).await;
+        upload_file(&s, 20).await;
+        let options = ScrubOptions { is_new_pass: true, is_dry_run: false };
+        let mut progress = OtherPass { s: &s, has_begun: false };
+        let report = scrub_provider(&s.app, "memory", options, &mut progress).await.unwrap();
+        assert!(progress.has_begun);
+        assert_eq!((report.verified_objects, report.read_bytes, report.left_objects), (2, 30, 0));
     });
 }
 

@@ -116,6 +116,7 @@ fn late_commit_is_not_skipped() {
         |config| config.watches.heartbeat_seconds = 1,
         |s| async move {
             let alice = s.alice();
+            let start = s.bob().watch_files().await.cursor;
             let late = upload_file(&alice, spec("late")).await;
             // Otherwise the watch, which starts after the events that are readable, could deliver its
             // creation.
@@ -138,14 +139,19 @@ fn late_commit_is_not_skipped() {
             let number = format!("{epoch:04x}{:012x}", number.parse::<u64>().unwrap());
             let early = alice.upload(spec("early"), b"x").await.unwrap();
             assert!(early.event_position > number, "the later transaction committed first");
+            // A watch with a backlog reads events at once. It must not read past the bound either.
+            let mut behind = s.bob().watch_files_after(&start).await.unwrap();
+            assert_eq!(behind.next_kind_and_file().await, (Kind::Created, late.clone()));
             // Heartbeats arrive, but no event. Their positions must not pass the open transaction.
             for _ in 0..2 {
                 let position = watcher.next_heartbeat().await.position;
                 assert!(position <= format!("{number}{}", "0".repeat(16)), "{position} {number}");
             }
             open_transaction.batch_execute("COMMIT").await.unwrap();
-            assert_eq!(watcher.next_kind_and_file().await, (Kind::Updated, late));
-            assert_eq!(watcher.next_kind_and_file().await, (Kind::Created, file_id(&early)));
+            for mut watcher in [watcher, behind] {
+                assert_eq!(watcher.next_kind_and_file().await, (Kind::Updated, late.clone()));
+                assert_eq!(watcher.next_kind_and_file().await, (Kind::Created, file_id(&early)));
+            }
         },
     );
 }
@@ -329,10 +335,14 @@ fn cursor_before_dropped_events_is_too_old() {
     service_test_with(
         |config| config.retention.event_days = 3_000,
         |s| async move {
-            let cursor = s.alice().watch_files().await.cursor;
+            let mut open = s.alice().watch_files().await;
+            let cursor = open.cursor.clone();
             let drop = "SELECT app.drop_partitions('events', '1 month', date_trunc('month', now(), 'UTC') + interval '40 days')";
             s.superuser.execute(drop).await;
             assert_cursor_too_old(&s, &cursor).await;
+            // The open watch cannot know whether an event before the next one was dropped.
+            upload_file(&s.alice(), spec("a")).await;
+            assert_eq!(reason(&open.wait_for_end().await), "CURSOR_TOO_OLD");
         },
     );
 }

@@ -160,9 +160,7 @@ pub async fn deliver_due_events(
     if is_last {
         // No event is waiting, so the next failure is that of a later event, with a window of its own.
         endpoint.progress.first_failure_time = None;
-    }
-    // Advance the time even if nothing was written, so that the cursor does not become too old.
-    if is_last && snapshot.position >= endpoint.progress.position {
+        // Advance the time even if nothing was written, so that the cursor does not become too old.
         endpoint.advance_to(snapshot.position, snapshot.time)?;
     }
     endpoint.release().await?;

@@ -11,10 +11,10 @@ use strongroom::{
         sample::SampleSize,
     },
     domain::clock::{Clock, SystemIds},
-    storage::ObjectStorage,
+    storage::{ObjectStorage, Stores},
 };
 
-use super::Service;
+use super::{Service, UNLIMITED};
 
 /// Selects each tenant whose quota row or usage counters differ from the sum of its versions.
 const WRONG_QUOTAS: &str = "
@@ -85,9 +85,20 @@ impl Service {
 
     /// Runs `strongroom fsck`, which also marks lost versions if `is_repairing`.
     pub(crate) async fn run_fsck_with(&self, is_repairing: bool) -> FsckReport {
+        self.run_fsck_in(self.stores.clone(), is_repairing).await
+    }
+
+    /// Runs `strongroom fsck --repair` in the primary store with its injected faults.
+    pub(crate) async fn run_fsck_with_faults(&self) -> FsckReport {
+        let store: Arc<dyn ObjectStorage> = self.faults.clone();
+        let stores = Stores::new([store], self.store.provider(), UNLIMITED).unwrap();
+        self.run_fsck_in(stores, true).await
+    }
+
+    async fn run_fsck_in(&self, stores: Stores, is_repairing: bool) -> FsckReport {
         let fsck = Fsck {
             db: self.db.clone(),
-            stores: self.stores.clone(),
+            stores,
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             ids: Arc::new(SystemIds),

@@ -50,7 +50,7 @@ use crate::{
         blob_replicas::{self, Replica},
         scrubs::{self, DueScrub, ScrubPass},
     },
-    domain::{block_checksums::BlockChecksums, clock::Timestamp, scrub::scrub_cost_bytes},
+    domain::{block_checksums::BlockChecksums, clock::Timestamp},
     storage::{ObjectStorage, ObjectStorageExt as _, Progress, StorageError, StorageErrorKind},
     telemetry::metrics::ScrubOutcome,
 };
@@ -209,7 +209,7 @@ impl<'a> DueScrubs<'a> {
             self.end_pass(tx, &pass).await?;
             return Ok(Vec::new());
         }
-        due.truncate(count_claimable(&due, self.claimed_bytes_max(rate)));
+        due.truncate(count_claimable(due.iter().map(DueScrub::cost_bytes), self.claimed_bytes_max(rate)));
         let claimed = self.claim(tx, due).await?;
         let cost_bytes: u64 = claimed.iter().map(|(due, _)| due.cost_bytes()).sum();
         let ready_time =
@@ -261,8 +261,7 @@ impl<'a> DueScrubs<'a> {
     }
 
     fn with_rate(&self, due: DueScrub, claim: BlobClaim, rate: u64) -> ClaimedScrub {
-        let needed = due.object.size_bytes / READ_SECONDS_MAX;
-        let bytes_per_second = self.is_scheduled.then_some(rate.max(needed));
+        let bytes_per_second = self.is_scheduled.then(|| read_rate(due.object.size_bytes, rate));
         ClaimedScrub { due, claim, claimed: Instant::now(), bytes_per_second }
     }
 
@@ -420,10 +419,35 @@ impl<'a> DueScrubs<'a> {
 }
 
 /// Returns how many of the objects are claimed together: at least one, and not more than the bytes allow.
-fn count_claimable(due: &[DueScrub], bytes_max: u64) -> usize {
-    let costs = due.iter().scan(0_u64, |total, due| {
-        *total = total.saturating_add(scrub_cost_bytes(due.object.size_bytes));
+fn count_claimable(costs_bytes: impl Iterator<Item = u64>, bytes_max: u64) -> usize {
+    let costs = costs_bytes.scan(0_u64, |total, cost_bytes| {
+        *total = total.saturating_add(cost_bytes);
         Some(*total)
     });
     costs.take_while(|total| *total <= bytes_max).count().max(1)
+}
+
+/// Returns the bytes of an object to read in a second: the rate, or more, so that the read ends in time.
+fn read_rate(size_bytes: u64, rate: u64) -> u64 {
+    let needed = size_bytes / READ_SECONDS_MAX;
+    rate.max(needed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn object_that_is_larger_than_the_rate_is_claimed() {
+        for (costs_bytes, expected) in [(vec![10, 10, 10], 2), (vec![20], 1), (vec![21, 1], 1)] {
+            assert_eq!(count_claimable(costs_bytes.iter().copied(), 20), expected, "{costs_bytes:?}");
+        }
+    }
+
+    #[test]
+    fn read_of_any_object_ends_in_time() {
+        assert_eq!(read_rate(1_000, 50), 50);
+        let size_bytes = 1 << 50;
+        assert_eq!(size_bytes / read_rate(size_bytes, 50), READ_SECONDS_MAX);
+    }
 }
