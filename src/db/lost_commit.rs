@@ -75,10 +75,34 @@ impl Database {
         };
         // A read-only transaction. `SystemTx::commit` would make this function call itself.
         tx.send_commit().await?;
-        Ok(if outcome == TransactionOutcome::Committed && !is_written {
-            TransactionOutcome::Aborted
-        } else {
-            outcome
-        })
+        Ok(verified_outcome(outcome, is_written))
+    }
+}
+
+/// Returns the outcome of a transaction whose id has the reported one. If its row is missing, the id is that of another
+/// transaction by now.
+fn verified_outcome(reported: TransactionOutcome, is_written: bool) -> TransactionOutcome {
+    match reported {
+        TransactionOutcome::Committed if !is_written => TransactionOutcome::Aborted,
+        reported => reported,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{TransactionOutcome::*, *};
+
+    #[test]
+    fn committed_id_counts_only_with_its_row() {
+        for (reported, is_written, expected) in [
+            (Committed, true, Committed),
+            (Committed, false, Aborted),
+            (Aborted, true, Aborted),
+            (Aborted, false, Aborted),
+            (InProgress, true, InProgress),
+            (InProgress, false, InProgress),
+        ] {
+            assert_eq!(verified_outcome(reported, is_written), expected, "{reported:?} {is_written}");
+        }
     }
 }
