@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::{
     label::open_label,
     outcome::ReadoptOutcome,
-    stored_copy::{FoundObject, resolve_stored_copy},
+    stored_copy::{FoundObject, apply_requested_class, resolve_stored_copy},
 };
 use crate::{
     app::{
@@ -22,7 +22,7 @@ use crate::{
     db::{
         TenantTx, Viewer, WrittenRow,
         audit_entries::{self, AuditAction, AuditEntry},
-        blobs::{self, Blob},
+        blobs::{self, Blob, TenantBlob},
         commit::{self, UploadCommitOutcome},
         files,
         finished_upload::{FinishedDestination, FinishedUpload},
@@ -87,11 +87,21 @@ async fn try_readopt(
     }
     ensure_category(app, tenant).await?;
     let id = choose_blob_id(app, tenant, found.blob()).await?;
-    let location =
-        BlobLocation { id, provider: store.provider(), class: found.class(store, StorageClass::Standard) };
+    let class = found.class(store, StorageClass::Standard);
+    let blob = Blob {
+        id,
+        provider: store.provider().to_owned(),
+        key: object.key.clone(),
+        size_bytes: object.size_bytes,
+        hashes: Some(content.checksums.hashes),
+        class: StorageClass::Standard,
+    };
     let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
-    let committed = Box::pin(commit_file(app, &mut tx, location, object, label, content)).await;
-    tx.finish(committed).await?;
+    let committed = Box::pin(commit_file(app, &mut tx, &blob, object, label, content)).await;
+    let file = tx.finish(committed).await?;
+    if class != blob.class {
+        record_class(app, TenantBlob { tenant, blob }, class, file).await?;
+    }
     Ok(ReadoptOutcome::Readopted)
 }
 
@@ -185,32 +195,24 @@ async fn add_category(tx: &mut TenantTx) -> Result<(), Error> {
     Ok(())
 }
 
-/// The new blob, and where its object is.
-struct BlobLocation<'a> {
-    id: BlobId,
-    provider: &'a str,
-    class: StorageClass,
+/// Records the class of the object of a new blob. A commit records the standard class.
+async fn record_class(app: &App, new: TenantBlob, class: StorageClass, file: FileId) -> Result<(), Error> {
+    let mut tx = app.db.system_tx().await?;
+    blobs::relocate(&mut tx, &new, &new.blob.provider, &new.blob.key, class).await?;
+    tx.commit().await?;
+    apply_requested_class(app, new.tenant, file).await
 }
 
-/// Writes the rows of a file.
+/// Writes the rows of a file. Returns its id.
 async fn commit_file(
     app: &App,
     tx: &mut TenantTx,
-    location: BlobLocation<'_>,
+    blob: &Blob,
     object: &ObjectInfo,
     label: Option<ObjectLabel>,
     content: ReadObject,
-) -> Result<(), Error> {
+) -> Result<FileId, Error> {
     let ReadObject { checksums: HashedObject { hashes, block_checksums, .. }, sniffed } = content;
-    let BlobLocation { id, provider, class } = location;
-    let blob = Blob {
-        id,
-        provider: provider.to_owned(),
-        key: object.key.clone(),
-        size_bytes: object.size_bytes,
-        hashes: Some(hashes),
-        class,
-    };
     let private = label.as_ref().map(|label| label.private.clone()).unwrap_or_default();
     let record = describe_file(object, label.as_ref(), &private);
     let mime_type = resolve_type(&private.declared_mime_type, sniffed.as_deref(), &record.name).mime_type;
@@ -225,7 +227,7 @@ async fn commit_file(
     };
     let audit = AuditEntry::system(
         AuditAction::FileUpload,
-        serde_json::json!({ "readopted_key": object.key.as_str(), "provider": provider }),
+        serde_json::json!({ "readopted_key": object.key.as_str(), "provider": blob.provider }),
     );
     let uploader = Viewer::system();
     let id = choose_file_id(app, tx, label.as_ref()).await?;
@@ -237,7 +239,7 @@ async fn commit_file(
         created_by: SYSTEM_ID,
         uploader: &uploader,
         change_description: "",
-        blob: &blob,
+        blob,
         block_checksums: block_checksums.as_ref(),
         audit: &audit,
         lease: None,
@@ -252,7 +254,7 @@ async fn commit_file(
     match outcomes.as_slice() {
         [UploadCommitOutcome::Committed(..)] => {
             tx.note_written(outcome.transaction, Some(WrittenRow::Blob(blob.id)));
-            Ok(())
+            Ok(id)
         }
         other => Err(Error::internal(format!("unexpected outcome of a commit: {other:?}"))),
     }

@@ -22,7 +22,7 @@ use crate::{
     },
     domain::{
         digest::Digest,
-        ids::{BlobId, TenantId},
+        ids::{BlobId, FileId, TenantId},
         object_label::{CopyLabel, ObjectLabel},
         storage_class::StorageClass,
     },
@@ -151,12 +151,16 @@ async fn relink_blob(
     if class != blob.class
         && let Some(version) = affected.first()
     {
-        // The file may request the class that the blob had.
-        let mut tx = app.db.tenant_tx(*tenant, &Viewer::system()).await?;
-        let enqueued = enqueue_job(app, &mut tx, version.file).await;
-        tx.finish(enqueued).await?;
+        apply_requested_class(app, *tenant, version.file).await?;
     }
     Ok(ReadoptOutcome::Readopted)
+}
+
+/// Lets the blobs of a file move to the class that the file requests.
+pub(super) async fn apply_requested_class(app: &App, tenant: TenantId, file: FileId) -> Result<(), Error> {
+    let mut tx = app.db.tenant_tx(tenant, &Viewer::system()).await?;
+    let enqueued = enqueue_job(app, &mut tx, file).await;
+    Ok(tx.finish(enqueued).await?)
 }
 
 fn stray_object(provider: &str, found: &FoundObject<'_>) -> StrayObject {
