@@ -211,9 +211,11 @@ impl Run {
     }
 
     /// Sweeps until nothing is left. The services are stopped, so no object belongs to an upload in progress and a
-    /// grace period of one second is enough.
+    /// grace period of one second is enough. After many kills, most objects may belong to no file. Without the last
+    /// option, a sweep would suppose that another database uses the store.
     pub(super) async fn sweep_until_clean(&self) {
-        let arguments = ["sweep", "--json", "--grace-seconds", "1", "--service-is-stopped"];
+        let arguments =
+            ["sweep", "--json", "--grace-seconds", "1", "--service-is-stopped", "--trust-database"];
         let last = Mutex::new(Value::Null);
         let is_clean = is_reached(|| async {
             let (code, reports) = self.site.run_json(&arguments).await;
