@@ -131,15 +131,18 @@ impl Journal {
 
     /// Reports acknowledged work that is lost, or changed.
     pub(super) fn report_lost(&self, finding: String) {
+        print_finding("lost", &finding);
         self.findings.lock().unwrap().lost.push(finding);
     }
 
     /// Reports a count that differs from what it counts.
     pub(super) fn report_drift(&self, finding: String) {
+        print_finding("drift", &finding);
         self.findings.lock().unwrap().drift.push(finding);
     }
 
     pub(super) fn report_other(&self, finding: String) {
+        print_finding("other", &finding);
         self.findings.lock().unwrap().other.push(finding);
     }
 
@@ -276,4 +279,9 @@ fn table(report: &Value) -> String {
         }
     }
     table
+}
+
+/// Prints a finding when it is found, because a run that ends early prints no report.
+fn print_finding(kind: &str, finding: &str) {
+    eprintln!("{kind}: {finding}");
 }
