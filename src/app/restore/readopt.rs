@@ -195,7 +195,8 @@ async fn add_category(tx: &mut TenantTx) -> Result<(), Error> {
     Ok(())
 }
 
-/// Records the class of the object of a new blob. A commit records the standard class.
+/// Records the class of the object of a new blob. A commit records the standard class. If the blob has been moved or
+/// purged in the meantime, nothing is left to record.
 async fn record_class(app: &App, new: TenantBlob, class: StorageClass, file: FileId) -> Result<(), Error> {
     let mut tx = app.db.system_tx().await?;
     blobs::relocate(&mut tx, &new, &new.blob.provider, &new.blob.key, class).await?;
