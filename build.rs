@@ -11,7 +11,7 @@ use std::{
 };
 
 const ROOT: &str = "proto";
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "strongroom/admin/v1/tenant_service.proto",
     "strongroom/v1/error_reason.proto",
     "strongroom/v1/event_service.proto",
@@ -20,6 +20,7 @@ const FILES: [&str; 10] = [
     "strongroom/v1/policy_service.proto",
     "strongroom/v1/quota_service.proto",
     "strongroom/v1/service_info_service.proto",
+    "strongroom/v1/share_service.proto",
     "strongroom/v1/upload_service.proto",
     "strongroom/v1/webhook_service.proto",
 ];

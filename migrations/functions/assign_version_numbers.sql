@@ -11,7 +11,8 @@ BEGIN
         SELECT item, f.category, f.owner_id, f.visibility,
             f.last_version + row_number() OVER (PARTITION BY f.id ORDER BY item) AS version,
             array(SELECT reader.principal FROM public.file_readers AS reader
-                  WHERE reader.tenant_id = tenant AND reader.file_id = f.id) AS readers
+                  WHERE reader.tenant_id = tenant AND reader.file_id = f.id
+                    AND reader.view_end_time > app.now()) AS readers
         FROM generate_subscripts(accepted, 1) AS item
         JOIN public.files AS f ON f.tenant_id = tenant AND f.id = accepted[item].file_id
         WHERE accepted[item].is_version

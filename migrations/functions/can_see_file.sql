@@ -12,7 +12,7 @@ BEGIN
         OR EXISTS (
             SELECT FROM public.file_readers AS reader
             WHERE reader.tenant_id = file.tenant_id AND reader.file_id = file.id
-              AND reader.principal = ANY (upload.principals));
+              AND reader.principal = ANY (upload.principals) AND reader.view_end_time > app.now());
 END
 $$;
 REVOKE ALL ON FUNCTION app.can_see_file FROM PUBLIC;

@@ -7,7 +7,8 @@
 -- upload was checked against. Runs before leases are ended, so that the reservations of rejected uploads are
 -- released like those of others.
 --
--- `may_write_all` comes from the policy that the process has cached, so the tenant's policy is read again.
+-- `may_write_all` comes from the policy that the process has cached, so the tenant's policy is read again. It does not
+-- include files that the uploader sees only by a grant.
 CREATE OR REPLACE FUNCTION app.check_new_versions(finished app.finished_upload[], outcomes text[]) RETURNS text[]
     LANGUAGE plpgsql
     AS $$
@@ -22,7 +23,12 @@ BEGIN
             WHEN f.id IS NULL OR NOT app.can_see_file(f, finished[item]) THEN 'file_gone'
             WHEN f.owner_id <> finished[item].created_by AND NOT (finished[item].may_write_all
                 AND (coalesce(finished[item].audience_min, {visibility.owner}) = {visibility.owner}
-                     OR (SELECT t.policy ->> 'write' = 'members' FROM public.tenants AS t WHERE t.id = tenant)))
+                     OR (SELECT t.policy ->> 'write' = 'members' FROM public.tenants AS t WHERE t.id = tenant))
+                AND (f.audience >= coalesce(finished[item].audience_min, {visibility.owner})
+                     OR EXISTS (
+                        SELECT FROM public.file_readers AS reader
+                        WHERE reader.tenant_id = tenant AND reader.file_id = f.id AND reader.is_by_policy
+                          AND reader.principal = ANY (finished[item].principals))))
                 THEN 'not_allowed'
             WHEN finished[item].if_etag NOT IN ('', f.version || '-' || f.revision) THEN 'etag_mismatch'
             WHEN f.delete_time IS NOT NULL THEN 'file_deleted'

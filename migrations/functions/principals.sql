@@ -1,4 +1,4 @@
--- The principals through which files can be granted to the caller: itself and its groups.
+-- The principals through which files can be granted to the caller: itself, its groups and its organization.
 --
 -- In PL/pgSQL, which keeps its plan for the session: the body has an aggregate, so that the planner cannot inline
 -- it, and planning it in each statement took 0.14 ms. A policy evaluates it only for rows that exist, so a

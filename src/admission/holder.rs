@@ -48,6 +48,8 @@ pub(super) enum Owner {
     Name(u64),
     /// A peer whose request is not authenticated yet.
     Address(IpAddr),
+    /// All visitors of shares whose secrets are not verified yet.
+    Visitors,
 }
 
 impl Holder {
@@ -91,6 +93,12 @@ impl Holder {
     /// The peer of a request that is not authenticated yet.
     pub fn of_address(address: IpAddr) -> Self {
         Self { owner: Owner::Address(normalize_address(address)), caller: None }
+    }
+
+    /// A visitor whose secret is not verified yet. All of them together have the share of one tenant, however many
+    /// addresses they have.
+    pub fn of_visitor(address: IpAddr) -> Self {
+        Self { owner: Owner::Visitors, caller: Some(CallerKey(hash_of(&normalize_address(address)))) }
     }
 
     /// Returns whether the holder may use the units that are reserved for operators.

@@ -5,15 +5,19 @@
 //!   and hashing use it.
 //! - [`turns`]: a queue that serves its owners in turn.
 //! - [`rates`]: limits the number of events per second and key.
+//! - [`subject_rates`]: the same for subjects that other services name.
+//! - [`shared_rates`]: both for all processes, in Redis.
 //! - [`peers`]: limits the connections of a port, in total and per address, tenant and caller, and closes idle ones to make
 //!   room.
 //!
-//! Everything here is in the memory of this process.
+//! Everything else here is in the memory of this process.
 
 pub mod holder;
 pub mod peers;
 pub mod rates;
+pub mod shared_rates;
 pub mod shares;
+pub mod subject_rates;
 pub mod turns;
 
 pub use self::{

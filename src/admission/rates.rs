@@ -1,7 +1,8 @@
 //! Limits the number of events per second, separately for each key.
 //!
 //! Each key has a bucket of tokens that is filled at the rate, and that holds the tokens of some seconds. The
-//! buckets are in the memory of this process: with several processes, each allows the whole rate.
+//! buckets are in the memory of this process: with several processes, each allows the whole rate. See `shared_rates`
+//! for buckets that they share.
 
 use std::{
     collections::HashMap,
@@ -14,6 +15,25 @@ use tokio::time::Instant;
 
 /// The number of keys at which the full buckets, which are the same as none, are removed.
 const KEYS_MAX: usize = 65_536;
+
+/// The level of a bucket after an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLevel {
+    /// The tokens of a full bucket.
+    pub limit: u64,
+    /// The tokens that are left.
+    pub remaining: u64,
+    /// The time after which the bucket is full, if nothing is taken.
+    pub full_after: Duration,
+}
+
+/// An empty bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmptyBucket {
+    pub level: RateLevel,
+    /// The time after which there will be a token.
+    pub retry_after: Duration,
+}
 
 /// Limits the number of events per second and key.
 #[derive(Debug)]
@@ -38,7 +58,15 @@ impl<K: Eq + Hash> RateLimiter<K> {
     /// # Errors
     /// Returns the time after which there will be one.
     pub fn take(&self, key: K) -> Result<(), Duration> {
-        let Some(interval) = self.interval else { return Ok(()) };
+        self.take_with_level(key).map(|_| ()).map_err(|empty| empty.retry_after)
+    }
+
+    /// Takes a token, and returns the level of the bucket, or `None` without a limit.
+    ///
+    /// # Errors
+    /// Returns the empty bucket.
+    pub fn take_with_level(&self, key: K) -> Result<Option<RateLevel>, EmptyBucket> {
+        let Some(interval) = self.interval else { return Ok(None) };
         let now = Instant::now();
         let mut full_at = self.buckets();
         if full_at.len() >= KEYS_MAX && !full_at.contains_key(&key) {
@@ -50,18 +78,30 @@ impl<K: Eq + Hash> RateLimiter<K> {
         }
         let bucket = full_at.entry(key).or_insert(now);
         let full = (*bucket).max(now) + interval;
-        let missing = full.saturating_duration_since(now + self.burst.max(interval));
-        if missing > Duration::ZERO {
-            return Err(missing);
+        let burst = self.burst.max(interval);
+        let full_after = full - now;
+        let level = RateLevel {
+            limit: tokens_in(burst, interval),
+            remaining: tokens_in(burst.saturating_sub(full_after), interval),
+            full_after,
+        };
+        if full_after > burst {
+            return Err(EmptyBucket { level, retry_after: full_after - burst });
         }
         *bucket = full;
-        Ok(())
+        Ok(Some(level))
     }
 
     fn buckets(&self) -> MutexGuard<'_, HashMap<K, Instant>> {
         // The map is consistent after every statement, so a poisoned lock is safe to use.
         self.full_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the tokens that are added in a time.
+fn tokens_in(time: Duration, interval: Duration) -> u64 {
+    let tokens = time.as_nanos().checked_div(interval.as_nanos());
+    tokens.and_then(|tokens| u64::try_from(tokens).ok()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -81,6 +121,19 @@ mod tests {
         assert!(limiter.take("mallory").is_err());
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!((0..30).filter(|_| limiter.take("mallory").is_ok()).count(), 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn level_counts_the_tokens_that_are_left() {
+        let limiter = RateLimiter::new(10, 2);
+        for taken in 1..=20 {
+            let level = limiter.take_with_level(1).unwrap().unwrap();
+            assert_eq!((level.limit, level.remaining), (20, 20 - taken));
+            assert_eq!(level.full_after, Duration::from_millis(100 * taken));
+        }
+        let empty = limiter.take_with_level(1).unwrap_err();
+        assert_eq!((empty.level.remaining, empty.retry_after), (0, Duration::from_millis(100)));
+        assert_eq!(RateLimiter::new(0, 1).take_with_level(1), Ok(None));
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,6 +21,7 @@ use super::{
     imports::ImportError,
     owner::{NotOwner, StoreRefusal},
     uploads::UploadError,
+    visitors::VisitorError,
 };
 use crate::{
     db::{Constraint, DbError, DbErrorKind},
@@ -62,6 +63,9 @@ pub enum Error {
     /// An import failed for a reason that only imports have.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// A visitor of a share was refused for a reason that only visitors have.
+    #[error(transparent)]
+    Visitor(#[from] VisitorError),
     /// The request id was used for another request.
     #[error("request id was used with another payload; use a new UUID for a new request")]
     RequestIdReused,
@@ -83,6 +87,11 @@ pub enum Error {
     /// The tenant's quota allows no more files.
     #[error("tenant has {file_count} files; its limit is {file_count_max}")]
     QuotaFiles { file_count: i64, file_count_max: i64 },
+    /// Addresses for e-mails are set, but there is no mail server.
+    #[error(
+        "this server sends no e-mail; use a webhook for quota alerts, or ask the operator to configure `smtp`"
+    )]
+    EmailNotConfigured,
     /// The file has the maximum number of versions.
     #[error("file has {version_count_max} versions, which is the limit; delete versions of it first")]
     TooManyVersions { version_count_max: u32 },
@@ -132,6 +141,20 @@ pub enum Error {
         "tenant's policy requires a scan, and this server has no scanner; its operator can set scanning.accept_unscanned"
     )]
     ScanRequired,
+    /// The file has the maximum number of grants.
+    #[error(
+        "file has {grant_count_max} grants, which is the limit; revoke some, or grant the permission to a group"
+    )]
+    TooManyGrants { grant_count_max: i64 },
+    /// The tenant has one member, so access cannot be given to others.
+    #[error("tenant belongs to one person, and access can be given only in an organization")]
+    TenantPersonal,
+    /// The file has the maximum number of shares.
+    #[error("file has {share_count_max} shares, which is the limit; revoke some of them first")]
+    TooManyShares { share_count_max: usize },
+    /// The share was revoked, which cannot be undone.
+    #[error("share is revoked and cannot be changed; create another one")]
+    ShareRevoked,
     /// The tenant has reached the limit of webhooks.
     #[error("tenant has reached the limit of {0} webhooks; delete one first")]
     TooManyWebhooks(u32),
@@ -145,6 +168,9 @@ pub enum Error {
         "new limits are below the current usage: {used_bytes} bytes used, {reserved_bytes} reserved, {file_count} files"
     )]
     QuotaBelowUsage { used_bytes: i64, reserved_bytes: i64, file_count: i64 },
+    /// The user has too few credits.
+    #[error("user has {balance} credits, and {required} are needed; ask the operator to add credits")]
+    CreditsExhausted { balance: i64, required: i64 },
     /// The tokens of the caller's issuer have created as many tenants as they may, in this process.
     #[error(
         "tenant does not exist yet, and the tokens of its issuer create at most {creations_per_minute_max} tenants a minute; retry in {} s",
@@ -154,6 +180,11 @@ pub enum Error {
     /// The tenant is suspended.
     #[error("tenant is suspended; the operator can resume it")]
     TenantSuspended,
+    /// The tenant is read-only.
+    #[error(
+        "tenant is read-only; nothing was changed; read as usual, or ask the operator to make it writable"
+    )]
+    TenantReadOnly,
     /// The tenant was deleted, or its deletion is in progress.
     #[error("tenant was deleted")]
     TenantDeleted,
@@ -273,12 +304,15 @@ impl Error {
             Self::TenantCreationsExhausted { retry_after, .. } => Some(*retry_after),
             Self::Upload(error) => error.retry_after(),
             Self::Import(error) => error.retry_after(),
+            Self::Visitor(error) => error.retry_after(),
             Self::Batch { .. }
             | Self::StorageFull(_)
             | Self::CategoryExists(_)
             | Self::CategoryInUse(_)
+            | Self::CreditsExhausted { .. }
             | Self::CursorInvalid
             | Self::CursorTooOld
+            | Self::EmailNotConfigured
             | Self::EtagMismatch
             | Self::FileDeleted
             | Self::FileNotAvailable(_)
@@ -299,11 +333,16 @@ impl Error {
             | Self::ReadOutOfRange { .. }
             | Self::RequestIdReused
             | Self::ScanRequired
+            | Self::ShareRevoked
             | Self::StoreNotOwned(_)
             | Self::TenantDeleted
             | Self::TenantExists(_)
+            | Self::TenantReadOnly
+            | Self::TenantPersonal
             | Self::TenantRetained { .. }
             | Self::TenantSuspended
+            | Self::TooManyGrants { .. }
+            | Self::TooManyShares { .. }
             | Self::TooManyVersions { .. }
             | Self::TooManyWebhooks(_)
             | Self::Unauthenticated(_)
@@ -402,6 +441,7 @@ impl From<DbError> for Error {
             DbErrorKind::Exhausted => Self::Overloaded(Workload::Transactions),
             DbErrorKind::StorageFull => Self::StorageFull(error.into()),
             DbErrorKind::Constraint(Constraint::TenantIsActive) => Self::TenantSuspended,
+            DbErrorKind::Constraint(Constraint::TenantIsWritable) => Self::TenantReadOnly,
             DbErrorKind::Constraint(Constraint::TenantIsNotDeleted) => Self::TenantDeleted,
             DbErrorKind::Constraint(Constraint::FileCategoryExists) => {
                 Violations::one("spec.category", "was deleted from the tenant's policy").into()

@@ -93,9 +93,7 @@ pub(super) async fn check_files_visible(
     ids: &[FileId],
 ) -> Result<(), Error> {
     let found = files::get_all(tx, ids).await?;
-    let is_visible = |id: &FileId| {
-        found.iter().any(|found| found.file.id == *id && can_see(caller, &found.file, found.has_read_grant))
-    };
+    let is_visible = |id: &FileId| found.iter().any(|found| found.file.id == *id && can_see(caller, found));
     let missing: Vec<FileId> = ids.iter().filter(|id| !is_visible(id)).copied().collect();
     if missing.is_empty() {
         return Ok(());

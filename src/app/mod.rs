@@ -5,15 +5,19 @@
 //! that are written in the same transaction as the change.
 
 pub mod access;
+pub mod access_log;
 pub mod audit;
 mod blob_work;
+pub mod credits;
 pub mod error;
 pub mod files;
+pub mod grants;
 mod group;
 mod idempotency;
 pub mod imports;
 pub mod integrity;
 pub mod jobs;
+mod mail;
 mod outgoing;
 pub mod owner;
 mod pages;
@@ -27,10 +31,12 @@ pub mod retention;
 mod rotation;
 mod rounds;
 pub mod service_info;
+pub mod shares;
 pub mod storage;
 mod tasks;
 pub mod tenants;
 pub mod uploads;
+pub mod visitors;
 pub mod webhooks;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -54,25 +60,27 @@ use self::{
     rates::CallerRates,
     refusals::RefusalCounts,
     rotation::Rotation,
+    shares::PasswordHashing,
     tasks::Tasks,
     tenants::{TenantDirectory, TenantStates},
     uploads::{ByteBudget, HashingLimiter, UploadCommitter},
 };
 pub use crate::storage::Progress;
 use crate::{
+    admission::shared_rates::SharedRates,
     config::{
         DownloadsConfig, ImportsConfig, ListsConfig, OwnerLimits, RateLimitsConfig, RetentionConfig,
-        ScanningConfig, ScrubConfig, SweepingConfig, TenantPresets, TenantsConfig, UploadsConfig,
+        ScanningConfig, ScrubConfig, SmtpConfig, SweepingConfig, TenantPresets, TenantsConfig, UploadsConfig,
         WatchesConfig, WebhooksConfig, WorkerConfig,
     },
     crypto::sealer::Sealer,
     db::{
-        Database, blobs::DueBlobCursor, files::DueFile, stray_objects::StrayObjectCursor,
-        uploads::ExpiredUploadCursor,
+        Database, blobs::DueBlobCursor, file_grants::ExpiredGrants, files::DueFile,
+        stray_objects::StrayObjectCursor, uploads::ExpiredUploadCursor,
     },
     domain::{
         caller::{Caller, Operator},
-        clock::{Clock, IdSource},
+        clock::{Clock, IdSource, Timestamp},
         ids::TenantId,
         policy::{Policy, UnknownPreset},
     },
@@ -96,6 +104,7 @@ pub struct Limits {
     pub downloads: DownloadsConfig,
     pub watches: WatchesConfig,
     pub webhooks: WebhooksConfig,
+    pub smtp: SmtpConfig,
     pub imports: ImportsConfig,
     pub lists: ListsConfig,
     pub retention: RetentionConfig,
@@ -136,6 +145,10 @@ pub struct App {
     quota_cache: QuotaCache,
     budget: ByteBudget,
     hashing: HashingLimiter,
+    /// Hashes the passwords of shares.
+    passwords: PasswordHashing,
+    /// Limits the number of lookups for unverified visitors at a time.
+    visitor_lookups: Arc<Semaphore>,
     commits: Group<UploadCommitter>,
     disclosures: Group<DisclosureWriter>,
     download_counts: DownloadCounts,
@@ -162,8 +175,10 @@ struct Rotations {
     replicated_blobs: Rotation<TenantId>,
     repaired_blobs: Rotation<TenantId>,
     expiring_tenants: Rotation<TenantId>,
+    expired_grants: Rotation<ExpiredGrants>,
     deleting_tenants: Rotation<TenantId>,
     provisional_tenants: Rotation<TenantId>,
+    measured_tenants: Rotation<TenantId>,
 }
 
 /// The parts of an [`App`].
@@ -176,6 +191,8 @@ pub struct Parts {
     pub ids: Arc<dyn IdSource>,
     pub page_tokens: Sealer,
     pub metrics: Metrics,
+    /// The rate limits that all processes share.
+    pub shared_rates: Option<SharedRates>,
 }
 
 impl App {
@@ -187,7 +204,7 @@ impl App {
         for preset in limits.presets.names() {
             Policy::preset(preset)?;
         }
-        let Parts { db, stores, import_buckets, clock, ids, page_tokens, metrics } = parts;
+        let Parts { db, stores, import_buckets, clock, ids, page_tokens, metrics, shared_rates } = parts;
         let tasks = Tasks::default();
         let owners = StoreOwners::new(OwnerParts {
             db: db.clone(),
@@ -206,10 +223,12 @@ impl App {
             ByteBudget::new(uploads.byte_budget_bytes, uploads.part_size_bytes, uploads.waiting_bytes_max());
         let observed = budget.clone();
         metrics.observe_byte_budget(move || observed.used_bytes());
-        let rates = CallerRates::new(&limits.rate_limits);
-        let hashing = HashingLimiter::new();
+        let rates = CallerRates::new(&limits.rate_limits, shared_rates);
+        let (hashing, passwords) = (HashingLimiter::new(), PasswordHashing::new());
         let event_poller = EventPoller::new(&limits.watches);
         observe_shares(&metrics, &budget, &hashing, &event_poller);
+        let hashed = passwords.clone();
+        metrics.observe_shares("passwords", move || hashed.status().into());
         observe_stores(&metrics, &stores);
         stores.iter().for_each(|store| metrics.start_scrub_counts(store.provider()));
         let commits = UploadCommitter::new(db.clone(), Arc::clone(&clock), metrics.clone(), &limits);
@@ -246,6 +265,8 @@ impl App {
             sweep_permits: Semaphore::new(stores_swept_max),
             budget,
             hashing,
+            passwords,
+            visitor_lookups: Arc::new(Semaphore::new(visitors::LOOKUPS_MAX)),
             tasks,
         }))
     }
@@ -290,6 +311,11 @@ impl App {
     /// Counts a call as in progress until the returned value is dropped.
     pub fn start_call(&self) -> RunningCall {
         self.tasks.start_call()
+    }
+
+    /// Returns the current time.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Returns the limits of calls per second of callers.

@@ -49,19 +49,34 @@ pub(super) fn open_token<T: DeserializeOwned>(
     caller: &Caller,
     token: &str,
 ) -> Result<Option<T>, Error> {
+    open_token_for(app, caller.tenant_id().as_uuid().as_bytes(), token)
+}
+
+/// Opens a page token that was sealed with [`seal_token_for`] for the same purpose, which names the tenant.
+///
+/// # Errors
+/// Returns `PageTokenInvalid` if the token is damaged, or was sealed for another purpose.
+pub(super) fn open_token_for<T: DeserializeOwned>(
+    app: &App,
+    purpose: &[u8],
+    token: &str,
+) -> Result<Option<T>, Error> {
     if token.is_empty() {
         return Ok(None);
     }
-    let tenant = caller.tenant_id().as_uuid();
-    let opened = app.page_tokens.open(tenant.as_bytes(), token).map_err(|_| Error::PageTokenInvalid)?;
+    let opened = app.page_tokens.open(purpose, token).map_err(|_| Error::PageTokenInvalid)?;
     serde_json::from_slice(&opened).map(Some).map_err(|_| Error::PageTokenInvalid)
 }
 
 /// Seals a page token for the caller's tenant.
 pub(super) fn seal_token<T: Serialize>(app: &App, caller: &Caller, position: &T) -> Result<String, Error> {
+    seal_token_for(app, caller.tenant_id().as_uuid().as_bytes(), position)
+}
+
+/// Seals a page token for a purpose, which names the tenant.
+pub(super) fn seal_token_for<T: Serialize>(app: &App, purpose: &[u8], position: &T) -> Result<String, Error> {
     let position = serde_json::to_vec(position).map_err(Error::internal)?;
-    let tenant = caller.tenant_id().as_uuid();
-    app.page_tokens.seal(tenant.as_bytes(), &position).map_err(Error::internal)
+    app.page_tokens.seal(purpose, &position).map_err(Error::internal)
 }
 
 #[cfg(test)]

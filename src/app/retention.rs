@@ -1,10 +1,18 @@
 //! Enforces retention: creates upcoming partitions and drops expired data.
 
 use super::{App, Error, idempotency};
-use crate::db::{partitions, tombstones, webhook_deliveries};
+use crate::db::{partitions, share_grants, shares, tombstones, webhook_deliveries};
 
-/// Creates upcoming partitions, drops expired idempotency responses, events, audit entries and finished jobs,
-/// and deletes expired webhook deliveries and tombstones.
+/// How long revoked and expired shares are kept, in days, so that their access log can be read. Temporary ones are
+/// deleted when they end.
+const CLOSED_SHARE_DAYS: u32 = 30;
+/// The most shares that one round deletes.
+const CLOSED_SHARES_MAX: i64 = 10_000;
+/// The number of grants of visitors that one transaction deletes.
+const GRANTS_PER_TX: usize = 10_000;
+
+/// Creates upcoming partitions, drops expired idempotency responses, events, audit entries, access log entries and
+/// finished jobs, and deletes expired grants of visitors, webhook deliveries, tombstones and shares.
 ///
 /// Idempotent: every process may run it. Each step has its own transaction, to hold locks for as short a time
 /// as possible.
@@ -27,6 +35,13 @@ pub async fn enforce_retention(app: &App) -> Result<(), Error> {
     if audit_entries > 0 {
         tracing::info!(partitions = audit_entries, audit_days, "dropped expired audit entries");
     }
+    let access_log_days = u32::try_from(app.limits.retention.access_log_days).unwrap_or(u32::MAX);
+    let mut tx = app.db.system_tx().await?;
+    let access_log = partitions::drop_expired_access_log(&mut tx, access_log_days).await?;
+    tx.commit().await?;
+    if access_log > 0 {
+        tracing::info!(partitions = access_log, access_log_days, "dropped expired entries of the access log");
+    }
     let mut tx = app.db.system_tx().await?;
     let deliveries = webhook_deliveries::delete_expired(&mut tx, days).await?;
     tx.commit().await?;
@@ -37,10 +52,28 @@ pub async fn enforce_retention(app: &App) -> Result<(), Error> {
     let mut tx = app.db.system_tx().await?;
     let tombstones = tombstones::delete_expired(&mut tx).await?;
     tx.commit().await?;
-    if dropped > 0 || events > 0 || deliveries > 0 || tombstones > 0 {
-        tracing::info!(dropped, events, deliveries, tombstones, "dropped expired data");
+    let share_grants = delete_expired_grants(app).await?;
+    let mut tx = app.db.system_tx().await?;
+    let shares = shares::delete_closed(&mut tx, CLOSED_SHARE_DAYS, CLOSED_SHARES_MAX).await?;
+    tx.commit().await?;
+    if dropped > 0 || events > 0 || deliveries > 0 || tombstones > 0 || shares > 0 || share_grants > 0 {
+        tracing::info!(dropped, events, deliveries, tombstones, shares, share_grants, "dropped expired data");
     }
     Ok(())
+}
+
+async fn delete_expired_grants(app: &App) -> Result<usize, Error> {
+    let mut deleted = 0;
+    loop {
+        let mut tx = app.db.system_tx().await?;
+        let batch =
+            share_grants::delete_expired(&mut tx, i64::try_from(GRANTS_PER_TX).unwrap_or(i64::MAX)).await?;
+        tx.commit().await?;
+        deleted += batch;
+        if batch < GRANTS_PER_TX {
+            return Ok(deleted);
+        }
+    }
 }
 
 /// Creates the partitions of the current and the next periods. Idempotent: every process that writes runs it, so that

@@ -13,7 +13,7 @@ use super::{
     system_ids,
 };
 use crate::{
-    app::{App, Limits, Parts, owner::StoreOwners},
+    app::{App, Limits, Parts, owner::StoreOwners, rates::open_shared_rates},
     config::Config,
     crypto::sealer::Sealer,
     db::{Database, DatabaseOptions},
@@ -85,6 +85,7 @@ pub async fn assemble_service(
         ids,
         page_tokens,
         metrics: metrics.clone(),
+        shared_rates: open_shared_rates(&config.limits, &metrics)?,
     };
     let app = App::new(parts, limits(&config))?;
     tracing::info!(bound = %config.memory_bound(), "memory bound");
@@ -196,6 +197,7 @@ fn open_app(
         ids,
         page_tokens,
         metrics,
+        shared_rates: None,
     };
     Ok((App::new(parts, limits(config))?, database, stores))
 }
@@ -350,6 +352,7 @@ pub(super) fn limits(config: &Config) -> Limits {
         downloads: config.downloads.clone(),
         watches: config.watches.clone(),
         webhooks: config.webhooks.clone(),
+        smtp: config.smtp.clone(),
         imports: config.imports.clone(),
         lists: config.lists.clone(),
         retention: config.retention.clone(),

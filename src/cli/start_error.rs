@@ -2,6 +2,7 @@
 
 use super::providers::OpenError;
 use crate::{
+    admission::shared_rates::RedisUrlError,
     db::{DbError, DurabilityError, PoolerError, RoleError, SchemaError},
     domain::policy::UnknownPreset,
 };
@@ -21,6 +22,8 @@ pub enum StartError {
     Schema(#[from] SchemaError),
     #[error(transparent)]
     Storage(#[from] OpenError),
+    #[error(transparent)]
+    RedisUrl(#[from] RedisUrlError),
     #[error("tenants.preset: {0}")]
     Preset(#[from] UnknownPreset),
     #[error("failed to load the keys of auth.issuers: {0}")]

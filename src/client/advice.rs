@@ -3,6 +3,10 @@
 
 use crate::proto::v1::ErrorReason;
 
+/// What the caller can do about an exhausted quota.
+const FREE_QUOTA: &str = "purge files that are no longer needed, in the trash too (a deleted file counts until it is \
+                          purged), or ask an operator for a higher limit";
+
 /// Returns what the caller can do, or `None` if the server's message already states it.
 pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
     use ErrorReason as R;
@@ -22,13 +26,15 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         | R::FileDeleted
         | R::RequestInProgress
         | R::ScanRequired
+        | R::EmailNotConfigured
+        | R::TenantPersonal
         | R::TenantSuspended
+        | R::TenantReadOnly
         | R::OutcomeUnknown
-        | R::CategoryInUse
+        | R::CategoryInUse | R::FileSharesExceeded | R::ShareRevoked
         // The server states when to try again.
-        | R::Overloaded
-        | R::StorageUnavailable
-        | R::DatabaseUnavailable
+        | R::Overloaded | R::StorageUnavailable | R::DatabaseUnavailable
+        | R::SharePasswordRequired | R::SharePasswordWrong | R::ShareAttemptsExhausted
         | R::ShuttingDown => return None,
         R::ImportRefused => "check whether the host of the URL serves it without credentials",
         R::StreamOrderInvalid | R::MalformedMessage => "client and server use different protocols: update the older one",
@@ -44,13 +50,11 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::CredentialsInvalid => "get a new token",
         R::NotAllowed => "ask the owner of the file or an admin",
         R::NotFound => "check the id and the token: what the caller may not read is reported as not found",
-        R::QuotaBytesExceeded | R::QuotaFilesExceeded => {
-            "purge files that are no longer needed, in the trash too (a deleted file counts until it is purged), or \
-             ask an operator for a higher limit"
-        }
+        R::QuotaBytesExceeded | R::QuotaFilesExceeded => FREE_QUOTA,
         R::StorageFull => "purge files that are no longer needed, or ask the operator to add space",
         R::OpenUploadsExceeded => "complete or cancel an open upload first",
         R::FileVersionsExceeded => "delete versions of the file first",
+        R::FileGrantsExceeded => "revoke grants, or grant the permission to a group",
         R::FileTooLarge => "upload a smaller file, or ask for a higher limit",
         R::RateLimited => "send fewer calls per second",
         R::UploadNotFinished => "no file was stored: resume the upload, or send the file again",
@@ -58,21 +62,19 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::UploadPartsLost => "no file was stored: send the file again as a new upload",
         R::UploadPartsTooLarge => "cancel the upload, then send the file again",
         R::UploadCommitted => "the file exists: delete it if you do not want it",
-        R::DirectUploadUnsupported => "upload through the service",
         R::UploadIsDirect => "send the bytes to the upload's URLs",
-        R::UploadNotDirect => "send the bytes through the service",
+        R::DirectUploadUnsupported | R::UploadNotDirect => "send the bytes through the service",
         R::UploadStalled => "no file was stored: send the file again at a higher rate",
         R::FileNotAvailable => "wait until the file is available",
-        R::FileRetained => "wait until its retention ends",
+        R::CreditsExhausted => "ask the operator to add credits",
+        R::FileRetained | R::TenantRetained => "wait until the retention ends",
         R::QuotaBelowUsage => "delete files first or choose a higher limit",
         R::TenantCreationsExhausted => "the tenant does not exist yet: try again after the delay",
         R::TenantDeleted => "ask the operator: a deleted tenant cannot be restored",
         R::TenantExists => "use the existing tenant",
-        R::TenantRetained => "wait until the retention of its files ends",
         R::CategoryExists => "choose another name or update the category",
-        R::ObjectMissing | R::ObjectDamaged => {
-            "report it to the operator: the stored bytes are missing or damaged"
-        }
+        R::ShareGrantSpent => "open the share again, which counts as another download",
+        R::ObjectMissing | R::ObjectDamaged => "report it to the operator: stored bytes are missing or damaged",
         R::Internal | R::StorageNotOwned => "report it with the call id",
     })
 }

@@ -17,7 +17,8 @@ use crate::proto::{
         event_service_client::EventServiceClient, file_service_client::FileServiceClient,
         import_service_client::ImportServiceClient, policy_service_client::PolicyServiceClient,
         quota_service_client::QuotaServiceClient, service_info_service_client::ServiceInfoServiceClient,
-        upload_service_client::UploadServiceClient, webhook_service_client::WebhookServiceClient,
+        share_service_client::ShareServiceClient, upload_service_client::UploadServiceClient,
+        webhook_service_client::WebhookServiceClient,
     },
 };
 
@@ -37,7 +38,7 @@ pub struct ClientOptions {
     /// The server's address: `https://host:port`, or `http://host:port`. Use http only in a trusted network,
     /// because the token is then sent unencrypted.
     pub endpoint: String,
-    /// The bearer token, sent with every call.
+    /// The bearer token, sent with every call. Empty for visitors of shares, who have none.
     pub token: SecretString,
     /// The timeout for establishing a connection. 10 s by default.
     pub connect_timeout: Duration,
@@ -143,6 +144,7 @@ pub(super) struct Services {
     pub(super) quotas: QuotaServiceClient<Authenticated>,
     pub(super) policies: PolicyServiceClient<Authenticated>,
     pub(super) webhooks: WebhookServiceClient<Authenticated>,
+    pub(super) shares: ShareServiceClient<Authenticated>,
     pub(super) service_info: ServiceInfoServiceClient<Authenticated>,
     pub(super) tenants: TenantServiceClient<Authenticated>,
 }
@@ -170,6 +172,8 @@ impl Client {
                 quotas: QuotaServiceClient::with_interceptor(channel.clone(), token.clone()),
                 policies: PolicyServiceClient::with_interceptor(channel.clone(), token.clone()),
                 webhooks: WebhookServiceClient::with_interceptor(channel.clone(), token.clone()),
+                shares: ShareServiceClient::with_interceptor(channel.clone(), token.clone())
+                    .max_decoding_message_size(MESSAGE_SIZE_BYTES_MAX),
                 service_info: ServiceInfoServiceClient::with_interceptor(channel.clone(), token.clone()),
                 tenants: TenantServiceClient::with_interceptor(channel, token)
                     .max_decoding_message_size(MESSAGE_SIZE_BYTES_MAX),
@@ -200,22 +204,27 @@ impl Client {
 /// Adds `authorization: Bearer …` to every call. The value is marked sensitive: HTTP/2 does not index it, and
 /// `Debug` prints it as `Sensitive`.
 #[derive(Debug, Clone)]
-pub(super) struct BearerToken(MetadataValue<Ascii>);
+pub(super) struct BearerToken(Option<MetadataValue<Ascii>>);
 
 impl BearerToken {
     fn new(token: &SecretString) -> Result<Self, ClientError> {
+        if token.expose_secret().is_empty() {
+            return Ok(Self(None));
+        }
         let value = format!("Bearer {}", token.expose_secret());
         let mut value: MetadataValue<Ascii> = value
             .parse()
             .map_err(|_| invalid_option("token must be one line of visible ASCII characters".to_owned()))?;
         value.set_sensitive(true);
-        Ok(Self(value))
+        Ok(Self(Some(value)))
     }
 }
 
 impl Interceptor for BearerToken {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
         Ok(request)
     }
 }

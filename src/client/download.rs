@@ -8,7 +8,8 @@ use tonic::Streaming;
 
 use super::{connection::Client, error::ClientError};
 use crate::proto::v1::{
-    DownloadChunk, DownloadFileRequest, DownloadFileResponse, DownloadHeader, download_file_response::Message,
+    ContentRange, DownloadChunk, DownloadFileRequest, DownloadFileResponse, DownloadHeader,
+    download_file_response::Message,
 };
 
 impl Client {
@@ -50,7 +51,12 @@ impl Client {
         let Some(Message::Header(header)) = first.and_then(|first| first.message) else {
             return Err(ClientError::corrupted("stream does not begin with a header"));
         };
-        Ok(Download { verifier: Verifier::new(&header)?, header, messages, has_ended: false })
+        Ok(Download {
+            verifier: Verifier::new(header.range, &header.sha256)?,
+            header,
+            messages,
+            has_ended: false,
+        })
     }
 }
 
@@ -128,7 +134,7 @@ impl Download {
 
 /// Verifies offsets, checksums and the length of the received bytes.
 #[derive(Debug)]
-struct Verifier {
+pub(super) struct Verifier {
     next_offset: i64,
     end_offset: i64,
     /// The digest of the bytes so far and the expected digest. Absent if only a part of the version is sent,
@@ -137,18 +143,19 @@ struct Verifier {
 }
 
 impl Verifier {
-    fn new(header: &DownloadHeader) -> Result<Self, ClientError> {
-        let range = header.range.unwrap_or_default();
+    /// Creates a verifier for a range of a version with this SHA-256.
+    pub(super) fn new(range: Option<ContentRange>, sha256: &Bytes) -> Result<Self, ClientError> {
+        let range = range.unwrap_or_default();
         let end_offset = range.offset.checked_add(range.length).filter(|end| *end <= range.total_bytes);
         let Some(end_offset) = end_offset.filter(|_| range.offset >= 0 && range.length >= 0) else {
             return Err(ClientError::corrupted(format!("header has an invalid range: {range:?}")));
         };
         let is_whole = range.length == range.total_bytes;
-        let whole_digest = is_whole.then(|| (Sha256::new(), header.sha256.clone()));
+        let whole_digest = is_whole.then(|| (Sha256::new(), sha256.clone()));
         Ok(Self { next_offset: range.offset, end_offset, whole_digest })
     }
 
-    fn verify_chunk(&mut self, chunk: DownloadChunk) -> Result<Bytes, ClientError> {
+    pub(super) fn verify_chunk(&mut self, chunk: DownloadChunk) -> Result<Bytes, ClientError> {
         let DownloadChunk { offset, data, crc32c } = chunk;
         if offset != self.next_offset {
             let expected = self.next_offset;
@@ -176,7 +183,7 @@ impl Verifier {
         Ok(data)
     }
 
-    fn verify_end(&mut self) -> Result<(), ClientError> {
+    pub(super) fn verify_end(&mut self) -> Result<(), ClientError> {
         let Self { next_offset, end_offset, whole_digest } = self;
         if next_offset != end_offset {
             return Err(ClientError::corrupted(format!(

@@ -148,7 +148,8 @@ pub(crate) fn download_messages(name: &str, data: &[u8], chunk_size: usize) -> V
         File { id: "0198".to_owned(), name: name.to_owned(), size_bytes: total_bytes, ..File::default() };
     let range = ContentRange { offset: 0, length: total_bytes, total_bytes };
     let sha256 = Bytes::copy_from_slice(&Sha256::digest(data));
-    let header = DownloadHeader { file: Some(file), range: Some(range), sha256 };
+    let disposition = Disposition::Attachment.into();
+    let header = DownloadHeader { file: Some(file), range: Some(range), sha256, disposition };
     let chunks = data.chunks(chunk_size).enumerate().map(|(number, part)| {
         let offset = i64::try_from(number * chunk_size).unwrap();
         let crc32c = crc_fast::crc32_iscsi(part);

@@ -48,9 +48,11 @@ mod randomness;
 mod resume;
 mod retry;
 mod service_info;
+mod shares;
 mod tenants;
 mod upload;
 mod upload_messages;
+mod visits;
 mod watch;
 mod webhooks;
 
@@ -64,3 +66,4 @@ pub use download::Download;
 pub use error::{ClientError, FieldViolation, Rejection};
 pub use retry::RetryPolicy;
 pub use tonic::Code;
+pub use visits::SharedFile;

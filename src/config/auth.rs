@@ -17,6 +17,7 @@ use super::{
     validation::Violations,
     values::{empty_as_none, empty_url_as_none},
 };
+use crate::domain::scope::Scope;
 
 /// Authentication of callers.
 #[derive(Debug, Clone, Deserialize)]
@@ -74,6 +75,9 @@ pub struct IssuerConfig {
     /// The organizations whose tokens are accepted.
     #[serde(default)]
     pub organizations: Organizations,
+    /// The scopes that its tokens may give.
+    #[serde(default)]
+    pub scopes: Vec<Scope>,
     /// Whether its first token for an organization or person creates the tenant. `None`:
     /// `tenants.create_on_first_use`.
     #[serde(default)]
@@ -95,6 +99,7 @@ pub struct IssuerClaimsConfig {
     pub role: Option<String>,
     pub groups: Option<String>,
     pub kind: Option<String>,
+    pub scope: Option<String>,
 }
 
 /// The organizations whose tokens an issuer may sign.
@@ -166,6 +171,8 @@ pub struct ClaimsConfig {
     pub groups: String,
     /// The claim with the kind of the caller.
     pub kind: String,
+    /// The claim with the scopes of the token.
+    pub scope: String,
 }
 
 /// The source of an issuer's public keys.
@@ -255,6 +262,7 @@ impl IssuerConfig {
                 ("role", names.role.as_deref()),
                 ("groups", names.groups.as_deref()),
                 ("kind", names.kind.as_deref()),
+                ("scope", names.scope.as_deref()),
             ],
             violations,
         );
@@ -341,6 +349,7 @@ impl AuthConfig {
             role: pick(&own.role, &all.role),
             groups: pick(&own.groups, &all.groups),
             kind: pick(&own.kind, &all.kind),
+            scope: pick(&own.scope, &all.scope),
         }
     }
 
@@ -363,13 +372,14 @@ impl ClaimsConfig {
             ("role", Some(&self.role)),
             ("groups", Some(&self.groups)),
             ("kind", Some(&self.kind)),
+            ("scope", Some(&self.scope)),
         ];
         check_claim_paths("auth.claims", paths, violations);
     }
 }
 
 /// Checks the names of the claims in the table with this key.
-fn check_claim_paths(table: &str, paths: [(&str, Option<&str>); 5], violations: &mut Violations) {
+fn check_claim_paths(table: &str, paths: [(&str, Option<&str>); 6], violations: &mut Violations) {
     for (name, path) in paths {
         if let Some(path) = path.filter(|path| path.split('.').any(str::is_empty)) {
             let message = format!("must be a claim name, or names separated by dots, not `{path}`");

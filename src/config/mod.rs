@@ -14,6 +14,7 @@ pub mod edge;
 mod error;
 pub mod import_source;
 pub mod imports;
+pub mod limits;
 pub mod lists;
 pub mod memory;
 pub mod provider;
@@ -24,6 +25,7 @@ mod schema;
 pub mod scrub;
 pub mod secrets;
 pub mod server;
+pub mod smtp;
 mod sources;
 pub mod storage;
 pub mod sweeping;
@@ -55,6 +57,7 @@ pub use self::{
     error::{ConfigError, Origin, Problem},
     import_source::ImportSourceConfig,
     imports::ImportsConfig,
+    limits::SharedLimitsConfig,
     lists::ListsConfig,
     memory::MemoryBound,
     provider::ProviderConfig,
@@ -63,7 +66,8 @@ pub use self::{
     scanning::ScanningConfig,
     scrub::ScrubConfig,
     secrets::SecretsConfig,
-    server::ServerConfig,
+    server::{ClientAddressHeader, ServerConfig},
+    smtp::{SmtpConfig, StartTls},
     sources::ConfigSources,
     storage::{OwnerLimits, StorageConfig},
     sweeping::SweepingConfig,
@@ -85,11 +89,15 @@ pub struct Config {
     /// The gRPC server.
     pub server: ServerConfig,
     pub rate_limits: RateLimitsConfig,
+    /// Where rate limits are shared.
+    pub limits: SharedLimitsConfig,
     pub deadlines: DeadlinesConfig,
     pub uploads: UploadsConfig,
     pub downloads: DownloadsConfig,
     pub watches: WatchesConfig,
     pub webhooks: WebhooksConfig,
+    /// The mail server for alerts.
+    pub smtp: SmtpConfig,
     pub imports: ImportsConfig,
     /// The HTTP server for probes and metrics.
     pub edge: EdgeConfig,
@@ -232,9 +240,11 @@ impl Config {
         self.deadlines.check(violations);
         self.uploads.check(violations, &self.server);
         self.rate_limits.check(violations);
+        self.limits.check(violations);
         self.downloads.check(violations);
         self.watches.check(violations);
         self.webhooks.check(violations);
+        self.smtp.check(violations);
         self.imports.check(violations, &self.storage);
         self.edge.check(violations);
         self.database.check(violations);
@@ -262,11 +272,13 @@ impl Config {
         let mut problems = Vec::new();
         let server = read_section(merged, "server", &mut problems);
         let rate_limits = read_section(merged, "rate_limits", &mut problems);
+        let limits = read_section(merged, "limits", &mut problems);
         let deadlines = read_section(merged, "deadlines", &mut problems);
         let uploads = read_section(merged, "uploads", &mut problems);
         let downloads = read_section(merged, "downloads", &mut problems);
         let watches = read_section(merged, "watches", &mut problems);
         let webhooks = read_section(merged, "webhooks", &mut problems);
+        let smtp = read_section(merged, "smtp", &mut problems);
         let sources =
             read_named_tables(merged, NamedTables::Sources, ImportSourceConfig::read, &mut problems);
         let imports = read_section(merged, "imports", &mut problems).map(|mut imports: ImportsConfig| {
@@ -297,11 +309,13 @@ impl Config {
             Some(Self {
                 server: server?,
                 rate_limits: rate_limits?,
+                limits: limits?,
                 deadlines: deadlines?,
                 uploads,
                 downloads,
                 watches: watches?,
                 webhooks: webhooks?,
+                smtp: smtp?,
                 imports: imports?,
                 edge: edge?,
                 database: database?,

@@ -19,6 +19,10 @@ pub struct RateLimitsConfig {
     pub tenant_requests_per_second: u32,
     /// Maximum number of requests from one address per second.
     pub address_requests_per_second: u32,
+    /// Maximum number of requests of visitors of shares from one address per second.
+    pub visitor_requests_per_second: u32,
+    /// Maximum number of requests of all visitors of one share per second.
+    pub share_requests_per_second: u32,
     /// Maximum number of refused calls of one caller per second.
     pub caller_refusals_per_second: u32,
     /// Maximum number of refused calls of one tenant per second.
@@ -42,6 +46,8 @@ impl RateLimitsConfig {
             ("rate_limits.caller_requests_per_second", self.caller_requests_per_second),
             ("rate_limits.tenant_requests_per_second", self.tenant_requests_per_second),
             ("rate_limits.address_requests_per_second", self.address_requests_per_second),
+            ("rate_limits.visitor_requests_per_second", self.visitor_requests_per_second),
+            ("rate_limits.share_requests_per_second", self.share_requests_per_second),
             ("rate_limits.caller_refusals_per_second", self.caller_refusals_per_second),
             ("rate_limits.tenant_refusals_per_second", self.tenant_refusals_per_second),
             ("rate_limits.address_refusals_per_second", self.address_refusals_per_second),

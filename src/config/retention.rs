@@ -19,6 +19,8 @@ pub struct RetentionConfig {
     pub event_days: u64,
     /// Time that audit entries are kept, in days.
     pub audit_days: u64,
+    /// Time that entries of the access log are kept, in days.
+    pub access_log_days: u64,
     /// Time that the response to a request id is kept, in hours.
     pub idempotency_hours: u64,
     /// Time in which an erasure must be approved, and then used, in days.
@@ -57,6 +59,7 @@ impl RetentionConfig {
         violations.check_range("retention.tombstone_days", self.tombstone_days, 1..=3_650);
         violations.check_range("retention.event_days", self.event_days, 2..=3_650);
         violations.check_range("retention.audit_days", self.audit_days, 30..=36_500);
+        violations.check_range("retention.access_log_days", self.access_log_days, 1..=36_500);
         violations.check_range("retention.idempotency_hours", self.idempotency_hours, 1..=168);
         violations.check_range("retention.erasure_days", self.erasure_days, 1..=30);
         violations.check_range("retention.finished_job_days", self.finished_job_days, 1..=365);

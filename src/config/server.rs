@@ -31,6 +31,8 @@ pub struct ServerConfig {
     pub connections_per_address_max: usize,
     /// Addresses of proxies, to which the limits per address do not apply.
     pub trusted_proxies: Vec<AddressRange>,
+    /// The header to which these proxies add the address of their client.
+    pub client_address_header: ClientAddressHeader,
     /// Time after which a connection without an authenticated request is closed, in seconds.
     pub unauthenticated_seconds: u64,
     /// Maximum size of a request message, in bytes.
@@ -93,6 +95,15 @@ pub struct Http2Config {
     pub pending_accept_reset_streams_max: usize,
     /// Maximum number of streams that the server resets because of client errors.
     pub local_error_reset_streams_max: usize,
+}
+
+/// A header to which a proxy adds the address of its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientAddressHeader {
+    XForwardedFor,
+    /// The header of RFC 7239.
+    Forwarded,
 }
 
 impl ServerConfig {

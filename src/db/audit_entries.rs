@@ -96,6 +96,18 @@ sql_enum! {
         FileVerify = 70 => "file_verify",
         /// The content of a direct upload is missing or does not match its declaration.
         FileRefuse = 71 => "file_refuse",
+        /// Credits were added to a user. The details are the entry.
+        CreditAdd = 102 => "credit_add",
+        /// Credits of a user were deducted. The details are the entry.
+        CreditDeduct = 103 => "credit_deduct",
+        /// The credits of another user were read. Only denials are recorded under this action.
+        CreditRead = 104 => "credit_read",
+        /// A permission on a file was given or changed. The details name the principal.
+        AccessGrant = 100 => "access_grant",
+        /// Permissions on a file were revoked or expired. The details name the principals.
+        AccessRevoke = 101 => "access_revoke",
+        /// The access log of a file or a share was read. Only denials are recorded.
+        AccessLogList = 125 => "access_log_list",
         /// A webhook was created.
         WebhookCreate = 30 => "webhook_create",
         /// A webhook was changed. The details name the fields.
@@ -106,8 +118,20 @@ sql_enum! {
         WebhookRotate = 33 => "webhook_rotate",
         /// A dead letter was queued for redelivery.
         WebhookRedeliver = 34 => "webhook_redeliver",
+        /// A file was shared. The details name the share and its recipients.
+        ShareCreate = 120 => "share_create",
+        /// The terms of a share were changed. The details name the fields.
+        ShareUpdate = 121 => "share_update",
+        /// A share was revoked.
+        ShareRevoke = 122 => "share_revoke",
+        /// The token of a share was rotated.
+        ShareRotate = 123 => "share_rotate",
         /// A webhook was disabled, because its endpoint returned 410, kept failing, or missed events.
         WebhookDisable = 90 => "webhook_disable",
+        /// A recalculation of usage was requested.
+        UsageRecalculate = 105 => "usage_recalculate",
+        /// A drift of the usage was repaired. The details contain it.
+        UsageRepair = 106 => "usage_repair",
     }
 }
 

@@ -65,7 +65,8 @@ pub async fn mark_damaged(tx: &mut TenantTx, blob: &Blob, reason: StateReason) -
                 f.revision + row_number() OVER (PARTITION BY m.file_id ORDER BY m.version), $5, f.owner_id, f.audience,
                 array(
                     SELECT reader.principal FROM file_readers AS reader
-                    WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id)
+                    WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id
+                      AND reader.view_end_time > app.now())
              FROM marked AS m JOIN files AS f ON f.tenant_id = $2 AND f.id = m.file_id
              ORDER BY m.file_id, m.version
          )
@@ -117,7 +118,8 @@ pub async fn mark_repaired(tx: &mut SystemTx, tenant: TenantId, blob: BlobId) ->
                 f.revision + row_number() OVER (PARTITION BY m.file_id ORDER BY m.version), $4, f.owner_id, f.audience,
                 array(
                     SELECT reader.principal FROM file_readers AS reader
-                    WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id)
+                    WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id
+                      AND reader.view_end_time > app.now())
              FROM marked AS m JOIN files AS f ON f.tenant_id = $1 AND f.id = m.file_id
              ORDER BY m.file_id, m.version
          )

@@ -51,6 +51,8 @@ pub enum DbErrorKind {
 pub enum Constraint {
     /// The tenant of a change is active.
     TenantIsActive,
+    /// The tenant of a change is not read-only.
+    TenantIsWritable,
     /// The tenant of a change is not deleted.
     TenantIsNotDeleted,
     /// The category of a file is in the tenant's policy.
@@ -65,6 +67,7 @@ impl Constraint {
     fn from_name(name: &str) -> Self {
         match name {
             "tenant_is_active" => Self::TenantIsActive,
+            "tenant_is_writable" => Self::TenantIsWritable,
             "tenant_is_not_deleted" => Self::TenantIsNotDeleted,
             "file_category_exists" => Self::FileCategoryExists,
             "jobs_by_key" => Self::JobsByKey,

@@ -27,7 +27,7 @@ pub struct StoredEvent {
     pub position: EventPosition,
     pub kind: EventKind,
     pub subject: EventSubject,
-    /// The revision of the file after the change. 0 if the event is about a webhook.
+    /// The revision of the file after the change. 0 if the event is not about a file.
     pub revision: i64,
     pub actor_id: String,
     /// The start time of its transaction.
@@ -178,12 +178,13 @@ pub async fn read(
             SELECT * FROM events AS e
             WHERE e.tenant_id = $1 AND (e.epoch, e.xid, e.n) > ($2, $3, $4)
               AND (e.epoch, e.xid) < (m.bound_epoch, m.bound_xid)
-              AND (cardinality($5) = 0 AND e.kind <> {webhook_disabled} OR e.kind = ANY ($5))
+              AND (cardinality($5) = 0 AND e.kind NOT IN ({webhook_disabled}, {quota_alert}) OR e.kind = ANY ($5))
               AND ($6 IS NULL OR e.file_id = $6)
             ORDER BY e.epoch, e.xid, e.n LIMIT $7) AS e ON true
          ORDER BY e.epoch, e.xid, e.n",
         snapshot = SNAPSHOT,
         webhook_disabled = EventKind::WebhookDisabled,
+        quota_alert = EventKind::QuotaAlert,
     );
     let rows: Vec<BatchRow> = statement(OPERATION, text)
         .bind::<SqlUuid, _>(tx.tenant())

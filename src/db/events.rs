@@ -1,5 +1,5 @@
-//! The event outbox: every change of a file, and the disabling of a webhook, inserts an event in the same
-//! transaction.
+//! The event outbox: every change of a file, the disabling of a webhook, and a quota alert insert an event in the
+//! same transaction.
 //!
 //! An event states what happened to which file, and who could see the file at that time. It does not contain
 //! the file's name: readers who may see the file read it there, and others must not learn it.
@@ -23,13 +23,14 @@ use crate::domain::{
     caller::Actor,
     event_position::EventPosition,
     file::{File, Visibility},
-    ids::{FileId, WebhookId},
+    ids::{FileId, QuotaAlertId, WebhookId},
     principal::caller_principal,
+    quota_alert::AlertLevel,
     sql_enum::sql_enum,
 };
 
 sql_enum! {
-    /// A change of a file, or of a webhook.
+    /// A change of a file or of a webhook, or a quota alert.
     EventKind {
         /// Its first version was committed.
         FileCreated = 1 => "file_created",
@@ -63,8 +64,21 @@ sql_enum! {
         FileVerified = 70 => "file_verified",
         /// The content of a direct upload is missing or does not match its declaration.
         FileRefused = 71 => "file_refused",
+        /// A permission on it was given or changed.
+        FileGrantAdded = 100 => "file_grant_added",
+        /// Permissions on it were revoked or expired.
+        FileGrantRemoved = 101 => "file_grant_removed",
+        /// It was shared.
+        FileShareCreated = 120 => "file_share_created",
+        /// The terms of one of its shares were changed.
+        FileShareUpdated = 121 => "file_share_updated",
+        /// One of its shares was revoked.
+        FileShareRevoked = 122 => "file_share_revoked",
         /// A webhook was disabled. Readers get it only if they ask for this kind.
         WebhookDisabled = 80 => "webhook_disabled",
+        /// The usage reached a threshold of the quota. Readers get it only if they ask for this kind.
+        /// `app.raise_quota_alert` inserts it.
+        QuotaAlert = 91 => "quota_alert",
     }
 }
 
@@ -83,15 +97,22 @@ pub enum EventSubject {
     File { id: FileId, version: i32 },
     /// A webhook, which has no versions.
     Webhook(WebhookId),
+    /// A quota alert.
+    QuotaAlert { id: QuotaAlertId, level: AlertLevel },
 }
 
 impl EventSubject {
-    /// Converts the columns of an event. In an event about a webhook, `file_id` is the id of the webhook: the column
-    /// is not nullable, and the previous version reads it.
+    /// Converts the columns of an event. In an event about something else than a file, `file_id` is its id: the column
+    /// is not nullable, and the previous version reads it. In a quota alert, `version` is the number of the level.
     pub(super) fn from_columns(kind: EventKind, file_id: FileId, version: i32) -> Self {
-        match kind == EventKind::WebhookDisabled {
-            true => Self::Webhook(WebhookId::from_uuid(file_id.as_uuid())),
-            false => Self::File { id: file_id, version },
+        match kind {
+            EventKind::WebhookDisabled => Self::Webhook(WebhookId::from_uuid(file_id.as_uuid())),
+            EventKind::QuotaAlert => {
+                let level = i16::try_from(version).ok().and_then(AlertLevel::from_number);
+                let level = level.unwrap_or(AlertLevel::Warning);
+                Self::QuotaAlert { id: QuotaAlertId::from_uuid(file_id.as_uuid()), level }
+            }
+            _ => Self::File { id: file_id, version },
         }
     }
 
@@ -100,6 +121,7 @@ impl EventSubject {
         match self {
             Self::File { id, version } => (id, version),
             Self::Webhook(id) => (FileId::from_uuid(id.as_uuid()), 0),
+            Self::QuotaAlert { id, level } => (FileId::from_uuid(id.as_uuid()), level.number().into()),
         }
     }
 
@@ -107,7 +129,7 @@ impl EventSubject {
     pub fn file(self) -> Option<FileId> {
         match self {
             Self::File { id, .. } => Some(id),
-            Self::Webhook(_) => None,
+            Self::Webhook(_) | Self::QuotaAlert { .. } => None,
         }
     }
 }
@@ -256,7 +278,7 @@ async fn insert_rows(tx: &mut TenantTx, rows: Vec<EventRow<'_>>) -> Result<(), D
                 audience, readers)
             SELECT $1, app.now(), n.kind, n.file_id, n.version, n.revision, n.actor_id, n.owner_id, n.audience, array(
                 SELECT reader.principal FROM file_readers AS reader
-                WHERE reader.tenant_id = $1 AND reader.file_id = n.file_id
+                WHERE reader.tenant_id = $1 AND reader.file_id = n.file_id AND reader.view_end_time > app.now()
                 UNION SELECT unnest(n.readers))
             FROM jsonb_to_recordset($2) AS n (kind smallint, file_id uuid, version integer, revision bigint,
                 actor_id text, owner_id text, audience smallint, readers text[])

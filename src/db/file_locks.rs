@@ -16,8 +16,8 @@ use super::{
     DbError, TenantTx,
     file_owners::OwnedFile,
     file_rows::{FileRow, basic_row},
-    files::{VisibleFile, VisibleRow, visible_basic_files, visible_file, visible_files},
-    schema::{file_readers, files, versions},
+    files::{VisibleFile, VisibleRow, viewer_permissions, visible_basic_files, visible_file, visible_files},
+    schema::{files, versions},
     sql::{IsOfViewer, OfTenant as _, query, statement},
 };
 use crate::domain::ids::{BlobId, FileId, TenantId};

@@ -1,5 +1,5 @@
-//! Principals that may read a file in addition to its owner and its audience. Each row repeats the sort keys
-//! of the file.
+//! Principals that may read a file in addition to its owner and its audience: by the policy of its category, or by
+//! grants. Each row repeats the sort keys of the file, and the times at which the permissions end.
 
 use diesel::{
     ExpressionMethods as _, QueryDsl as _,
@@ -9,9 +9,9 @@ use diesel::{
 use super::{
     DbError, TenantTx,
     schema::file_readers,
-    sql::{OfTenant as _, query, statement},
+    sql::{OfTenant as _, query, sql, statement},
 };
-use crate::domain::ids::FileId;
+use crate::domain::{ids::FileId, permission::Permission};
 
 /// Updates whether the file is in the trash, in the rows of its readers.
 pub async fn set_deleted(tx: &mut TenantTx, file: FileId, is_deleted: bool) -> Result<(), DbError> {
@@ -35,32 +35,27 @@ pub async fn set_size(tx: &mut TenantTx, file: FileId, size_bytes: u64) -> Resul
     query("update size of readers", update).execute(tx.connection()?).await.map(|_| ())
 }
 
-/// Deletes all readers of a file and returns their principals.
-pub async fn delete(tx: &mut TenantTx, file: FileId) -> Result<Vec<String>, DbError> {
-    let delete = diesel::delete(file_readers::table.of(tx.tenant()).filter(file_readers::file_id.eq(file)))
-        .returning(file_readers::principal);
-    query("delete readers", delete).load(tx.connection()?).await
-}
-
-/// Returns the principals that are readers of a file.
-pub async fn list(tx: &mut TenantTx, file: FileId) -> Result<Vec<String>, DbError> {
+/// Returns the principals that read a file by the policy of its category.
+pub async fn list_by_policy(tx: &mut TenantTx, file: FileId) -> Result<Vec<String>, DbError> {
     let readers = file_readers::table
         .of(tx.tenant())
         .filter(file_readers::file_id.eq(file))
+        .filter(file_readers::is_by_policy)
         .order(file_readers::principal)
         .select(file_readers::principal);
     query("list readers", readers).load(tx.connection()?).await
 }
 
-/// Adds readers to a file that is not in the trash. Existing readers are left unchanged.
-pub async fn insert(tx: &mut TenantTx, file: FileId, principals: &[String]) -> Result<(), DbError> {
+/// Adds readers by policy to a file that is not in the trash. Their grants stay.
+pub async fn insert_by_policy(tx: &mut TenantTx, file: FileId, principals: &[String]) -> Result<(), DbError> {
     // `unnest` batch.
     statement(
         "insert readers",
         "INSERT INTO file_readers (tenant_id, principal, file_id, create_time, name, size_bytes)
          SELECT f.tenant_id, principal, f.id, f.create_time, f.name, f.size_bytes
          FROM files AS f, unnest($1) AS principal WHERE f.tenant_id = $2 AND f.id = $3
-         ON CONFLICT (tenant_id, file_id, principal) DO NOTHING",
+         ON CONFLICT (tenant_id, file_id, principal) DO UPDATE
+         SET is_by_policy = true, view_end_time = 'infinity', download_end_time = 'infinity'",
     )
     .bind::<Array<Text>, _>(principals.to_vec())
     .bind::<SqlUuid, _>(tx.tenant())
@@ -70,11 +65,56 @@ pub async fn insert(tx: &mut TenantTx, file: FileId, principals: &[String]) -> R
     .map(|_| ())
 }
 
-/// Deletes the given readers of a file.
-pub async fn delete_some(tx: &mut TenantTx, file: FileId, principals: &[String]) -> Result<(), DbError> {
+/// Removes readers by policy from a file that the transaction has locked. Their grants stay.
+pub async fn delete_by_policy(tx: &mut TenantTx, file: FileId, principals: &[String]) -> Result<(), DbError> {
     let readers = file_readers::table
         .of(tx.tenant())
         .filter(file_readers::file_id.eq(file))
         .filter(file_readers::principal.eq_any(principals));
-    query("delete some readers", diesel::delete(readers)).execute(tx.connection()?).await.map(|_| ())
+    let update = diesel::update(readers).set(file_readers::is_by_policy.eq(false));
+    query("remove readers by policy", update).execute(tx.connection()?).await?;
+    refresh(tx, file, principals).await
+}
+
+/// Computes the readers of a file with these principals again, after a change of their grants. The transaction has
+/// locked the file.
+pub(super) async fn refresh(tx: &mut TenantTx, file: FileId, principals: &[String]) -> Result<(), DbError> {
+    // A batch with the latest expiry per permission. A reader without one is deleted.
+    let text = sql!(
+        "WITH computed AS (
+             SELECT p.principal, coalesce(r.is_by_policy, false) AS is_by_policy,
+                CASE WHEN r.is_by_policy THEN 'infinity'
+                    ELSE max(coalesce(g.expire_time, 'infinity')) FILTER (WHERE g.id IS NOT NULL) END AS view_end_time,
+                CASE WHEN r.is_by_policy THEN 'infinity'
+                    ELSE coalesce(max(coalesce(g.expire_time, 'infinity')) FILTER (WHERE g.permission >= {download}),
+                        '-infinity') END AS download_end_time,
+                coalesce(max(coalesce(g.expire_time, 'infinity')) FILTER (WHERE g.permission >= {delete}),
+                    '-infinity') AS delete_end_time
+             FROM (SELECT DISTINCT unnest($1) AS principal) AS p
+             LEFT JOIN file_readers AS r ON r.tenant_id = $2 AND r.file_id = $3 AND r.principal = p.principal
+             LEFT JOIN file_grants AS g ON g.tenant_id = $2 AND g.file_id = $3 AND g.principal = p.principal
+             GROUP BY p.principal, r.is_by_policy
+         ), deleted AS (
+             DELETE FROM file_readers AS r USING computed AS c
+             WHERE r.tenant_id = $2 AND r.file_id = $3 AND r.principal = c.principal AND c.view_end_time IS NULL
+         )
+         INSERT INTO file_readers AS r (tenant_id, principal, file_id, create_time, name, size_bytes, is_deleted,
+            is_by_policy, view_end_time, download_end_time, delete_end_time)
+         SELECT f.tenant_id, c.principal, f.id, f.create_time, f.name, f.size_bytes, f.delete_time IS NOT NULL,
+            c.is_by_policy, c.view_end_time, c.download_end_time, c.delete_end_time
+         FROM computed AS c JOIN files AS f ON f.tenant_id = $2 AND f.id = $3
+         WHERE c.view_end_time IS NOT NULL
+         ON CONFLICT (tenant_id, file_id, principal) DO UPDATE
+         SET view_end_time = excluded.view_end_time, download_end_time = excluded.download_end_time,
+            delete_end_time = excluded.delete_end_time",
+        download = Permission::Download,
+        delete = Permission::Delete,
+    );
+    statement("refresh readers", text)
+        .bind::<Array<Text>, _>(principals.to_vec())
+        .bind::<SqlUuid, _>(tx.tenant())
+        .bind::<SqlUuid, _>(file)
+        .execute(tx.connection()?)
+        .await
+        .map(|_| ())
 }

@@ -3,9 +3,9 @@
 
 use diesel::{
     BoolExpressionMethods as _, ExpressionMethods as _, IntoSql as _, NullableExpressionMethods as _,
-    PgAnyJsonExpressionMethods as _, QueryDsl as _, Queryable, SelectableHelper as _,
+    PgAnyJsonExpressionMethods as _, QueryDsl as _, Queryable, QueryableByName, SelectableHelper as _,
     dsl::{case_when, exists},
-    sql_types::{Bool, Integer, Jsonb, Nullable, Record, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{Array, Bool, Integer, Jsonb, Nullable, Record, Text, Timestamptz, Uuid as SqlUuid},
 };
 use uuid::Uuid;
 
@@ -22,6 +22,7 @@ use crate::domain::{
     clock::Timestamp,
     file::File,
     ids::{FileId, TenantId},
+    permission::Permission,
     policy::WriteRule,
     upload::UploadState,
 };
@@ -31,48 +32,72 @@ use crate::domain::{
 pub struct VisibleFile {
     /// The file, without tags and attachments.
     pub file: File,
-    /// Whether one of the viewer's principals is among the readers of the file.
-    pub has_read_grant: bool,
+    /// Whether one of the viewer's principals reads the file by the policy of its category.
+    pub is_policy_reader: bool,
+    /// The highest permission that grants and the policy give to the viewer's principals now.
+    pub granted: Option<Permission>,
 }
 
-/// The columns of a file, and whether it has a read grant.
-pub(super) type VisibleRow = (FileRow, bool);
+/// The columns of a file, whether the viewer reads it by policy, and the permission that it was granted.
+pub(super) type VisibleRow = (FileRow, (bool, Option<Permission>));
 
-pub(super) fn visible_file((file, has_read_grant): VisibleRow) -> VisibleFile {
-    VisibleFile { file: file.into_file(), has_read_grant }
+pub(super) fn visible_file((file, (is_policy_reader, granted)): VisibleRow) -> VisibleFile {
+    VisibleFile { file: file.into_file(), is_policy_reader, granted }
+}
+
+/// Selects what the readers of a file allow the viewer.
+macro_rules! viewer_permissions {
+    ($tx:ident) => {{
+        use diesel::{
+            BoolExpressionMethods as _, IntoSql as _,
+            dsl::{case_when, max},
+            sql_types::SmallInt,
+        };
+
+        use $crate::{
+            db::{
+                schema::{file_readers, files},
+                sql::now,
+            },
+            domain::permission::Permission,
+        };
+
+        // Parameters, because PostgreSQL takes a literal for an integer, and the maximum would be one.
+        // Readers by policy have these times as well, but hold no permission that they could give to others.
+        let is_granted = file_readers::is_by_policy.eq(false);
+        let number = |permission: Permission| permission.into_sql::<SmallInt>();
+        let permission = case_when(file_readers::delete_end_time.gt(now()), number(Permission::Delete))
+            .when(is_granted.and(file_readers::download_end_time.gt(now())), number(Permission::Download))
+            .when(is_granted.and(file_readers::view_end_time.gt(now())), number(Permission::View));
+        let of_viewer = || {
+            file_readers::table
+                .of($tx.tenant())
+                .filter(file_readers::file_id.eq(files::id))
+                .filter(IsOfViewer::new(file_readers::principal))
+        };
+        (
+            exists(of_viewer().filter(file_readers::is_by_policy)),
+            of_viewer().select(max(permission)).single_value(),
+        )
+    }};
 }
 
 /// A query for the files that row-level security makes visible to the viewer. A macro, because the types of
 /// queries are too long to write.
 macro_rules! visible_files {
     ($tx:ident) => {
-        files::table.of($tx.tenant()).select((
-            FileRow::as_select(),
-            exists(
-                file_readers::table
-                    .of($tx.tenant())
-                    .filter(file_readers::file_id.eq(files::id))
-                    .filter(IsOfViewer::new(file_readers::principal)),
-            ),
-        ))
+        files::table.of($tx.tenant()).select((FileRow::as_select(), viewer_permissions!($tx)))
     };
 }
 
 /// A query like `visible_files` for files without their description and metadata, which can be large.
 macro_rules! visible_basic_files {
     ($tx:ident) => {
-        files::table.of($tx.tenant()).select((
-            basic_row!(),
-            exists(
-                file_readers::table
-                    .of($tx.tenant())
-                    .filter(file_readers::file_id.eq(files::id))
-                    .filter(IsOfViewer::new(file_readers::principal)),
-            ),
-        ))
+        files::table.of($tx.tenant()).select((basic_row!(), viewer_permissions!($tx)))
     };
 }
 
+pub(super) use viewer_permissions;
 pub(super) use visible_basic_files;
 pub(super) use visible_files;
 
@@ -98,20 +123,21 @@ pub async fn get(tx: &mut TenantTx, id: FileId) -> Result<Option<VisibleFile>, D
 }
 
 /// Returns whether another viewer than that of the transaction may see and change the file. The policy of the
-/// tenant allows its members to change each other's files, or not.
+/// tenant allows its members to change each other's files, or not. Grants do not allow changes.
 pub async fn can_be_changed_by(
     tx: &mut TenantTx,
     id: FileId,
     viewer: &Viewer,
     rule: WriteRule,
 ) -> Result<bool, DbError> {
-    let is_granted = exists(
+    let is_policy_reader = exists(
         file_readers::table
             .of(tx.tenant())
             .filter(file_readers::file_id.eq(files::id))
+            .filter(file_readers::is_by_policy)
             .filter(file_readers::principal.eq_any(viewer.principals().to_vec())),
     );
-    let is_visible = files::audience.ge(viewer.audience_min()).or(is_granted);
+    let is_visible = files::audience.ge(viewer.audience_min()).or(is_policy_reader);
     let can_write = viewer.can_write_all(rule).into_sql::<Bool>();
     let allowed = files::table
         .of(tx.tenant())
@@ -207,6 +233,15 @@ pub async fn touch(tx: &mut TenantTx, id: FileId, actor_id: &str) -> Result<File
     update_file!(tx, "touch file", id, actor_id, ())
 }
 
+/// Updates the revision of a file after a change of its grants, which is not a change of its record. Returns the file.
+pub async fn increment_revision(tx: &mut TenantTx, id: FileId) -> Result<File, DbError> {
+    let update = diesel::update(files::table.of(tx.tenant()).filter(files::id.eq(id)))
+        .set(files::revision.eq(files::revision + 1))
+        .returning(FileRow::as_returning());
+    let row: FileRow = query("increment revision", update).one(tx.connection()?).await?;
+    Ok(row.into_file())
+}
+
 /// Updates the record of a file, except its tags, which are in another table.
 pub async fn update(tx: &mut TenantTx, file: &File, actor_id: &str) -> Result<File, DbError> {
     let changes = (
@@ -237,10 +272,32 @@ pub async fn set_hold(
     update_file!(tx, "set hold", id, actor_id, (changes))
 }
 
-/// Deletes the row of a file. All rows that reference it must already be deleted.
-pub async fn delete(tx: &mut TenantTx, id: FileId) -> Result<(), DbError> {
-    let delete = diesel::delete(files::table.of(tx.tenant()).filter(files::id.eq(id)));
-    query("delete file", delete).execute(tx.connection()?).await.map(|_| ())
+#[derive(QueryableByName)]
+struct DeletedFile {
+    #[diesel(sql_type = Array<Text>)]
+    readers: Vec<String>,
+}
+
+/// Deletes the row of a file and those of its readers. Returns the principals that could read it. All other rows that
+/// reference the file must already be deleted.
+pub async fn delete(tx: &mut TenantTx, id: FileId) -> Result<Vec<String>, DbError> {
+    const OPERATION: &str = "delete file";
+    // Two deletions in one statement: the caller may see the file only as one of its readers.
+    let deleted: Option<DeletedFile> = statement(
+        OPERATION,
+        "WITH readers AS (
+            DELETE FROM file_readers WHERE tenant_id = $1 AND file_id = $2
+            RETURNING principal, view_end_time > app.now() AS is_reader)
+         DELETE FROM files WHERE tenant_id = $1 AND id = $2
+         RETURNING array(SELECT principal FROM readers WHERE is_reader) AS readers",
+    )
+    .bind::<SqlUuid, _>(tx.tenant())
+    .bind::<SqlUuid, _>(id)
+    .first(tx.connection()?)
+    .await?;
+    deleted
+        .map(|deleted| deleted.readers)
+        .ok_or_else(|| DbError::corrupt(OPERATION, "the file is not visible"))
 }
 
 /// Returns files of the transaction's tenant after an id, ordered by id. Includes the trash; omits tags and

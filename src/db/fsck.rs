@@ -12,7 +12,7 @@ use super::{
     DbError, SystemTx,
     audit_entries::AuditAction,
     blobs::{Blob, BlobCursor, versions_of_blob},
-    schema::{audit_entries, blobs, quotas, usage_counters, versions},
+    schema::{audit_entries, blobs, credit_balances, file_readers, quotas, usage_counters, versions},
     sql::{AcrossTenants as _, days, now_minus, query, sql, statement},
     sweep_candidates::Ownership,
 };
@@ -21,6 +21,7 @@ use crate::domain::{
     file::ContentState,
     ids::{FileId, TenantId},
     object_key::ObjectKey,
+    permission::Permission,
     upload::UploadState,
 };
 
@@ -226,6 +227,89 @@ pub async fn list_usage_drifts(tx: &mut SystemTx) -> Result<Vec<UsageDrift>, DbE
         is_not_being_deleted = is_not_being_deleted(),
     );
     statement("check usage counters", text).load(tx.connection()?).await
+}
+
+/// A balance that differs from the ledger of its user.
+#[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
+#[diesel(table_name = credit_balances)]
+pub struct CreditDrift {
+    #[diesel(column_name = tenant_id)]
+    pub tenant: TenantId,
+    pub user_id: String,
+    pub balance: i64,
+    #[diesel(sql_type = BigInt)]
+    pub entry_sum: i64,
+    /// The number of the last entry by the balance.
+    #[diesel(column_name = entry_count)]
+    pub last_number: i64,
+    #[diesel(sql_type = BigInt)]
+    pub found_entry_count: i64,
+    /// The number of entries whose `balance_after` is not the sum of the entries up to them.
+    #[diesel(sql_type = BigInt)]
+    pub wrong_entry_count: i64,
+}
+
+/// Returns balances that differ from the sum of their entries, and ledgers with gaps or wrong sums.
+pub async fn list_credit_drifts(tx: &mut SystemTx) -> Result<Vec<CreditDrift>, DbError> {
+    // An outer join with an aggregate over a window.
+    let text = sql!(
+        "WITH running AS (
+             SELECT tenant_id, user_id, amount, balance_after,
+                    sum(amount) OVER (PARTITION BY tenant_id, user_id ORDER BY number) AS total
+             FROM credit_entries
+         ), ledgers AS (
+             SELECT tenant_id, user_id, sum(amount)::bigint AS total, count(*) AS entries,
+                    count(*) FILTER (WHERE balance_after <> total) AS wrong
+             FROM running GROUP BY tenant_id, user_id
+         ), compared AS (
+             SELECT b.tenant_id, b.user_id, b.balance, coalesce(l.total, 0) AS entry_sum, b.entry_count,
+                    coalesce(l.entries, 0) AS found_entry_count, coalesce(l.wrong, 0) AS wrong_entry_count
+             FROM credit_balances AS b LEFT JOIN ledgers AS l USING (tenant_id, user_id)
+         )
+         SELECT * FROM compared
+         WHERE {is_not_being_deleted}
+           AND (balance <> entry_sum OR entry_count <> found_entry_count OR wrong_entry_count > 0)
+         ORDER BY tenant_id, user_id",
+        is_not_being_deleted = is_not_being_deleted(),
+    );
+    statement("check credits", text).load(tx.connection()?).await
+}
+
+/// A reader whose times differ from the grants of its principal.
+#[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
+#[diesel(table_name = file_readers)]
+pub struct ReaderDrift {
+    #[diesel(column_name = tenant_id)]
+    pub tenant: TenantId,
+    #[diesel(column_name = file_id)]
+    pub file: FileId,
+    pub principal: String,
+}
+
+/// Returns readers that differ from the policy and the grants of their principals, including missing ones; at most
+/// 1000.
+pub async fn list_reader_drifts(tx: &mut SystemTx) -> Result<Vec<ReaderDrift>, DbError> {
+    // A full join with aggregates.
+    let text = sql!(
+        "SELECT tenant_id, file_id, principal
+         FROM file_readers AS r FULL JOIN (
+             SELECT tenant_id, file_id, principal, max(coalesce(expire_time, 'infinity')) AS view_end,
+                max(coalesce(expire_time, 'infinity')) FILTER (WHERE permission >= {download}) AS download_end,
+                max(coalesce(expire_time, 'infinity')) FILTER (WHERE permission >= {delete}) AS delete_end
+             FROM file_grants GROUP BY tenant_id, file_id, principal
+         ) AS g USING (tenant_id, file_id, principal)
+         WHERE {is_not_being_deleted} AND (r.is_by_policy IS NULL
+            OR r.view_end_time <> CASE WHEN r.is_by_policy THEN 'infinity' ELSE coalesce(g.view_end, '-infinity') END
+            OR r.download_end_time
+                <> CASE WHEN r.is_by_policy THEN 'infinity' ELSE coalesce(g.download_end, '-infinity') END
+            OR r.delete_end_time <> coalesce(g.delete_end, '-infinity')
+            OR NOT r.is_by_policy AND g.view_end IS NULL)
+         ORDER BY tenant_id, file_id, principal LIMIT 1000",
+        download = Permission::Download,
+        delete = Permission::Delete,
+        is_not_being_deleted = is_not_being_deleted(),
+    );
+    statement("check readers", text).load(tx.connection()?).await
 }
 
 /// Returns versions of the last `audit_days` without an audit entry for their commit; at most 1000. The entries of

@@ -24,6 +24,10 @@ sql_enum! {
         ArchiveFile = 6 => "ArchiveFile",
         UnarchiveFile = 7 => "UnarchiveFile",
         UpdateFile = 8 => "UpdateFile",
+        CreateShare = 120 => "CreateShare",
+        UpdateShare = 121 => "UpdateShare",
+        RevokeShare = 122 => "RevokeShare",
+        RotateShareToken = 123 => "RotateShareToken",
         CreateUpload = 60 => "CreateUpload",
         CancelUpload = 61 => "CancelUpload",
         RestoreFileVersion = 40 => "RestoreFileVersion",
@@ -48,6 +52,11 @@ sql_enum! {
         DeleteWebhook = 32 => "DeleteWebhook",
         RotateWebhookSecret = 33 => "RotateWebhookSecret",
         RedeliverWebhook = 34 => "RedeliverWebhook",
+        RecalculateUsage = 105 => "RecalculateUsage",
+        AddCredits = 102 => "AddCredits",
+        DeductCredits = 103 => "DeductCredits",
+        GrantAccess = 100 => "GrantAccess",
+        RevokeAccess = 101 => "RevokeAccess",
     }
 }
 

@@ -93,9 +93,10 @@ impl FileFilter {
     }
 }
 
-/// Returns whether a list is of the common kind: no conditions, and few groups.
+/// Returns whether a list is of the common kind: no conditions, and few groups. The other principals are the
+/// caller and its organization.
 fn is_plain(viewer: &Viewer, filter: &FileFilter) -> bool {
-    const PRINCIPALS_MAX: usize = 4;
+    const PRINCIPALS_MAX: usize = 5;
     !filter.has_conditions() && viewer.principals().len() <= PRINCIPALS_MAX
 }
 
@@ -201,7 +202,7 @@ impl Sql {
             }
             Source::Granted(principal) => {
                 self.with(" AND s.principal = ", BindValue::Text(principal.clone()));
-                self.push(&format!(" AND s.is_deleted = {is_trash}"));
+                self.push(&format!(" AND s.is_deleted = {is_trash} AND s.view_end_time > app.now()"));
             }
         }
         if let Some(time) = scan.filter.create_time_start {

@@ -8,6 +8,7 @@
 //! There is no trait for the database: row-level security is part of the product, and the tests use a real
 //! server.
 
+pub mod access_log;
 pub mod admission_data;
 pub mod attachments;
 pub mod audit_entries;
@@ -21,6 +22,7 @@ mod commit_rows;
 pub mod committed_file;
 mod connect;
 pub mod content_states;
+pub mod credits;
 pub mod damaged_blobs;
 pub mod download_counts;
 mod durability;
@@ -33,6 +35,7 @@ mod evidence;
 pub mod expiring_files;
 mod failover;
 pub mod file_copies;
+pub mod file_grants;
 pub mod file_locks;
 pub mod file_owners;
 pub mod file_readers;
@@ -54,6 +57,7 @@ mod pool;
 mod pooler;
 pub mod provisional_tenants;
 pub mod quarantined_objects;
+pub mod quota_alerts;
 pub mod quotas;
 pub mod replications;
 pub mod resumable_uploads;
@@ -62,6 +66,9 @@ pub mod schedules;
 mod schema;
 pub mod scrub_counts;
 pub mod scrubs;
+pub mod share_grants;
+pub mod share_visits;
+pub mod shares;
 mod sql;
 pub mod storage_breakers;
 pub mod storage_classes;
@@ -79,8 +86,12 @@ pub mod upload_completions;
 pub mod upload_parts;
 pub mod uploads;
 pub mod usage_counters;
+pub mod usage_measurements;
+pub mod usage_recalculations;
+pub mod usage_samples;
 pub mod verifications;
 pub mod versions;
+pub mod visitor_attempts;
 pub mod webhook_deliveries;
 pub mod webhooks;
 
@@ -192,6 +203,12 @@ impl Database {
     /// many streams.
     pub async fn check_tx(&self, tenant: TenantId, viewer: &Viewer) -> Result<TenantTx, DbError> {
         self.tenant_tx_for(Holder::SERVICE, tenant, viewer).await
+    }
+
+    /// Begins a transaction of one tenant for a visitor of a share, who sees no files of its own: the use case checks
+    /// the share. It takes a connection of the holder's share: an address, until the share is verified.
+    pub async fn visitor_tx(&self, tenant: TenantId, holder: Holder) -> Result<TenantTx, DbError> {
+        self.tenant_tx_for(holder, tenant, &Viewer::system()).await
     }
 
     async fn tenant_tx_for(

@@ -20,9 +20,10 @@ pub struct PartitionedTable {
 
 /// All such tables, with the period of a partition and the number of periods, from the current one, that must
 /// exist.
-pub const TABLES: [PartitionedTable; 4] = [
+pub const TABLES: [PartitionedTable; 5] = [
     PartitionedTable { table: "idempotency_keys", period: "1 day", periods: 3 },
     PartitionedTable { table: "audit_entries", period: "1 month", periods: 2 },
+    PartitionedTable { table: "access_log", period: "1 month", periods: 2 },
     PartitionedTable { table: "events", period: "1 month", periods: 2 },
     PartitionedTable { table: "finished_jobs", period: "1 day", periods: 3 },
 ];
@@ -50,6 +51,12 @@ pub async fn drop_expired_events(tx: &mut SystemTx, age_days: u32) -> Result<i32
 /// dropped partitions.
 pub async fn drop_expired_audit_entries(tx: &mut SystemTx, age_days: u32) -> Result<i32, DbError> {
     drop_expired(tx, "audit_entries", PgInterval::from_months(1), days(age_days)).await
+}
+
+/// Drops partitions of the access log that are older than the given number of days. Returns the number of
+/// dropped partitions.
+pub async fn drop_expired_access_log(tx: &mut SystemTx, age_days: u32) -> Result<i32, DbError> {
+    drop_expired(tx, "access_log", PgInterval::from_months(1), days(age_days)).await
 }
 
 /// Drops partitions of responses that are older than the given number of hours. Returns the number of dropped

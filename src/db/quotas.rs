@@ -17,6 +17,7 @@ use crate::domain::{
     ids::TenantId,
     policy::{FileSizeLimits, InitialQuota},
     quota::Quota,
+    usage_recalculation::QuotaDrift,
 };
 
 #[derive(Queryable, QueryableByName, Selectable)]
@@ -32,6 +33,7 @@ pub(super) struct QuotaRow {
     limits: Limits,
     revision: i64,
     update_time: Timestamp,
+    last_warning_sent_time: Option<Timestamp>,
 }
 
 /// The columns that callers and operators set.
@@ -50,6 +52,7 @@ pub(super) struct Limits {
     ceiling_bytes: i64,
     ceiling_file_count: i64,
     pending_deletion_multiple: i64,
+    alert_emails: Vec<String>,
 }
 
 impl From<&Quota> for Limits {
@@ -68,6 +71,7 @@ impl From<&Quota> for Limits {
             ceiling_bytes: quota.ceiling_bytes,
             ceiling_file_count: quota.ceiling_file_count,
             pending_deletion_multiple: quota.pending_deletion_multiple,
+            alert_emails: quota.alert_emails.clone(),
         }
     }
 }
@@ -89,6 +93,7 @@ impl From<&InitialQuota> for Limits {
             ceiling_bytes: initial.limit_bytes,
             ceiling_file_count: initial.file_count_max,
             pending_deletion_multiple: initial.pending_deletion_multiple,
+            alert_emails: Vec::new(),
         }
     }
 }
@@ -119,6 +124,8 @@ impl From<QuotaRow> for Quota {
             ceiling_file_count: limits.ceiling_file_count,
             revision: row.revision,
             update_time: row.update_time,
+            last_warning_sent_time: row.last_warning_sent_time,
+            alert_emails: limits.alert_emails,
         }
     }
 }
@@ -205,6 +212,26 @@ pub async fn apply_delta(tx: &mut TenantTx, delta: QuotaDelta) -> Result<Option<
     Ok(row.map(Quota::from))
 }
 
+/// Subtracts a drift from the row, if the result fits into the limits. Returns whether it does.
+pub async fn subtract_drift(tx: &mut TenantTx, drift: &QuotaDrift) -> Result<bool, DbError> {
+    let fitting_bytes =
+        (quotas::used_bytes + quotas::reserved_bytes - drift.used_bytes - drift.reserved_bytes)
+            .le(quotas::limit_bytes);
+    let fitting_files = quotas::file_count_max.eq(0).or((quotas::file_count + quotas::reserved_file_count
+        - drift.file_count
+        - drift.reserved_file_count)
+        .le(quotas::file_count_max));
+    let update = diesel::update(quotas::table.of(tx.tenant()).filter(fitting_bytes).filter(fitting_files))
+        .set((
+            quotas::used_bytes.eq(quotas::used_bytes - drift.used_bytes),
+            quotas::reserved_bytes.eq(quotas::reserved_bytes - drift.reserved_bytes),
+            quotas::file_count.eq(quotas::file_count - drift.file_count),
+            quotas::reserved_file_count.eq(quotas::reserved_file_count - drift.reserved_file_count),
+            quotas::pending_deletion_bytes.eq(quotas::pending_deletion_bytes - drift.pending_deletion_bytes),
+        ));
+    Ok(query("repair quota", update).execute(tx.connection()?).await? > 0)
+}
+
 /// The number of files in the trash that [`sum_trash`] reads at most.
 const TRASH_FILES_MAX: i64 = 10_000;
 
@@ -234,7 +261,8 @@ pub async fn sum_trash(tx: &mut TenantTx) -> Result<i64, DbError> {
 pub async fn set_limits(tx: &mut TenantTx, quota: &Quota) -> Result<Quota, DbError> {
     let update = diesel::update(quotas::table.of(tx.tenant()))
         .set((Limits::from(quota), quotas::revision.eq(quotas::revision + 1), quotas::update_time.eq(now())))
-        .returning(QuotaRow::as_returning());
-    let row: QuotaRow = query("set quota limits", update).one(tx.connection()?).await?;
-    Ok(row.into())
+        .returning(quotas::revision);
+    query("set quota limits", update).one::<i64>(tx.connection()?).await?;
+    // The statement returns the row as it is before its triggers, and they change the alert.
+    get(tx).await
 }

@@ -2,6 +2,26 @@
 //! database, and a test compares them. Columns have their order in the table.
 
 diesel::table! {
+    access_log (tenant_id, create_time, n) {
+        tenant_id -> Uuid,
+        create_time -> Timestamptz,
+        n -> BigInt,
+        file_id -> Uuid,
+        version -> Nullable<Integer>,
+        share_id -> Nullable<Uuid>,
+        actor_kind -> Nullable<SmallInt>,
+        actor_id -> Text,
+        call_id -> Text,
+        address -> Text,
+        user_agent -> Text,
+        action -> SmallInt,
+        is_granted -> Bool,
+        denial_reason -> Text,
+        purpose -> Text,
+    }
+}
+
+diesel::table! {
     attachments (tenant_id, file_id, entity_type, entity_id, field) {
         tenant_id -> Uuid,
         file_id -> Uuid,
@@ -76,6 +96,31 @@ diesel::table! {
 }
 
 diesel::table! {
+    credit_balances (tenant_id, user_id) {
+        tenant_id -> Uuid,
+        user_id -> Text,
+        balance -> BigInt,
+        entry_count -> BigInt,
+        update_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    credit_entries (tenant_id, user_id, number) {
+        tenant_id -> Uuid,
+        user_id -> Text,
+        number -> BigInt,
+        amount -> BigInt,
+        balance_after -> BigInt,
+        reason -> Text,
+        reference -> Text,
+        actor_kind -> SmallInt,
+        actor_id -> Text,
+        create_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
     download_counts (tenant_id, file_id) {
         tenant_id -> Uuid,
         file_id -> Uuid,
@@ -124,6 +169,22 @@ diesel::table! {
 }
 
 diesel::table! {
+    file_grants (tenant_id, file_id, id) {
+        tenant_id -> Uuid,
+        file_id -> Uuid,
+        id -> Uuid,
+        principal -> Text,
+        permission -> SmallInt,
+        share_id -> Nullable<Uuid>,
+        source_id -> Nullable<Uuid>,
+        expire_time -> Nullable<Timestamptz>,
+        created_by -> Text,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
     file_readers (tenant_id, file_id, principal) {
         tenant_id -> Uuid,
         principal -> Text,
@@ -132,6 +193,10 @@ diesel::table! {
         name -> Text,
         size_bytes -> BigInt,
         is_deleted -> Bool,
+        is_by_policy -> Bool,
+        view_end_time -> Timestamptz,
+        download_end_time -> Timestamptz,
+        delete_end_time -> Timestamptz,
     }
 }
 
@@ -246,6 +311,18 @@ diesel::table! {
 }
 
 diesel::table! {
+    owner_usage (tenant_id, owner_id) {
+        tenant_id -> Uuid,
+        owner_id -> Text,
+        total_bytes -> BigInt,
+        file_count -> BigInt,
+        old_version_bytes -> BigInt,
+        trash_file_count -> BigInt,
+        trash_bytes -> BigInt,
+    }
+}
+
+diesel::table! {
     quarantined_objects (tenant_id, storage_key, provider) {
         tenant_id -> Uuid,
         provider -> Text,
@@ -254,6 +331,20 @@ diesel::table! {
         modify_time -> Timestamptz,
         reason -> Text,
         quarantine_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    quota_alerts (tenant_id, number) {
+        tenant_id -> Uuid,
+        number -> BigInt,
+        id -> Uuid,
+        alert_level -> SmallInt,
+        threshold_percent -> SmallInt,
+        used_bytes -> BigInt,
+        limit_bytes -> BigInt,
+        create_time -> Timestamptz,
+        emailed -> Array<Text>,
     }
 }
 
@@ -279,6 +370,12 @@ diesel::table! {
         update_time -> Timestamptz,
         pending_deletion_bytes -> BigInt,
         pending_deletion_multiple -> BigInt,
+        alert_level -> SmallInt,
+        alert_above_bytes -> BigInt,
+        alert_below_bytes -> BigInt,
+        alert_count -> BigInt,
+        last_warning_sent_time -> Nullable<Timestamptz>,
+        alert_emails -> Array<Text>,
     }
 }
 
@@ -330,6 +427,44 @@ diesel::table! {
         counted_bytes -> BigInt,
         counted_blob_time -> Nullable<Timestamptz>,
         counted_replica_time -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    share_grants (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        share_id -> Uuid,
+        is_counted -> Bool,
+        served_bytes -> BigInt,
+        use_count -> Integer,
+        expire_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    shares (tenant_id, id) {
+        tenant_id -> Uuid,
+        id -> Uuid,
+        file_id -> Uuid,
+        share_type -> SmallInt,
+        permission -> SmallInt,
+        token_hash -> Nullable<Binary>,
+        password_hash -> Nullable<Text>,
+        secret_revision -> BigInt,
+        pinned_version -> Nullable<Integer>,
+        expire_time -> Nullable<Timestamptz>,
+        max_downloads -> Nullable<BigInt>,
+        download_count -> BigInt,
+        view_count -> BigInt,
+        last_access_time -> Nullable<Timestamptz>,
+        note -> Text,
+        created_by -> Text,
+        source_grant_id -> Nullable<Uuid>,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+        revision -> BigInt,
+        revoke_time -> Nullable<Timestamptz>,
     }
 }
 
@@ -409,6 +544,7 @@ diesel::table! {
         provisional_time -> Nullable<Timestamptz>,
         first_call_count -> Integer,
         may_have_objects -> Bool,
+        is_read_only -> Bool,
     }
 }
 
@@ -476,6 +612,49 @@ diesel::table! {
 }
 
 diesel::table! {
+    usage_measurements (tenant_id) {
+        tenant_id -> Uuid,
+        measure_time -> Timestamptz,
+        file_count -> BigInt,
+        current_bytes -> BigInt,
+        old_version_count -> BigInt,
+        old_version_bytes -> BigInt,
+        trash_file_count -> BigInt,
+        trash_bytes -> BigInt,
+        owner_count -> BigInt,
+    }
+}
+
+diesel::table! {
+    usage_recalculations (tenant_id) {
+        tenant_id -> Uuid,
+        state -> SmallInt,
+        epoch -> Integer,
+        request_time -> Timestamptz,
+        calculate_time -> Nullable<Timestamptz>,
+        drift_bytes -> BigInt,
+        drift_files -> BigInt,
+        drift_reserved_bytes -> BigInt,
+        drift_reserved_files -> BigInt,
+        drift_pending_deletion_bytes -> BigInt,
+        drift_counters -> BigInt,
+    }
+}
+
+diesel::table! {
+    usage_samples (tenant_id, day) {
+        tenant_id -> Uuid,
+        day -> Date,
+        sample_time -> Timestamptz,
+        used_bytes -> BigInt,
+        limit_bytes -> BigInt,
+        file_count -> BigInt,
+        old_version_bytes -> BigInt,
+        trash_bytes -> BigInt,
+    }
+}
+
+diesel::table! {
     versions (tenant_id, file_id, version) {
         tenant_id -> Uuid,
         file_id -> Uuid,
@@ -493,6 +672,16 @@ diesel::table! {
         change_description -> Text,
         restored_from -> Nullable<Integer>,
         state_reason -> Nullable<SmallInt>,
+    }
+}
+
+diesel::table! {
+    visitor_attempts (tenant_id, scope, bucket) {
+        tenant_id -> Uuid,
+        scope -> SmallInt,
+        bucket -> Integer,
+        window_start_time -> Timestamptz,
+        attempts -> Integer,
     }
 }
 
@@ -556,14 +745,18 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(
+    access_log,
     attachments,
     audit_entries,
     blob_checksums,
     blob_claims,
     blobs,
+    credit_balances,
+    credit_entries,
     download_counts,
     erasures,
     events,
+    file_grants,
     file_readers,
     file_tags,
     files,
@@ -572,12 +765,16 @@ diesel::allow_tables_to_appear_in_same_query!(
     imports,
     installations,
     jobs,
+    owner_usage,
     quarantined_objects,
+    quota_alerts,
     quotas,
     replications,
     restore_windows,
     schedules,
     scrubs,
+    share_grants,
+    shares,
     storage_breakers,
     store_beats,
     stray_objects,
@@ -588,20 +785,28 @@ diesel::allow_tables_to_appear_in_same_query!(
     upload_parts,
     uploads,
     usage_counters,
+    usage_measurements,
+    usage_recalculations,
+    usage_samples,
     versions,
+    visitor_attempts,
     webhook_deliveries,
     webhooks,
 );
 
 super::sql::tenant_tables!(
+    access_log,
     attachments,
     audit_entries,
     blob_checksums,
     blob_claims,
     blobs,
+    credit_balances,
+    credit_entries,
     download_counts,
     erasures,
     events,
+    file_grants,
     file_readers,
     file_tags,
     files,
@@ -609,15 +814,23 @@ super::sql::tenant_tables!(
     idempotency_keys,
     imports,
     jobs,
+    owner_usage,
     quarantined_objects,
+    quota_alerts,
     quotas,
+    share_grants,
+    shares,
     stray_objects,
     sweep_candidates,
     tombstones,
     upload_parts,
     uploads,
     usage_counters,
+    usage_measurements,
+    usage_recalculations,
+    usage_samples,
     versions,
+    visitor_attempts,
     webhook_deliveries,
     webhooks,
 );

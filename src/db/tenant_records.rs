@@ -45,6 +45,7 @@ struct RecordRow {
     erased_object_count: i64,
     erased_bytes: i64,
     deletion_problem: String,
+    is_read_only: bool,
 }
 
 impl From<RecordRow> for TenantRecord {
@@ -68,6 +69,7 @@ impl From<RecordRow> for TenantRecord {
                 erased_bytes: row.erased_bytes,
                 problem: row.deletion_problem,
             },
+            is_read_only: row.is_read_only,
         }
     }
 }
@@ -169,6 +171,12 @@ pub async fn set_state(tx: &mut TenantTx, state: TenantState, reason: &str) -> R
         .returning(RecordRow::as_returning());
     let row: RecordRow = query("set state of tenant", update).one(tx.connection()?).await?;
     Ok(row.into())
+}
+
+/// Sets whether the callers of the transaction's tenant can change anything.
+pub async fn set_read_only(tx: &mut TenantTx, is_read_only: bool) -> Result<(), DbError> {
+    let update = diesel::update(tenants::table.find(tx.tenant())).set(tenants::is_read_only.eq(is_read_only));
+    query("set read-only tenant", update).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Starts the deletion of the transaction's tenant, and records the amount of data to delete.

@@ -35,11 +35,18 @@ pub(super) struct TenantRow {
     kind: TenantKind,
     state: TenantState,
     policy: Policy,
+    is_read_only: bool,
 }
 
 impl From<TenantRow> for Tenant {
     fn from(row: TenantRow) -> Self {
-        Self { id: row.id, kind: row.kind, state: row.state, policy: row.policy }
+        Self {
+            id: row.id,
+            kind: row.kind,
+            state: row.state,
+            policy: row.policy,
+            is_read_only: row.is_read_only,
+        }
     }
 }
 
@@ -73,6 +80,9 @@ pub struct StoredPolicy {
     /// Incremented with every change.
     #[diesel(column_name = policy_revision)]
     pub revision: i64,
+    /// Whether the tenant is read-only. Absent from responses that an earlier release has recorded.
+    #[serde(default)]
+    pub is_read_only: bool,
 }
 
 impl StoredPolicy {

@@ -41,6 +41,11 @@ impl UsageDelta {
         }
     }
 
+    /// Returns the number of counters that it changes.
+    pub fn counter_count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Adds to the number of files.
     pub fn add_file_count(&mut self, category: &str, kind: MediaKind, count: i64) {
         self.0.entry((category.to_owned(), kind.number())).or_default().0 += count;

@@ -73,7 +73,8 @@ pub async fn record_result(
                 readers)
              SELECT f.tenant_id, app.now(), $7, m.file_id, m.version, f.revision + 1, $8, f.owner_id, f.audience, array(
                  SELECT reader.principal FROM file_readers AS reader
-                 WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id)
+                 WHERE reader.tenant_id = f.tenant_id AND reader.file_id = f.id
+                   AND reader.view_end_time > app.now())
              FROM moved AS m JOIN files AS f ON f.tenant_id = m.tenant_id AND f.id = m.file_id
          )
          SELECT file_id FROM moved",

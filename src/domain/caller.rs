@@ -9,6 +9,7 @@ use super::{
     ids::TenantId,
     policy::Policy,
     principal::{self, group_principal},
+    scope::Scope,
     sql_enum::sql_enum,
 };
 
@@ -56,6 +57,8 @@ pub struct Tenant {
     pub kind: TenantKind,
     pub state: TenantState,
     pub policy: Policy,
+    /// Whether its callers can read but change nothing.
+    pub is_read_only: bool,
 }
 
 /// An actor, as recorded in rows and audit entries.
@@ -103,6 +106,8 @@ pub struct Caller {
     pub role: Role,
     /// The external ids of the groups (classes) it belongs to.
     pub groups: Vec<String>,
+    /// The permissions of its token in addition to those of the role.
+    pub scopes: Vec<Scope>,
     pub origin: Origin,
     /// Set while none of the tenant's calls has succeeded yet.
     pub first_call: Option<FirstCallWork>,
@@ -141,10 +146,13 @@ impl Caller {
         }
     }
 
-    /// Returns the principals through which files can be granted to this caller: itself and its groups.
+    /// Returns the principals through which files can be granted to this caller: itself, its groups and its
+    /// organization. A personal tenant has no other members.
     pub fn principals(&self) -> Vec<String> {
+        let organization = self.tenant.kind == TenantKind::Organization;
         std::iter::once(principal::caller_principal(&self.actor.id))
             .chain(self.groups.iter().map(|group| group_principal(group)))
+            .chain(organization.then(|| principal::ORGANIZATION.to_owned()))
             .collect()
     }
 }

@@ -3,7 +3,10 @@
 
 use serde_json::{Map, Value};
 
-use super::{file::File, file::FileVersion, tenant_record::TenantRecord, upload::Upload, webhook::Webhook};
+use super::{
+    credits::CreditEntry, file::File, file::FileVersion, share::Share, tenant_record::TenantRecord,
+    upload::Upload, webhook::Webhook,
+};
 
 /// The bytes of all fields of a file that have a limited size, with their tags, and of the file's own tag and
 /// length.
@@ -14,8 +17,12 @@ const VERSION_FIXED_BYTES: usize = 192;
 const UPLOAD_FIXED_BYTES: usize = 256;
 /// The same for a webhook.
 const WEBHOOK_FIXED_BYTES: usize = 288;
+/// The same for a share.
+const SHARE_FIXED_BYTES: usize = 384;
 /// The same for a failed delivery of a webhook.
 const DELIVERY_FIXED_BYTES: usize = 256;
+/// The same for an entry of a ledger.
+const CREDIT_ENTRY_FIXED_BYTES: usize = 96;
 /// The same for a tenant.
 const TENANT_FIXED_BYTES: usize = 256;
 /// The bytes of the kind of an event in a list of kinds: its number in the contract is below 16,384.
@@ -112,9 +119,21 @@ pub fn webhook_bytes_max(webhook: &Webhook) -> usize {
         + field_bytes(webhook.kinds.len() * EVENT_KIND_BYTES)
 }
 
+/// Returns the most bytes that a share takes in a response.
+pub fn share_bytes_max(share: &Share) -> usize {
+    let recipients = share.recipients.iter().map(|recipient| text_bytes(recipient)).sum::<usize>();
+    SHARE_FIXED_BYTES + text_bytes(&share.note) + text_bytes(&share.created_by) + recipients
+}
+
 /// Returns the most bytes that a failed delivery with this error takes in a response.
 pub fn delivery_bytes_max(last_error: &str) -> usize {
     DELIVERY_FIXED_BYTES + text_bytes(last_error)
+}
+
+/// Returns the most bytes that an entry of a ledger takes in a response.
+pub fn credit_entry_bytes_max(entry: &CreditEntry) -> usize {
+    let texts = [&entry.user_id, &entry.reason, &entry.reference, &entry.actor.id];
+    CREDIT_ENTRY_FIXED_BYTES + texts.into_iter().map(|text| text_bytes(text)).sum::<usize>()
 }
 
 /// Returns the most bytes that a tenant takes in a response.

@@ -66,6 +66,10 @@ id!(
     RequestId
 );
 id!(
+    /// The id of a grant.
+    GrantId
+);
+id!(
     /// The id of an erasure.
     ErasureId
 );
@@ -82,8 +86,16 @@ id!(
     ClaimId
 );
 id!(
+    /// The id of a quota alert.
+    QuotaAlertId
+);
+id!(
     /// The id of a webhook.
     WebhookId
+);
+id!(
+    /// The id of a share.
+    ShareId
 );
 
 impl FileId {

@@ -1,6 +1,7 @@
 //! The domain rules: pure functions and types without I/O and async. They import no other module of this
 //! crate. Time and random values are passed in.
 
+pub mod access_log;
 pub mod address_range;
 pub mod block_checksums;
 pub mod breaker;
@@ -8,7 +9,9 @@ pub mod byte_range;
 pub mod caller;
 pub mod checksum;
 pub mod clock;
+pub mod credits;
 pub mod digest;
+pub mod email;
 pub mod encoded_size;
 pub mod erasure;
 pub mod error_text;
@@ -31,18 +34,27 @@ pub mod object_key;
 pub mod object_label;
 pub mod outgoing_address;
 pub mod percent;
+pub mod permission;
 pub mod policy;
 pub mod principal;
 pub mod quota;
+pub mod quota_alert;
 pub mod role;
+pub mod scope;
 pub mod scrub;
+pub mod share;
+pub mod share_terms;
 pub mod sql_enum;
 pub mod storage_class;
 pub mod store_owner;
+pub mod subject_rate;
 pub mod tenant_record;
 pub mod text;
 pub mod upload;
 pub mod upload_destination;
 pub mod upload_spec;
+pub mod usage_recalculation;
+pub mod usage_trend;
 pub mod violations;
+pub mod visitor_attempts;
 pub mod webhook;

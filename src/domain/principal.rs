@@ -11,6 +11,7 @@ pub const SYSTEM_ID: &str = "strongroom";
 const USER: &str = "user:";
 const SERVICE: &str = "service:";
 const OPERATOR: &str = "operator:";
+const GROUP: &str = "group:";
 
 /// Returns the id of the user with this subject.
 pub fn user_id(subject: &str) -> String {
@@ -41,7 +42,45 @@ pub fn caller_principal(id: &str) -> String {
 
 /// Returns the principal of a group.
 pub fn group_principal(id: &str) -> String {
-    format!("group:{id}")
+    format!("{GROUP}{id}")
+}
+
+/// The principal of everyone in the tenant. Other principals start with their kind and a colon.
+pub const ORGANIZATION: &str = "organization";
+
+/// What a principal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrincipalKind<'a> {
+    /// The user or service with this id.
+    Caller(&'a str),
+    /// The group with this id.
+    Group(&'a str),
+    /// Everyone in the tenant.
+    Organization,
+}
+
+/// Returns whether the id is that of a service.
+pub fn is_service(id: &str) -> bool {
+    id.starts_with(SERVICE)
+}
+
+/// Returns what a principal is.
+pub fn parse_principal(principal: &str) -> PrincipalKind<'_> {
+    if principal == ORGANIZATION {
+        return PrincipalKind::Organization;
+    }
+    match principal.strip_prefix(GROUP) {
+        Some(group) => PrincipalKind::Group(group),
+        None => PrincipalKind::Caller(caller_id(principal)),
+    }
+}
+
+/// Returns the id of a user or service, from its principal.
+fn caller_id(principal: &str) -> &str {
+    match principal.strip_prefix(USER) {
+        Some(subject) if user_id(subject) == subject => subject,
+        _ => principal,
+    }
 }
 
 #[cfg(test)]
@@ -81,6 +120,18 @@ mod tests {
         assert_eq!(distinct.len(), principals.len(), "{principals:?}");
         assert_eq!(caller_principal(&user_id("alice")), "user:alice");
         assert_eq!(caller_principal(&service_id("alice")), "service:alice");
+    }
+
+    #[test]
+    fn principals_are_parsed() {
+        for subject in SUBJECTS {
+            for id in [user_id(subject), service_id(subject)] {
+                assert_eq!(parse_principal(&caller_principal(&id)), PrincipalKind::Caller(&id));
+            }
+            assert_eq!(parse_principal(&group_principal(subject)), PrincipalKind::Group(subject));
+        }
+        assert_eq!(parse_principal(ORGANIZATION), PrincipalKind::Organization);
+        assert_eq!(parse_principal("user:organization"), PrincipalKind::Caller("organization"));
     }
 
     #[test]

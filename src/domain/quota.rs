@@ -1,7 +1,11 @@
 //! Quotas: limits, usage, and the level of usage.
 
 use super::{
-    clock::Timestamp, file_size_limits::FileSizeLimits, ids::TenantId, media_type::MediaKind,
+    clock::Timestamp,
+    email::{ALERT_ADDRESSES_MAX, check_address},
+    file_size_limits::FileSizeLimits,
+    ids::TenantId,
+    media_type::MediaKind,
     violations::Violations,
 };
 
@@ -29,6 +33,12 @@ pub struct Quota {
     pub pending_deletion_multiple: i64,
     pub revision: i64,
     pub update_time: Timestamp,
+    /// The time of the last alert. Absent in responses that earlier releases stored.
+    #[serde(default)]
+    pub last_warning_sent_time: Option<Timestamp>,
+    /// The addresses that get an e-mail for each alert. Absent in responses that earlier releases stored.
+    #[serde(default)]
+    pub alert_emails: Vec<String>,
 }
 
 /// The level of a tenant's usage.
@@ -168,6 +178,9 @@ pub struct QuotaChange {
     /// releases without this field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pending_deletion_multiple: Option<i64>,
+    /// Omitted if absent, for the same reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alert_emails: Option<Vec<String>>,
 }
 
 impl QuotaChange {
@@ -221,6 +234,9 @@ impl QuotaChange {
             (&mut next.pending_deletion_multiple, self.pending_deletion_multiple),
         ] {
             *slot = value.unwrap_or(*slot);
+        }
+        if let Some(addresses) = &self.alert_emails {
+            next.alert_emails.clone_from(addresses);
         }
         next.warning_percent = self.warning_percent.unwrap_or(next.warning_percent);
         next.critical_percent = self.critical_percent.unwrap_or(next.critical_percent);
@@ -280,6 +296,7 @@ fn check(quota: &Quota) -> Result<(), Violations> {
             format!("must not exceed the operator's ceiling of {} files", quota.ceiling_file_count),
         );
     }
+    check_addresses(&quota.alert_emails, &mut violations);
     if !(1..=100).contains(&quota.warning_percent) {
         violations.add("quota.warning_percent", "must be from 1 to 100");
     }
@@ -287,6 +304,19 @@ fn check(quota: &Quota) -> Result<(), Violations> {
         violations.add("quota.critical_percent", "must be from warning_percent to 100");
     }
     violations.into_result()
+}
+
+fn check_addresses(addresses: &[String], violations: &mut Violations) {
+    if addresses.len() > ALERT_ADDRESSES_MAX {
+        let problem = format!("must have at most {ALERT_ADDRESSES_MAX} addresses, has {}", addresses.len());
+        violations.add("quota.alert_emails", problem);
+    }
+    for (index, address) in addresses.iter().enumerate().take(ALERT_ADDRESSES_MAX) {
+        violations.ok_or_add(&format!("quota.alert_emails[{index}]"), check_address(address));
+        if addresses[..index].contains(address) {
+            violations.add(format!("quota.alert_emails[{index}]"), "must not occur twice");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -314,6 +344,8 @@ mod tests {
             pending_deletion_multiple: 1,
             revision: 1,
             update_time: Timestamp::default(),
+            last_warning_sent_time: None,
+            alert_emails: Vec::new(),
         }
     }
 

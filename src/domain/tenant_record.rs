@@ -26,6 +26,9 @@ pub struct TenantRecord {
     pub state_reason: String,
     pub create_time: Timestamp,
     pub deletion: DeletionProgress,
+    /// Whether its callers can read but change nothing. Absent from responses that an earlier release has recorded.
+    #[serde(default)]
+    pub is_read_only: bool,
 }
 
 /// The progress of a deletion: the amount of data when it started, and the amount deleted so far.

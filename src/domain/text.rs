@@ -119,6 +119,17 @@ pub fn check_optional_line(text: &str, max: usize) -> Result<String, TextError> 
     }
 }
 
+/// Returns whether a character is a control character, a line separator, invisible, or changes the direction of other
+/// text. Clients choose such text, and people read it among other text, for example in a log.
+pub fn is_deceptive(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
 /// Checks text of several lines. Line breaks and tabs are allowed, other control characters are not.
 ///
 /// # Errors

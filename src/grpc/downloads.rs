@@ -5,7 +5,7 @@
 //! also discards the queued chunks, because the transport does not poll the stream again.
 
 use std::{
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -23,17 +23,23 @@ use tracing::Instrument;
 use super::{convert, status};
 use crate::{
     admission::{Holder, ShareLimits, Shares, Slot},
-    app::{
-        Error, Workload,
-        files::{Download, DownloadPiece},
-    },
+    app::{Error, Workload, files::DownloadPiece},
     config::DownloadsConfig,
     domain::caller::{Caller, Origin},
-    proto::v1::DownloadFileResponse,
+    proto::v1::DownloadChunk,
     telemetry::Metrics,
 };
 
-/// Starts downloads, limits their number, and shares it fairly.
+/// The bytes of a download.
+pub(super) struct StreamedBytes {
+    /// The range of the bytes in their file.
+    pub(super) range: Range<u64>,
+    /// Exactly the bytes of the range, or an error.
+    pub(super) bytes: BoxStream<'static, Result<DownloadPiece, Error>>,
+}
+
+/// Starts downloads, limits their number, and shares it fairly. Cheap to clone.
+#[derive(Clone)]
 pub(super) struct Downloads {
     config: DownloadsConfig,
     slots: Arc<Shares>,
@@ -51,13 +57,23 @@ impl Downloads {
     /// Acquires a slot without waiting. Returns OVERLOADED if all slots, or those of the caller's share, are in
     /// use. The slot is held until the last chunk is in the queue.
     pub(super) fn acquire_slot(&self, caller: &Caller) -> Result<Slot, Status> {
-        let slot = self.slots.try_acquire(Holder::of_caller(caller), 1);
-        slot.map_err(|_| status::status(&Error::Overloaded(Workload::Downloads), &caller.origin.call_id))
+        let slot = self.acquire_slot_of(Holder::of_caller(caller));
+        slot.map_err(|error| status::status(&error, &caller.origin.call_id))
     }
 
-    /// Starts the task that sends a download, and returns the stream of its messages.
-    pub(super) fn start_sending(&self, slot: Slot, download: Download, origin: &Origin) -> DownloadStream {
-        let header = convert::download::header_to_proto(&download);
+    /// Acquires a slot for a holder, as [`Self::acquire_slot`] does.
+    pub(super) fn acquire_slot_of(&self, holder: Holder) -> Result<Slot, Error> {
+        self.slots.try_acquire(holder, 1).map_err(|_| Error::Overloaded(Workload::Downloads))
+    }
+
+    /// Starts the task that sends a download, and returns the stream of its messages. `header` is the first.
+    pub(super) fn start_sending<M: From<DownloadChunk> + Send + 'static>(
+        &self,
+        slot: Slot,
+        header: M,
+        download: StreamedBytes,
+        origin: &Origin,
+    ) -> DownloadStream<M> {
         let (chunks, queue) = mpsc::channel(self.config.chunks_in_flight_max);
         let queue = Arc::new(Mutex::new(queue));
         let (outcome_sender, outcome_receiver) = oneshot::channel();
@@ -95,9 +111,9 @@ impl Downloads {
     }
 }
 
-type Queue = Arc<Mutex<mpsc::Receiver<DownloadFileResponse>>>;
+type Queue<M> = Arc<Mutex<mpsc::Receiver<M>>>;
 
-fn discard_chunks(queue: &Queue) {
+fn discard_chunks<M>(queue: &Queue<M>) {
     let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
     queue.close();
     while queue.try_recv().is_ok() {}
@@ -111,17 +127,17 @@ enum Stop {
 }
 
 /// Reads bytes from the store and sends them to the queue in chunks.
-struct ChunkSender {
+struct ChunkSender<M> {
     bytes: BoxStream<'static, Result<DownloadPiece, Error>>,
     offset: u64,
     end_offset: u64,
-    chunks: mpsc::Sender<DownloadFileResponse>,
+    chunks: mpsc::Sender<M>,
     chunk_size_bytes: usize,
     idle_timeout: Duration,
     metrics: Metrics,
 }
 
-impl ChunkSender {
+impl<M: From<DownloadChunk> + Send> ChunkSender<M> {
     async fn send_all(mut self) -> Result<(), Stop> {
         loop {
             let next = tokio::select! {
@@ -150,7 +166,8 @@ impl ChunkSender {
             }
             let permit = timeout(self.idle_timeout, self.chunks.reserve()).await.map_err(|_| Stop::Idle)?;
             let Ok(permit) = permit else { return Ok(ControlFlow::Break(())) };
-            permit.send(convert::download::chunk_to_proto(self.offset, DownloadPiece { data, crc32c }));
+            let chunk = convert::download::chunk_to_proto(self.offset, DownloadPiece { data, crc32c });
+            permit.send(chunk.into());
             self.offset += length;
             self.metrics.add_downloaded_bytes(length);
         }
@@ -159,15 +176,15 @@ impl ChunkSender {
 }
 
 /// The messages of a download.
-pub(super) struct DownloadStream {
-    header: Option<DownloadFileResponse>,
-    queue: Queue,
+pub(super) struct DownloadStream<M> {
+    header: Option<M>,
+    queue: Queue<M>,
     /// The outcome of the download. `None` once it was returned.
     outcome: Option<oneshot::Receiver<Result<(), Status>>>,
     call_id: String,
 }
 
-impl Drop for DownloadStream {
+impl<M> Drop for DownloadStream<M> {
     /// Closes the queue, which ends the task: the client has disconnected or has received everything.
     /// Dropping the receiver is not enough, because the task shares it.
     fn drop(&mut self) {
@@ -175,8 +192,8 @@ impl Drop for DownloadStream {
     }
 }
 
-impl Stream for DownloadStream {
-    type Item = Result<DownloadFileResponse, Status>;
+impl<M: Unpin> Stream for DownloadStream<M> {
+    type Item = Result<M, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if let Some(header) = self.header.take() {

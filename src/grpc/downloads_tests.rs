@@ -9,12 +9,10 @@ use crate::{
     config::Config,
     domain::{
         caller::{Actor, ActorKind, Role, Tenant, TenantKind, TenantState},
-        digest::Digest,
         ids::TenantId,
         policy::Policy,
     },
-    grpc::convert::file::tests::file,
-    proto::v1::download_file_response::Message,
+    proto::v1::{ContentRange, DownloadFileResponse, DownloadHeader, download_file_response::Message},
 };
 
 const CHUNK: usize = 4;
@@ -30,6 +28,7 @@ fn caller() -> Caller {
         id: TenantId::from_uuid(uuid::Uuid::nil()),
         kind: TenantKind::Organization,
         state: TenantState::Active,
+        is_read_only: false,
         policy: Policy::preset("general").unwrap(),
     };
     Caller {
@@ -37,20 +36,32 @@ fn caller() -> Caller {
         actor: Actor { kind: ActorKind::User, id: "alice".to_owned() },
         role: Role::Member,
         groups: Vec::new(),
+        scopes: Vec::new(),
         origin: Origin::default(),
         first_call: None,
     }
 }
 
-fn download(length: u64, bytes: BoxStream<'static, Result<Bytes, Error>>) -> Download {
+fn download(length: u64, bytes: BoxStream<'static, Result<Bytes, Error>>) -> StreamedBytes {
     let bytes = bytes.map(|piece| piece.map(DownloadPiece::from)).boxed();
-    Download { file: file(), range: 2..2 + length, total_bytes: 100, sha256: Digest::compute(b""), bytes }
+    StreamedBytes { range: 2..2 + length, bytes }
 }
 
-fn start_download(downloads: &Downloads, length: u64, pieces: Vec<Result<Bytes, Error>>) -> DownloadStream {
+fn header() -> DownloadFileResponse {
+    let range = Some(ContentRange { offset: 2, length: 7, total_bytes: 100 });
+    DownloadFileResponse {
+        message: Some(Message::Header(DownloadHeader { range, ..DownloadHeader::default() })),
+    }
+}
+
+fn start_download(
+    downloads: &Downloads,
+    length: u64,
+    pieces: Vec<Result<Bytes, Error>>,
+) -> DownloadStream<DownloadFileResponse> {
     let origin = Origin::default();
     let slot = downloads.acquire_slot(&caller()).unwrap();
-    downloads.start_sending(slot, download(length, stream::iter(pieces).boxed()), &origin)
+    downloads.start_sending(slot, header(), download(length, stream::iter(pieces).boxed()), &origin)
 }
 
 fn piece(text: &'static [u8]) -> Result<Bytes, Error> {
@@ -96,7 +107,7 @@ async fn panic_while_reading_ends_the_stream_with_an_error() {
     let downloads = downloads(1);
     let slot = downloads.acquire_slot(&caller()).unwrap();
     let sent: Vec<_> =
-        downloads.start_sending(slot, download(7, panicking), &Origin::default()).collect().await;
+        downloads.start_sending(slot, header(), download(7, panicking), &Origin::default()).collect().await;
     assert_eq!(sent.last().unwrap().as_ref().unwrap_err().code(), Code::Internal);
 }
 
@@ -117,7 +128,7 @@ async fn disconnected_client_stops_the_reading() {
         drop(reading);
         piece(b"")
     }));
-    let stream = downloads.start_sending(slot, download(7, forever.boxed()), &Origin::default());
+    let stream = downloads.start_sending(slot, header(), download(7, forever.boxed()), &Origin::default());
     drop(stream);
     assert!(stopped.await.is_err());
 }

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use super::{
     call::{CallerCall, extract_caller, extract_stream_sender, respond},
     convert::{self, file, id::BatchGetRequest, quota, watch},
-    downloads::{DownloadStream, Downloads},
+    downloads::{DownloadStream, Downloads, StreamedBytes},
     uploads::UploadStreams,
 };
 use crate::{
@@ -24,7 +24,7 @@ pub(super) struct Files {
 
 #[async_trait]
 impl FileService for Files {
-    type DownloadFileStream = DownloadStream;
+    type DownloadFileStream = DownloadStream<v1::DownloadFileResponse>;
 
     async fn upload_file(
         &self,
@@ -39,14 +39,16 @@ impl FileService for Files {
     async fn download_file(
         &self,
         request: Request<v1::DownloadFileRequest>,
-    ) -> Result<Response<DownloadStream>, Status> {
+    ) -> Result<Response<Self::DownloadFileStream>, Status> {
         let CallerCall { caller, request } = extract_caller(request).await?;
         let slot = self.downloads.acquire_slot(&caller)?;
         respond(&caller.origin, async {
             let download =
                 files::download_file(&self.app, &caller, convert::download::request_from_proto(request)?)
                     .await?;
-            Ok(self.downloads.start_sending(slot, download, &caller.origin))
+            let header = convert::download::header_to_proto(&download);
+            let bytes = StreamedBytes { range: download.range, bytes: download.bytes };
+            Ok(self.downloads.start_sending(slot, header, bytes, &caller.origin))
         })
         .await
     }

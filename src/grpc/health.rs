@@ -5,7 +5,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
     events::Events, files::Files, imports::Imports, policies::Policies, quotas::Quotas,
-    service_info::ServiceInfos, tenants::Tenants, uploads::Uploads, webhooks::Webhooks,
+    service_info::ServiceInfos, shares::Shares, tenants::Tenants, uploads::Uploads, webhooks::Webhooks,
 };
 use crate::{
     proto::{
@@ -14,7 +14,8 @@ use crate::{
             event_service_server::EventServiceServer, file_service_server::FileServiceServer,
             import_service_server::ImportServiceServer, policy_service_server::PolicyServiceServer,
             quota_service_server::QuotaServiceServer, service_info_service_server::ServiceInfoServiceServer,
-            upload_service_server::UploadServiceServer, webhook_service_server::WebhookServiceServer,
+            share_service_server::ShareServiceServer, upload_service_server::UploadServiceServer,
+            webhook_service_server::WebhookServiceServer,
         },
     },
     telemetry::{Health, health::HealthState},
@@ -22,7 +23,7 @@ use crate::{
 
 /// The names that have a status: the server (the empty name) and each service. All have the same status,
 /// because all services need the database and the object store.
-const SERVICE_NAMES: [&str; 10] = [
+const SERVICE_NAMES: [&str; 11] = [
     "",
     <FileServiceServer<Files> as NamedService>::NAME,
     <UploadServiceServer<Uploads> as NamedService>::NAME,
@@ -33,6 +34,7 @@ const SERVICE_NAMES: [&str; 10] = [
     <TenantServiceServer<Tenants> as NamedService>::NAME,
     <WebhookServiceServer<Webhooks> as NamedService>::NAME,
     <ServiceInfoServiceServer<ServiceInfos> as NamedService>::NAME,
+    <ShareServiceServer<Shares> as NamedService>::NAME,
 ];
 
 /// Creates a reporter with the current status, so that the first health check finds it.

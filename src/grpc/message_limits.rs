@@ -1,6 +1,6 @@
 //! Limits the size of request messages per method, and lists the methods that accept compression.
 
-use super::auth::access::{Access, find_access};
+use super::auth::access::find_access;
 use crate::config::Config;
 
 const UPLOAD_SERVICE: &str = "/strongroom.v1.UploadService/";
@@ -55,7 +55,9 @@ impl MessageLimits {
             path if FILE_SERVICES.iter().any(|service| path.starts_with(service)) => {
                 self.file_message_bytes_max
             }
-            path if find_access(path) == Some(Access::Anonymous) => Self::ANONYMOUS_BYTES_MAX,
+            path if find_access(path).is_some_and(|access| !access.needs_credentials()) => {
+                Self::ANONYMOUS_BYTES_MAX
+            }
             _ => Self::SMALL_BYTES_MAX,
         }
     }
@@ -92,7 +94,7 @@ mod tests {
         let limits = MessageLimits::new(&Config::defaults().unwrap());
         for (path, access) in TABLE {
             let is_limited = limits.for_method(path) <= 1024 && limits.after_decompression(path) <= 1024;
-            assert_eq!(is_limited, *access == Access::Anonymous, "{path}");
+            assert_eq!(is_limited, !access.needs_credentials(), "{path}");
         }
     }
 

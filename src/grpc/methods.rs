@@ -21,7 +21,13 @@ pub(super) enum Responses {
     WhileReceiving,
 }
 
-static METHODS: LazyLock<HashMap<String, Responses>> = LazyLock::new(|| {
+/// The properties of a method.
+struct Method {
+    responses: Responses,
+    is_read: bool,
+}
+
+static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
     // The compiled-in set is valid; a test reads it.
     let set = FileDescriptorSet::decode(proto::DESCRIPTOR_SET).unwrap_or_default();
     let mut methods = HashMap::new();
@@ -29,25 +35,35 @@ static METHODS: LazyLock<HashMap<String, Responses>> = LazyLock::new(|| {
         for service in &file.service {
             for method in &service.method {
                 let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                methods.insert(path, responses_of(method));
+                let is_read = declares_no_side_effects(method);
+                methods.insert(path, Method { responses: responses_of(method, is_read), is_read });
             }
         }
     }
     methods
 });
 
-fn responses_of(method: &MethodDescriptorProto) -> Responses {
-    let level = method.options.as_ref().map(|options| options.idempotency_level());
+fn declares_no_side_effects(method: &MethodDescriptorProto) -> bool {
+    let options = method.options.as_ref();
+    options.is_some_and(|options| options.idempotency_level() == IdempotencyLevel::NoSideEffects)
+}
+
+fn responses_of(method: &MethodDescriptorProto, is_read: bool) -> Responses {
     match (method.client_streaming(), method.server_streaming()) {
         (true, true) => Responses::WhileReceiving,
         (false, true) => Responses::Stream,
-        (_, false) => Responses::One { is_read: level == Some(IdempotencyLevel::NoSideEffects) },
+        (_, false) => Responses::One { is_read },
     }
 }
 
 /// Returns how the method at this path responds, if it is a method of the contract.
 pub(super) fn responses(path: &str) -> Option<Responses> {
-    METHODS.get(path).copied()
+    METHODS.get(path).map(|method| method.responses)
+}
+
+/// Returns whether the contract declares that the method at this path has no side effects.
+pub(super) fn has_no_side_effects(path: &str) -> bool {
+    METHODS.get(path).is_some_and(|method| method.is_read)
 }
 
 #[cfg(test)]
@@ -65,5 +81,13 @@ mod tests {
         ] {
             assert_eq!(responses(path), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn unknown_methods_have_side_effects() {
+        for path in ["", "/strongroom.v1.FileService/Nothing", "/strongroom.v1.FileService/UploadFile"] {
+            assert!(!has_no_side_effects(path), "{path}");
+        }
+        assert!(has_no_side_effects("/strongroom.v1.FileService/DownloadFile"));
     }
 }

@@ -7,6 +7,7 @@
 mod arrivals;
 pub mod auth;
 mod call;
+mod client_address;
 mod connections;
 mod convert;
 mod downloads;
@@ -22,9 +23,11 @@ mod policies;
 mod quotas;
 mod server;
 mod service_info;
+mod shares;
 mod status;
 mod tenants;
 mod uploads;
+mod visitor;
 mod webhooks;
 
 pub use server::{GrpcServer, ServeError};

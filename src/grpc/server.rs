@@ -17,6 +17,7 @@ use tower::Layer;
 
 use super::{
     auth::{Authenticator, layer::Auth},
+    client_address::TrustedProxies,
     connections::{Limits, accepted},
     downloads::Downloads,
     events::Events,
@@ -33,6 +34,7 @@ use super::{
     policies::Policies,
     quotas::Quotas,
     service_info::ServiceInfos,
+    shares::Shares,
     tenants::Tenants,
     uploads::{UploadStreams, Uploads},
     webhooks::Webhooks,
@@ -47,7 +49,8 @@ use crate::{
             event_service_server::EventServiceServer, file_service_server::FileServiceServer,
             import_service_server::ImportServiceServer, policy_service_server::PolicyServiceServer,
             quota_service_server::QuotaServiceServer, service_info_service_server::ServiceInfoServiceServer,
-            upload_service_server::UploadServiceServer, webhook_service_server::WebhookServiceServer,
+            share_service_server::ShareServiceServer, upload_service_server::UploadServiceServer,
+            webhook_service_server::WebhookServiceServer,
         },
     },
     telemetry::{Health, Metrics},
@@ -170,7 +173,10 @@ impl GrpcServer {
             // Outside all others, whose clean-up belongs to the call.
             AroundLayer(RunningCalls(Arc::clone(&self.app))),
             // Every error and every line of the log below has the id.
-            AroundLayer(CallId(Arc::clone(self.app.ids()))),
+            AroundLayer(CallId {
+                ids: Arc::clone(self.app.ids()),
+                proxies: TrustedProxies::new(&config.server),
+            }),
             // The layers below log inside the span of the request.
             AroundLayer(Trace),
             // Outside all layers that reject requests, so that rejected requests and panics are counted too.
@@ -238,11 +244,9 @@ impl GrpcServer {
         let streams = UploadStreams::new(config.uploads.clone(), message_bytes_max);
         let observed = streams.clone();
         self.metrics.observe_shares("uploads", move || observed.status().into());
-        let files = Files {
-            app: Arc::clone(&self.app),
-            uploads: streams.clone(),
-            downloads: Downloads::new(config.downloads.clone(), self.metrics.clone()),
-        };
+        let downloads = Downloads::new(config.downloads.clone(), self.metrics.clone());
+        let shares = Shares { app: Arc::clone(&self.app), downloads: downloads.clone() };
+        let files = Files { app: Arc::clone(&self.app), uploads: streams.clone(), downloads };
         // tonic's limits bound the size after decompression. Before it, the message budget has a limit per
         // method.
         let mut routes = Routes::new(
@@ -264,6 +268,7 @@ impl GrpcServer {
         .add_service(small_messages!(QuotaServiceServer::new(Quotas(Arc::clone(&self.app)))))
         .add_service(small_messages!(PolicyServiceServer::new(Policies(Arc::clone(&self.app)))))
         .add_service(small_messages!(TenantServiceServer::new(Tenants(Arc::clone(&self.app)))))
+        .add_service(small_messages!(ShareServiceServer::new(shares)))
         .add_service(small_messages!(WebhookServiceServer::new(Webhooks(Arc::clone(&self.app)))))
         .add_service(small_messages!(ServiceInfoServiceServer::new(ServiceInfos {
             app: Arc::clone(&self.app),

@@ -36,6 +36,13 @@ pub enum Job {
     DeleteExpiredFiles {},
     /// Moves the bytes of a file to the storage class that applies to it now.
     ApplyStorageClass { file: FileId },
+    /// Compares the quota and the usage counters of the tenant with its files, and repairs them.
+    RecalculateUsage {},
+    /// Sends the e-mails of a quota alert. `app.raise_quota_alert` enqueues it.
+    SendQuotaAlert {
+        /// The number of the alert.
+        number: i64,
+    },
     /// Verifies a direct upload before anyone else may read it.
     VerifyUpload {
         file: FileId,

@@ -6,6 +6,7 @@
 
 mod jobs;
 mod observables;
+mod rate_limits;
 mod scrubs;
 mod ticks;
 
@@ -34,7 +35,8 @@ pub use self::{
     ticks::{TickLabels, TickOutcome},
 };
 use self::{
-    jobs::JobInstruments, observables::Observables, scrubs::ScrubInstruments, ticks::TickInstruments,
+    jobs::JobInstruments, observables::Observables, rate_limits::RateLimitInstruments,
+    scrubs::ScrubInstruments, ticks::TickInstruments,
 };
 use super::{
     TelemetryError,
@@ -118,6 +120,7 @@ struct Inner {
     storage_up: Gauge<u64>,
     storage_owned: Gauge<u64>,
     clock_offset: Gauge<f64>,
+    rate_limits: RateLimitInstruments,
     jobs: JobInstruments,
     ticks: TickInstruments,
     scrubs: ScrubInstruments,
@@ -219,6 +222,7 @@ impl Metrics {
                 .with_unit("s")
                 .with_description("Time of the database minus the time of this machine")
                 .build(),
+            rate_limits: RateLimitInstruments::new(&meter),
             provider,
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -2,8 +2,9 @@
 
 use crate::{
     app::{
-        App, Error, files::delete_expired::delete_expired_files,
-        storage::apply_storage_class::apply_storage_class, uploads::direct::verify::verify_upload,
+        App, Error, files::delete_expired::delete_expired_files, quotas::recalculate::recalculate_usage,
+        quotas::send_alert::send_quota_alert, storage::apply_storage_class::apply_storage_class,
+        uploads::direct::verify::verify_upload,
     },
     domain::ids::TenantId,
     jobs::Job,
@@ -21,6 +22,8 @@ pub(super) async fn dispatch_job(app: &App, tenant: TenantId, job: Job) -> Resul
             Box::pin(verify_upload(app, tenant, file, version, sha256, sniffed, uploader)).await
         }
         Job::DeleteExpiredFiles {} => Box::pin(delete_expired_files(app, tenant)).await,
+        Job::SendQuotaAlert { number } => Box::pin(send_quota_alert(app, tenant, number)).await,
+        Job::RecalculateUsage {} => Box::pin(recalculate_usage(app, tenant)).await,
         Job::ApplyStorageClass { file } => Box::pin(apply_storage_class(app, tenant, file)).await,
     }
 }

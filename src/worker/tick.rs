@@ -9,11 +9,13 @@ use crate::{
     app::{
         App, Error, Progress, RoundReport,
         files::{delete_expired::enqueue_expired_file_deletions, purge_trash::purge_trash},
+        grants::delete_expired::delete_expired_grants,
         integrity::{
             delete_stray_objects::delete_stray_objects_in, scrub::scrub_due_objects_in,
             sweep::sweep_due_store,
         },
         jobs::retry_parked::retry_parked_jobs,
+        quotas::measure::measure_usage,
         retention::enforce_retention,
         storage::{
             delete_due_blobs::delete_due_blobs_in, repair::repair_blobs_in, replicate::replicate_blobs_to,
@@ -48,6 +50,8 @@ pub enum Tick {
     DeleteExpiredUploads,
     /// Enqueues jobs that delete expired files.
     FindExpiredFiles,
+    /// Deletes expired grants.
+    DeleteExpiredGrants,
     /// Purges files whose retention in the trash has ended.
     PurgeTrash,
     /// Deletes blobs that are due for deletion.
@@ -60,6 +64,8 @@ pub enum Tick {
     DeleteStrayObjects,
     /// Attempts parked jobs again.
     RetryParkedJobs,
+    /// Measures what tenants store.
+    MeasureUsage,
     /// Sweeps the stores that are due for a sweep.
     Sweep,
     /// Reads and verifies the objects that were verified longest ago.
@@ -77,6 +83,7 @@ impl Tick {
         Self::ExpireUploads,
         Self::DeleteExpiredUploads,
         Self::FindExpiredFiles,
+        Self::DeleteExpiredGrants,
         Self::PurgeTrash,
         Self::DeleteBlobs,
         Self::EraseTenants,
@@ -84,8 +91,9 @@ impl Tick {
         Self::DeleteStrayObjects,
         Self::RetryParkedJobs,
     ];
-    /// Ticks that may take hours.
-    pub const LONG: &'static [Self] = &[Self::Sweep, Self::Scrub, Self::ReplicateBlobs, Self::RepairBlobs];
+    /// Ticks that may take hours, or that read all rows of tenants.
+    pub const LONG: &'static [Self] =
+        &[Self::MeasureUsage, Self::Sweep, Self::Scrub, Self::ReplicateBlobs, Self::RepairBlobs];
 
     /// Returns the name in logs and metrics.
     pub const fn name(self) -> &'static str {
@@ -94,12 +102,14 @@ impl Tick {
             Self::ExpireUploads => "expire_uploads",
             Self::DeleteExpiredUploads => "delete_expired_uploads",
             Self::FindExpiredFiles => "find_expired_files",
+            Self::DeleteExpiredGrants => "delete_expired_grants",
             Self::PurgeTrash => "purge_trash",
             Self::DeleteBlobs => "delete_blobs",
             Self::EraseTenants => "erase_tenants",
             Self::SettleFirstCalls => "settle_first_calls",
             Self::DeleteStrayObjects => "delete_stray_objects",
             Self::RetryParkedJobs => "retry_parked_jobs",
+            Self::MeasureUsage => "measure_usage",
             Self::Sweep => "sweep",
             Self::Scrub => "scrub",
             Self::ReplicateBlobs => "replicate_blobs",
@@ -120,10 +130,12 @@ impl Tick {
             Self::Retention
             | Self::ExpireUploads
             | Self::FindExpiredFiles
+            | Self::DeleteExpiredGrants
             | Self::PurgeTrash
             | Self::EraseTenants
             | Self::SettleFirstCalls
-            | Self::RetryParkedJobs => false,
+            | Self::RetryParkedJobs
+            | Self::MeasureUsage => false,
         }
     }
 }
@@ -184,12 +196,14 @@ impl TickPart {
             Tick::ExpireUploads => release_expired_uploads(app).boxed(),
             Tick::DeleteExpiredUploads => delete_expired_uploads_in(app, provider).boxed(),
             Tick::FindExpiredFiles => enqueue_expired_file_deletions(app).boxed(),
+            Tick::DeleteExpiredGrants => delete_expired_grants(app).boxed(),
             Tick::PurgeTrash => purge_trash(app).boxed(),
             Tick::DeleteBlobs => delete_due_blobs_in(app, provider).boxed(),
             Tick::EraseTenants => erase_deleting_tenants(app).boxed(),
             Tick::SettleFirstCalls => settle_first_calls(app).boxed(),
             Tick::DeleteStrayObjects => delete_stray_objects_in(app, provider).boxed(),
             Tick::RetryParkedJobs => retry_parked_jobs(app).boxed(),
+            Tick::MeasureUsage => measure_usage(app).boxed(),
             Tick::Sweep => sweep_due_store(app, provider).boxed(),
             Tick::Scrub => scrub_due_objects_in(app, provider, progress).boxed(),
             Tick::ReplicateBlobs => replicate_blobs_to(app, provider, progress).boxed(),

@@ -55,10 +55,20 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261202010100_index_pending_replicas", 0x5db9_3bf5_6f02_99e9),
     ("20261202010110_identify_blob_claims", 0x5340_76ee_ac69_4b08),
     ("20261202010120_resume_blob_counts", 0x7054_fd31_abe8_a854),
+    ("20261203010000_create_file_grants", 0xbdbc_0ad8_86a6_816a),
+    ("20261203020000_create_credits", 0xc720_5c0e_051b_3760),
+    ("20261203025000_create_quota_alerts", 0x4f65_2ff0_350b_bb99),
+    ("20261203025100_create_usage_recalculations", 0xa0fc_a21c_2b50_d1fd),
+    ("20261203025200_add_alert_emails", 0xba50_65cc_0096_7810),
+    ("20261203030000_add_read_only_tenants", 0x99a8_5167_7828_6161),
+    ("20261203030100_create_usage_measurements", 0xf30e_838c_cac3_e509),
+    ("20261203040000_create_shares", 0xec76_6aba_d273_72d8),
+    ("20261203045000_create_access_log", 0x013c_1cec_3e27_154a),
+    ("20261203045010_create_share_grants", 0xfd57_4b2a_d718_dd79),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.
-const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x4ded_a7d6_fd41_8f0b];
+const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x4ded_a7d6_fd41_8f0b, 0xe83c_73fa_7651_864c];
 
 /// The file that contains the constant `FUNCTIONS_REVISION`.
 const REVISION_FILE: &str = "src/db/migrate/embedded.rs";

@@ -79,6 +79,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("tonic", &["src/grpc/", "src/client/", "src/proto", "src/telemetry/traces.rs"]),
     ("prost", &["src/grpc/", "src/client/", "src/cli/client/", "src/proto"]),
     ("axum", &["src/edge/"]),
+    ("redis", &["src/admission/shared_rates.rs"]),
     ("aws_sdk", &["src/storage/s3"]),
     ("aws_config", &["src/storage/s3"]),
     ("azure_", &["src/storage/azure"]),

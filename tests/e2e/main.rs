@@ -27,6 +27,7 @@ mod restore;
 mod resume;
 mod scrub;
 mod server;
+mod shares;
 #[path = "../stalled_calls/mod.rs"]
 mod stalled_calls;
 mod storage;

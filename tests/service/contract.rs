@@ -14,19 +14,26 @@ use strongroom::{
             CreateTenantRequest, GetTenantRequest, ListTenantsRequest, TenantKind, UpdateTenantRequest,
         },
         v1::{
-            BatchGetFilesRequest, CopyFileRequest, CreateWebhookRequest, DeleteWebhookRequest,
-            DownloadFileRequest, FindImportedFilesRequest, GetQuotaRequest, GetServiceInfoRequest,
-            GetUsageRequest, GetWebhookRequest, ListFilesRequest, ListUploadsRequest,
-            ListWebhookDeliveriesRequest, ListWebhooksRequest, Quota, RedeliverWebhookRequest,
-            RotateWebhookSecretRequest, TransferOwnershipRequest, UpdateQuotaRequest, UpdateWebhookRequest,
-            Visibility, Webhook,
+            AccessOperation, BatchGetFilesRequest, CheckAccessRequest, CopyFileRequest, CreateWebhookRequest,
+            DeleteWebhookRequest, DownloadFileRequest, FilePermission, FindImportedFilesRequest,
+            GetServiceInfoRequest, GetShareRequest, GetWebhookRequest, ListFileAccessRequest,
+            ListFilesRequest, ListGrantsRequest, ListShareAccessRequest, ListSharesRequest,
+            ListUploadsRequest, ListWebhookDeliveriesRequest, ListWebhooksRequest, RedeliverWebhookRequest,
+            RevokeAccessRequest, RevokeShareRequest, RotateShareTokenRequest, RotateWebhookSecretRequest,
+            Share, TransferOwnershipRequest, UpdateShareRequest, UpdateWebhookRequest, Visibility, Webhook,
+            list_shares_request, revoke_access_request,
         },
     },
 };
 use tonic::{Code, Status};
 
 use crate::categories::category;
+use crate::contract_quotas::call_quotas;
 use crate::harness::{Caller, file_id, reason, service_test, spec};
+use crate::{
+    grants::{To, give},
+    shares::share,
+};
 
 /// Returns the path of every method of Strongroom.
 fn methods() -> Vec<String> {
@@ -43,8 +50,14 @@ fn methods() -> Vec<String> {
     paths
 }
 
+/// Returns the methods whose clients need credentials. `visitors.rs` tests the others.
+fn methods_of_callers() -> Vec<String> {
+    let access_of = |path: &str| TABLE.iter().find(|(listed, _)| *listed == path).map(|(_, access)| *access);
+    methods().into_iter().filter(|path| access_of(path) != Some(Access::Visitor)).collect()
+}
+
 /// Methods whose request names no file, upload or tenant. They use the caller's own tenant.
-const WITHOUT_TARGET: [&str; 15] = [
+const WITHOUT_TARGET: [&str; 17] = [
     "/strongroom.v1.FileService/UploadFile",
     "/strongroom.v1.FileService/ListFiles",
     "/strongroom.v1.FileService/TransferOwnership",
@@ -57,9 +70,11 @@ const WITHOUT_TARGET: [&str; 15] = [
     "/strongroom.v1.EventService/WatchFiles",
     "/strongroom.v1.ImportService/ImportFiles",
     "/strongroom.v1.ImportService/FindImportedFiles",
+    "/strongroom.v1.QuotaService/CheckQuota",
     "/strongroom.v1.WebhookService/CreateWebhook",
     "/strongroom.v1.WebhookService/ListWebhooks",
     "/strongroom.v1.ServiceInfoService/GetServiceInfo",
+    "/strongroom.v1.QuotaService/CheckRateLimit",
 ];
 
 /// Calls a method of the webhook service with the caller's own webhook, or, if `tenant` is not empty, with
@@ -116,13 +131,13 @@ async fn call_webhooks(method: &str, caller: &Caller, file: &str, tenant: &str) 
 }
 
 /// A file and an upload on which methods are called.
-struct Targets {
+pub(crate) struct Targets {
     file: String,
     upload: String,
 }
 
 impl Targets {
-    async fn create(caller: &Caller) -> Self {
+    pub(crate) async fn create(caller: &Caller) -> Self {
         let file = file_id(&caller.upload(spec("a"), b"w").await.unwrap());
         // With two versions, so that one of them can be restored and deleted.
         caller.upload_version(&file, b"x").await.unwrap();
@@ -130,7 +145,7 @@ impl Targets {
     }
 
     /// Cancels the upload, unless a method has ended it.
-    async fn cancel_upload(self, caller: &Caller) {
+    pub(crate) async fn cancel_upload(self, caller: &Caller) {
         if let Err(status) = caller.cancel_upload(&self.upload).await {
             assert!(["NOT_FOUND", "UPLOAD_COMMITTED"].contains(&reason(&status).as_str()), "{status:?}");
         }
@@ -155,8 +170,7 @@ async fn call_uploads(path: &str, caller: &Caller, upload: &str) -> Result<(), S
 }
 
 /// Calls a method with these targets. Every method has a case here or in the functions that this calls.
-async fn call(path: &str, caller: &Caller, targets: &Targets, tenant: &str) -> Result<(), Status> {
-    let (mut quotas, tenant_id) = (caller.quotas.clone(), tenant.to_owned());
+pub(crate) async fn call(path: &str, caller: &Caller, targets: &Targets, tenant: &str) -> Result<(), Status> {
     let Targets { file, upload } = targets;
     match path {
         "/strongroom.v1.FileService/UploadFile" => caller.upload(spec("a"), b"x").await.map(|_| ()),
@@ -199,23 +213,73 @@ async fn call(path: &str, caller: &Caller, targets: &Targets, tenant: &str) -> R
             caller.find_imported_files(request).await.map(|_| ())
         }
         "/strongroom.v1.EventService/WatchFiles" => caller.watch_files_after("").await.map(|_| ()),
-        "/strongroom.v1.QuotaService/GetQuota" => {
-            quotas.get_quota(GetQuotaRequest { tenant_id }).await.map(drop)
-        }
-        "/strongroom.v1.QuotaService/UpdateQuota" => {
-            let request = UpdateQuotaRequest {
-                quota: Some(Quota { warning_percent: 50, ..Quota::default() }),
-                update_mask: Some(prost_types::FieldMask { paths: vec!["warning_percent".to_owned()] }),
-                tenant_id,
-                ..Default::default()
-            };
-            quotas.update_quota(request).await.map(|_| ())
-        }
-        "/strongroom.v1.QuotaService/GetUsage" => {
-            quotas.get_usage(GetUsageRequest { tenant_id }).await.map(drop)
-        }
+        path if path.starts_with("/strongroom.v1.QuotaService/") => call_quotas(path, caller, tenant).await,
+        path if path.starts_with("/strongroom.v1.ShareService/") => call_shares(path, caller, file).await,
         path if path.starts_with("/strongroom.v1.UploadService/") => call_uploads(path, caller, upload).await,
         path => call_policy_or_tenant(path, caller, file, tenant).await,
+    }
+}
+
+async fn call_shares(path: &str, caller: &Caller, file: &str) -> Result<(), Status> {
+    let (mut shares, file_id) = (caller.shares.clone(), file.to_owned());
+    match path {
+        "/strongroom.v1.ShareService/GrantAccess" => {
+            give(caller, file, To::User("friend"), FilePermission::View).await.map(|_| ())
+        }
+        "/strongroom.v1.ShareService/RevokeAccess" => {
+            let principal = Some(revoke_access_request::Principal::UserId("friend".to_owned()));
+            let request = RevokeAccessRequest { file_id, principal, request_id: String::new() };
+            shares.revoke_access(request).await.map(|_| ())
+        }
+        "/strongroom.v1.ShareService/ListGrants" => {
+            shares.list_grants(ListGrantsRequest { file_id, ..Default::default() }).await.map(|_| ())
+        }
+        "/strongroom.v1.ShareService/CheckAccess" => {
+            let operation = AccessOperation::View.into();
+            shares
+                .check_access(CheckAccessRequest { file_id, operation, ..Default::default() })
+                .await
+                .map(|_| ())
+        }
+        "/strongroom.v1.ShareService/ListFileAccess" => {
+            let request = ListFileAccessRequest { file_id, ..Default::default() };
+            shares.list_file_access(request).await.map(|_| ())
+        }
+        path => call_share_of(path, caller, file).await,
+    }
+}
+
+/// Calls a method of shares with a new share of the file, or, if the caller may not share it, with the id of the file
+/// instead of a share's id.
+async fn call_share_of(path: &str, caller: &Caller, file: &str) -> Result<(), Status> {
+    let mut shares = caller.shares.clone();
+    let created = share(caller, Share { file_id: file.to_owned(), ..Share::default() }).await;
+    if path.ends_with("/CreateShare") {
+        return created.map(|_| ());
+    }
+    let id = created.map_or_else(|_| file.to_owned(), |created| created.share.unwrap().id);
+    let (share_id, request_id) = (id.clone(), String::new());
+    match path.rsplit_once('/').unwrap().1 {
+        "GetShare" => shares.get_share(GetShareRequest { share_id }).await.map(|_| ()),
+        "ListShares" => {
+            let list = Some(list_shares_request::List::FileId(file.to_owned()));
+            shares.list_shares(ListSharesRequest { list, ..Default::default() }).await.map(|_| ())
+        }
+        "UpdateShare" => {
+            let share = Some(Share { id, note: "b".to_owned(), ..Share::default() });
+            let update_mask = Some(prost_types::FieldMask { paths: vec!["note".to_owned()] });
+            let request = UpdateShareRequest { share, update_mask, ..Default::default() };
+            shares.update_share(request).await.map(|_| ())
+        }
+        "RevokeShare" => shares.revoke_share(RevokeShareRequest { share_id, request_id }).await.map(|_| ()),
+        "RotateShareToken" => {
+            shares.rotate_share_token(RotateShareTokenRequest { share_id, request_id }).await.map(|_| ())
+        }
+        "ListShareAccess" => {
+            let request = ListShareAccessRequest { share_id, ..Default::default() };
+            shares.list_share_access(request).await.map(|_| ())
+        }
+        method => panic!("{method} has no case in the contract tests"),
     }
 }
 
@@ -304,12 +368,12 @@ async fn call_erasures(path: &str, caller: &Caller, tenant: &str) -> Result<(), 
     }
 }
 
-/// Returns the lowest role that a line of the access table permits, or `None` if it permits only operators.
+/// Returns the lowest role that a line of the access table permits, or `None` if no role is enough.
 fn least_role(access: Access) -> Option<Role> {
     match access {
-        Access::Anonymous | Access::Owner => Some(Role::Member),
+        Access::Anonymous | Access::Visitor | Access::Owner => Some(Role::Member),
         Access::Tenant(role) | Access::TenantOrOperator(role) => Some(role),
-        Access::Operator => None,
+        Access::ScopeOrOperator(_) | Access::Operator => None,
     }
 }
 
@@ -328,7 +392,7 @@ fn access_table_lists_exactly_all_methods() {
 fn every_method_requires_credentials() {
     service_test(|s| async move {
         let targets = Targets::create(&s.alice()).await;
-        for path in methods() {
+        for path in methods_of_callers() {
             let access = TABLE.iter().find(|(listed, _)| *listed == path).map(|(_, access)| *access);
             assert_ne!(access, Some(Access::Anonymous), "{path}");
             let error = call(&path, &s.anonymous(), &targets, "").await.unwrap_err();
@@ -345,7 +409,7 @@ fn no_method_finds_targets_of_another_tenant() {
         let alice = s.alice();
         let targets = Targets::create(&alice).await;
         let acme = alice.tenant_id().await;
-        for path in methods() {
+        for path in methods_of_callers() {
             for stranger in [s.mallory(), s.gus()] {
                 let outcome = call(&path, &stranger, &targets, &acme).await;
                 let (_, access) = TABLE.iter().find(|(listed, _)| *listed == path).unwrap();
@@ -368,7 +432,7 @@ fn no_method_finds_targets_of_another_tenant() {
 #[test]
 fn every_method_requires_role_of_access_table() {
     service_test(|s| async move {
-        for path in methods() {
+        for path in methods_of_callers() {
             let (_, access) = TABLE.iter().find(|(listed, _)| *listed == path).unwrap();
             for (caller, role) in
                 [(s.alice(), Role::Member), (s.maria(), Role::Manager), (s.ada(), Role::Admin)]
@@ -387,7 +451,11 @@ fn every_method_requires_role_of_access_table() {
             let outcome = call(&path, &s.operator(), &targets, &tenant).await;
             targets.cancel_upload(&s.ada()).await;
             match access {
-                Access::TenantOrOperator(_) | Access::Operator | Access::Anonymous => {
+                Access::TenantOrOperator(_)
+                | Access::ScopeOrOperator(_)
+                | Access::Operator
+                | Access::Anonymous
+                | Access::Visitor => {
                     outcome.unwrap_or_else(|status| panic!("{path} as operator: {status:?}"));
                 }
                 Access::Tenant(_) | Access::Owner => {
@@ -401,7 +469,7 @@ fn every_method_requires_role_of_access_table() {
 #[test]
 fn owner_methods_reject_colleague_who_can_see_file() {
     service_test(|s| async move {
-        for path in methods() {
+        for path in methods_of_callers() {
             let (_, access) = TABLE.iter().find(|(listed, _)| *listed == path).unwrap();
             let targets = Targets::create(&s.alice()).await;
             let as_colleague = call(&path, &s.bob(), &targets, "").await;
@@ -415,6 +483,6 @@ fn owner_methods_reject_colleague_who_can_see_file() {
             targets.cancel_upload(&s.alice()).await;
         }
         let denials = "SELECT count(*) FROM audit_entries WHERE NOT is_allowed";
-        assert_eq!(s.superuser.query_number(denials).await, 24 + 20, "each denial is in the audit log");
+        assert_eq!(s.superuser.query_number(denials).await, 34 + 28, "each denial is in the audit log");
     });
 }

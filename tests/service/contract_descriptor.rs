@@ -12,7 +12,9 @@ use strongroom::proto;
 const SERVICE_CONFIG: &str = include_str!("../../proto/strongroom_service_config.json");
 
 /// Mutations that have the same effect however often they are sent.
-const IDEMPOTENT: [&str; 19] = [
+const IDEMPOTENT: [&str; 23] = [
+    "ResolveShare",
+    "DownloadShare",
     "UploadPart",
     "CompleteUpload",
     "CancelUpload",
@@ -32,10 +34,12 @@ const IDEMPOTENT: [&str; 19] = [
     "DeleteTenant",
     "ReclaimTenant",
     "ApproveErasure",
+    "RevokeAccess",
+    "RevokeShare",
 ];
 
 /// Mutations without an idempotency level.
-const NO_LEVEL: [&str; 18] = [
+const NO_LEVEL: [&str; 26] = [
     "UploadFile",
     "UpdateFile",
     "CopyFile",
@@ -46,6 +50,10 @@ const NO_LEVEL: [&str; 18] = [
     "CreateCategory",
     "UpdateCategory",
     "UpdateQuota",
+    "RecalculateUsage",
+    "AddCredits",
+    "DeductCredits",
+    "CheckRateLimit",
     "CreateWebhook",
     "UpdateWebhook",
     "RotateWebhookSecret",
@@ -54,14 +62,27 @@ const NO_LEVEL: [&str; 18] = [
     "UpdateTenant",
     "RequestErasure",
     "ExportTenant",
+    "GrantAccess",
+    "CreateShare",
+    "UpdateShare",
+    "RotateShareToken",
 ];
 
 /// Mutations without a `request_id`: the id in their request already makes repetitions harmless, or, for an
-/// export, only the audit entry is repeated.
-const NO_REQUEST_ID: [&str; 4] = ["UploadPart", "CompleteUpload", "ExportTenant", "ImportFiles"];
+/// export, only the audit entry is repeated. A check of a rate limit counts each call.
+const NO_REQUEST_ID: [&str; 7] = [
+    "UploadPart",
+    "CompleteUpload",
+    "ExportTenant",
+    "ImportFiles",
+    "CheckRateLimit",
+    "ResolveShare",
+    "DownloadShare",
+];
 
 /// Messages with an `event_position` but without a quota.
-const HAS_EVENT_ONLY: [&str; 2] = ["TransferOwnershipResponse", "ImportResult"];
+const HAS_EVENT_ONLY: [&str; 4] =
+    ["TransferOwnershipResponse", "ImportResult", "GrantAccessResponse", "RevokeAccessResponse"];
 
 fn files() -> Vec<FileDescriptorProto> {
     let set = FileDescriptorSet::decode(proto::DESCRIPTOR_SET).unwrap();
@@ -96,7 +117,7 @@ fn every_method_has_the_right_idempotency_level() {
         } else if NO_LEVEL.contains(&name) {
             IdempotencyLevel::IdempotencyUnknown
         } else {
-            let is_read = ["Get", "BatchGet", "List", "Find", "Download", "Watch"];
+            let is_read = ["Get", "BatchGet", "Check", "List", "Find", "Download", "Watch"];
             assert!(is_read.iter().any(|verb| name.starts_with(verb)), "{name} is in no list of this test");
             IdempotencyLevel::NoSideEffects
         };
@@ -151,8 +172,8 @@ fn every_response_to_a_change_of_files_has_event_position() {
     };
     let mut count = 0;
     for message in files().iter().flat_map(|file| &file.message_type) {
-        let is_quota_update = message.name() == "UpdateQuotaResponse";
-        if has(message, ".QuotaState") && !is_quota_update || HAS_EVENT_ONLY.contains(&message.name()) {
+        let changes_no_file = ["UpdateQuotaResponse", "CheckQuotaResponse"].contains(&message.name());
+        if has(message, ".QuotaState") && !changes_no_file || HAS_EVENT_ONLY.contains(&message.name()) {
             assert!(has(message, "event_position"), "{}", message.name());
             count += 1;
         }

@@ -7,6 +7,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers in tests are small")]
 
+mod access_log;
+mod access_matrix;
+mod alert_emails;
 mod archive;
 mod audit_retention;
 mod auth;
@@ -24,7 +27,9 @@ mod clocks;
 mod connections;
 mod contract;
 mod contract_descriptor;
+mod contract_quotas;
 mod copy;
+mod credits;
 mod damage_alerts;
 mod damaged;
 mod database_errors;
@@ -42,6 +47,7 @@ mod fairness;
 mod file_expiry;
 mod first_calls;
 mod fsck;
+mod grants;
 mod growing_parts;
 #[allow(dead_code, unused_imports, reason = "tests/faults uses the rest of the harness")]
 mod harness;
@@ -73,6 +79,10 @@ mod presets;
 mod providers;
 mod queue_plans;
 mod quota;
+mod quota_alerts;
+mod quota_check;
+mod read_only;
+mod recalculate;
 mod rechecks;
 mod replica;
 mod replica_turns;
@@ -97,6 +107,9 @@ mod scrub;
 mod scrub_counts;
 mod scrub_results;
 mod service_info;
+mod share_recipients;
+mod shared_rates;
+mod shares;
 mod shutdown;
 #[path = "../stalled_calls/mod.rs"]
 mod stalled_calls;
@@ -122,8 +135,12 @@ mod upload_faults;
 mod upload_limits;
 mod upload_retries;
 mod upload_streams;
+mod usage;
 mod values;
 mod versions;
+mod visitor_attempts;
+mod visitor_limits;
+mod visitors;
 mod watch;
 mod watch_own_writes;
 mod webhook_advice;

@@ -35,9 +35,9 @@
 //!
 //! # Limits
 //!
-//! It does not cover direct uploads, imports, other categories, expiry, retention, holds and transfers of
-//! ownership. Its operations run one after the other; `change_order.rs` compares the events of concurrent batches with
-//! the final states.
+//! It does not cover direct uploads, imports, other categories, expiry, retention, holds, transfers of ownership, and
+//! shares other than links. All members see all files, so a grant matters only if it permits the deletion. Operations run
+//! one after the other; `change_order.rs` compares the events of concurrent batches with the final states.
 //!
 //! The sequences of a block share a database; each has tenants of its own. A block ends with the invariants
 //! of every service test, which include fsck. Blocks run on their own threads, which the test only watches,
@@ -52,6 +52,7 @@ mod history;
 mod instance;
 mod rng;
 mod sequence;
+mod sharing;
 
 use std::{
     collections::BTreeMap,
@@ -106,6 +107,13 @@ const KINDS: &[&str] = &[
     "delete version",
     "copy",
     "limit",
+    "add credits",
+    "deduct credits",
+    "share",
+    "revoke share",
+    "grant",
+    "revoke grant",
+    "visit",
     "read",
     "retry",
     "reuse",

@@ -25,7 +25,7 @@ const WRONG_BOUNDS: &str = "
     SELECT count(*) FROM bounds
     WHERE start_time <> to_timestamp(right(relname, 8) || '+00', 'YYYYMMDDTZH')
        OR end_time <> (start_time AT TIME ZONE 'UTC'
-            + CASE WHEN parent IN ('events', 'audit_entries') THEN interval '1 month' ELSE interval '1 day' END)
+            + CASE WHEN parent IN ('access_log', 'events', 'audit_entries') THEN interval '1 month' ELSE interval '1 day' END)
             AT TIME ZONE 'UTC'";
 
 async fn run_worker(s: &Service) {

@@ -53,11 +53,13 @@ fn viewer(tenant: TenantId, role: Role) -> Viewer {
             id: tenant,
             kind: TenantKind::Organization,
             state: TenantState::Active,
+            is_read_only: false,
             policy: Policy::preset("general").unwrap(),
         }),
         actor: Actor { kind: ActorKind::User, id: "someone".to_owned() },
         role,
         groups: vec!["7a".to_owned()],
+        scopes: Vec::new(),
         origin: Origin::default(),
         first_call: None,
     })
@@ -153,7 +155,7 @@ fn list_reads_few_rows_per_returned_row() {
         assert!(findings.is_empty(), "rows returned and rows read: {findings:#?}");
         // The quota does not include these files, because they were not uploaded; the invariants would fail.
         s.superuser
-            .execute("TRUNCATE file_readers, file_tags, attachments, download_counts, versions, files")
+            .execute("TRUNCATE file_readers, file_tags, file_grants, share_grants, attachments, download_counts, versions, shares, files")
             .await;
     });
 }

@@ -133,7 +133,7 @@ fn due_files_are_found_without_reading_other_files() {
         assert_eq!(due, (vec![acme], 5));
         assert!((1..=ROWS_READ_MAX).contains(&rows_read), "read {rows_read} rows");
         s.superuser
-            .execute("TRUNCATE file_readers, file_tags, attachments, download_counts, versions, files")
+            .execute("TRUNCATE file_readers, file_tags, file_grants, share_grants, attachments, download_counts, versions, shares, files")
             .await;
     });
 }

@@ -48,6 +48,7 @@ fn rust_type(sql_type: &str) -> String {
         "bigint" => "BigInt",
         "boolean" => "Bool",
         "bytea" => "Binary",
+        "date" => "Date",
         "integer" => "Integer",
         "jsonb" => "Jsonb",
         "smallint" => "SmallInt",

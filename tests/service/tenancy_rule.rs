@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use strongroom::{
     app::access::can_see,
-    db::{Viewer, files},
+    db::{
+        Viewer,
+        files::{self, VisibleFile},
+    },
     domain::{
         caller::{Actor, ActorKind, Caller, Origin, Role, Tenant, TenantKind, TenantState},
         ids::FileId,
@@ -26,11 +29,13 @@ fn caller_of(tenant: &str, user: &str, role: Role, groups: &[&str]) -> Caller {
             id: tenant.parse().unwrap(),
             kind: TenantKind::Organization,
             state: TenantState::Active,
+            is_read_only: false,
             policy: Policy::preset("education").unwrap(),
         }),
         actor: Actor { kind: ActorKind::User, id: user.to_owned() },
         role,
         groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        scopes: Vec::new(),
         origin: Origin::default(),
         first_call: None,
     }
@@ -79,8 +84,9 @@ fn row_level_security_agrees_with_can_see() {
                 let caller = caller_of(tenant, user, role, groups);
                 let principals = caller.principals();
                 for (id, file, readers) in &files {
-                    let has_read_grant = readers.iter().any(|reader| principals.contains(reader));
-                    let allowed = can_see(&caller, file, has_read_grant);
+                    let is_policy_reader = readers.iter().any(|reader| principals.contains(reader));
+                    let found = VisibleFile { file: file.clone(), is_policy_reader, granted: None };
+                    let allowed = can_see(&caller, &found);
                     let shown = get_as(&s, &caller, *id).await.is_some();
                     assert_eq!(shown, allowed, "{tenant} {user} {role:?} {groups:?} {file:?}");
                     count_by_visibility[usize::from(allowed)] += 1;

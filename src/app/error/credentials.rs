@@ -72,6 +72,9 @@ pub enum InvalidCredentials {
     /// The claim with this path is not a list of ids.
     #[error("claim `{0}` must be a list of ids")]
     ClaimNotIds(String),
+    /// The claim with this path contains no scopes.
+    #[error("claim `{0}` must be a text or a list of texts")]
+    ClaimNotScopes(String),
     /// The claim contains text that is not an id.
     #[error("claim `{claim}` {problem}")]
     ClaimTextInvalid {
@@ -137,6 +140,7 @@ mod tests {
             (I::ClaimNotString(sub()), "claim `sub` must be a string"),
             (I::ClaimNotSeconds(sub()), "claim `sub` must be a number of seconds"),
             (I::ClaimNotIds(sub()), "claim `sub` must be a list of ids"),
+            (I::ClaimNotScopes(sub()), "claim `sub` must be a text or a list of texts"),
             (
                 I::ClaimTextInvalid { claim: sub(), problem: TextError::Empty },
                 "claim `sub` must not be empty",

@@ -1,6 +1,6 @@
 //! Why a caller may not perform an operation on a resource that it may see.
 
-use crate::domain::caller::Role;
+use crate::domain::{caller::Role, scope::Scope};
 
 /// The rule that denies an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +29,31 @@ pub enum Denial {
     /// The change would hide the file from the caller.
     #[error("only the file's owner and the tenant's admins may hide it from you")]
     HidesFromCaller,
+    /// The caller may view the file, and not save its bytes.
+    #[error("you may view this file, and not download it; ask its owner for the permission download")]
+    ViewsOnly,
+    /// The caller sees the file only by a grant.
+    #[error("you may not copy a file that you see only by a grant or a share")]
+    CopiesGrantedFile,
+    /// The grant would exceed the permission of the caller.
+    #[error(
+        "you may grant at most your own permission on this file, until it expires; ask its owner or the tenant's admins"
+    )]
+    WidensGrant,
+    /// The caller asks about the access of another.
+    #[error("only the tenant's admins and services may ask about the access of others")]
+    AsksAboutOthers,
+    /// Another person gave the grant.
+    #[error("only its creator, the file's owner and the tenant's admins may change this grant")]
+    ChangesOtherGrant,
+    /// The policy of the file's category forbids links.
+    #[error(
+        "the policy of the file's category forbids links (PUBLIC_LINK and TEMPORARY); share it with users or a group"
+    )]
+    LinksForbidden,
+    /// Another person created the share.
+    #[error("only its creator, the file's owner and the tenant's admins may change this share")]
+    ChangesOtherShare,
     /// The change would set the retention of another owner's file.
     #[error("only the file's owner and the tenant's admins may set retain_until_time")]
     SetsRetention,
@@ -38,6 +63,12 @@ pub enum Denial {
     /// The change would set the ceiling of the tenant's quota.
     #[error("only the operator may change the ceiling")]
     ChangesCeiling,
+    /// The operation is for operators, and for tokens with a scope.
+    #[error("only an operator, or a token with the scope `{}`, may do this", .0.as_str())]
+    ScopeMissing(Scope),
+    /// The request reads the credits of another user.
+    #[error("only the tenant's admins and services may read the credits of other users")]
+    CreditsOfOthers,
     /// The operator requested the erasure that it approves.
     #[error("the operator who requested an erasure may not approve it; ask another operator")]
     ApprovesOwnRequest,
@@ -79,9 +110,38 @@ mod tests {
                 "only the file's owner and the tenant's admins may make it visible to more people",
             ),
             (D::HidesFromCaller, "only the file's owner and the tenant's admins may hide it from you"),
+            (
+                D::ViewsOnly,
+                "you may view this file, and not download it; ask its owner for the permission download",
+            ),
+            (D::CopiesGrantedFile, "you may not copy a file that you see only by a grant or a share"),
+            (
+                D::WidensGrant,
+                "you may grant at most your own permission on this file, until it expires; ask its owner or the \
+                 tenant's admins",
+            ),
+            (D::AsksAboutOthers, "only the tenant's admins and services may ask about the access of others"),
+            (
+                D::ChangesOtherGrant,
+                "only its creator, the file's owner and the tenant's admins may change this grant",
+            ),
+            (
+                D::LinksForbidden,
+                "the policy of the file's category forbids links (PUBLIC_LINK and TEMPORARY); share it with users or a \
+                 group",
+            ),
+            (
+                D::ChangesOtherShare,
+                "only its creator, the file's owner and the tenant's admins may change this share",
+            ),
             (D::SetsRetention, "only the file's owner and the tenant's admins may set retain_until_time"),
             (D::ShortensRetention, "only the tenant's admins may move retain_until_time to an earlier time"),
             (D::ChangesCeiling, "only the operator may change the ceiling"),
+            (
+                D::ScopeMissing(Scope::CreditsWrite),
+                "only an operator, or a token with the scope `credits:write`, may do this",
+            ),
+            (D::CreditsOfOthers, "only the tenant's admins and services may read the credits of other users"),
             (
                 D::ApprovesOwnRequest,
                 "the operator who requested an erasure may not approve it; ask another operator",

@@ -30,7 +30,9 @@ impl QuotaShortage {
     /// Describes the quota that `needed_bytes` do not fit.
     pub fn new(quota: &Quota, needed_bytes: i64) -> Self {
         let pending = PendingDeletion::of(quota);
-        let fits_limit = quota.used_bytes + quota.reserved_bytes + needed_bytes <= quota.limit_bytes;
+        // A check of several uploads can need any number of bytes.
+        let fits_limit =
+            (quota.used_bytes + quota.reserved_bytes).saturating_add(needed_bytes) <= quota.limit_bytes;
         Self {
             needed_bytes,
             used_bytes: quota.used_bytes,

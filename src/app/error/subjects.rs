@@ -30,6 +30,9 @@ pub enum Resource {
     /// A dead letter of a webhook.
     #[error("delivery")]
     Delivery,
+    /// A share of a file.
+    #[error("share")]
+    Share,
     /// A source of imports.
     #[error("import source")]
     ImportSource,
@@ -62,9 +65,15 @@ pub enum Workload {
     /// Watches of all tenants.
     #[error("watches")]
     Watches,
+    /// Passwords that are hashed or compared.
+    #[error("passwords")]
+    Passwords,
     /// Transactions of the database.
     #[error("transactions")]
     Transactions,
+    /// The subjects of a tenant's own rate limits.
+    #[error("subjects of rate limits")]
+    RateSubjects,
 }
 
 /// The sender to which a limit of calls per second applies. Its text is the `scope` of the contract.
@@ -77,6 +86,9 @@ pub enum RateScope {
     /// The address of the connection.
     #[error("address")]
     Address,
+    /// All visitors of a share.
+    #[error("share")]
+    Share,
 }
 
 /// The calls that a limit of calls per second counts. Its text is the `event` of the contract.
@@ -115,6 +127,7 @@ mod tests {
             (R::Category, "category"),
             (R::Webhook, "webhook"),
             (R::Delivery, "delivery"),
+            (R::Share, "share"),
             (R::ImportSource, "import source"),
             (R::SourceObject, "object"),
         ] {
@@ -127,12 +140,14 @@ mod tests {
             (Workload::Responses, "responses"),
             (Workload::Uploads, "uploads"),
             (Workload::Downloads, "downloads"),
+            (Workload::RateSubjects, "subjects of rate limits"),
             (Workload::Watches, "watches"),
+            (Workload::Passwords, "passwords"),
         ] {
             assert_eq!(workload.to_string(), text);
         }
-        let scopes = [RateScope::Caller, RateScope::Tenant, RateScope::Address];
-        assert_eq!(scopes.map(|scope| scope.to_string()), ["caller", "tenant", "address"]);
+        let scopes = [RateScope::Caller, RateScope::Tenant, RateScope::Address, RateScope::Share];
+        assert_eq!(scopes.map(|scope| scope.to_string()), ["caller", "tenant", "address", "share"]);
         let events = [RateEvent::Requests, RateEvent::Refusals];
         assert_eq!(events.map(|event| event.to_string()), ["requests", "refusals"]);
         for (used_by, text) in [

@@ -14,11 +14,14 @@ use super::{
 use crate::{
     app::{
         App, Denial, Error, Resource,
-        access::{check_can_write, require_visible},
+        access::{Operation, can_see, check_access},
         audit,
         idempotency::{self, RequestClaim},
     },
-    db::{TenantTx, Viewer, audit_entries::AuditAction, file_locks, idempotency_keys::Method},
+    db::{
+        TenantTx, Viewer, audit_entries::AuditAction, file_locks, files::VisibleFile,
+        idempotency_keys::Method,
+    },
     domain::{
         caller::Caller,
         file::File,
@@ -114,8 +117,8 @@ async fn batch_delete_in_tx(
             RequestClaim::New(attempt) => attempt,
         };
     let visible = file_locks::get_all_for_update(tx, ids).await?.into_iter();
-    let visible = visible.filter_map(|found| require_visible(caller, Some(found)).ok());
-    let mut by_id: HashMap<FileId, File> = visible.map(|file| (file.id, file)).collect();
+    let visible = visible.filter(|found| can_see(caller, found));
+    let mut by_id: HashMap<FileId, VisibleFile> = visible.map(|found| (found.file.id, found)).collect();
     let is_purged = caller.tenant.policy.trash.days == 0;
     let (mut found, mut refused) = (Vec::with_capacity(ids.len()), Vec::new());
     for (index, id) in ids.iter().enumerate() {
@@ -153,13 +156,14 @@ async fn batch_delete_in_tx(
 async fn check_file(
     tx: &mut TenantTx,
     caller: &Caller,
-    found: Option<File>,
+    found: Option<VisibleFile>,
     is_purged: bool,
 ) -> Result<Result<File, Refusal>, Error> {
-    let Some(file) = found else { return Ok(Err(Refusal::Missing)) };
-    if let Err(Error::NotAllowed(reason)) = check_can_write(caller, &file) {
+    let Some(found) = found else { return Ok(Err(Refusal::Missing)) };
+    if let Err(Error::NotAllowed(reason)) = check_access(caller, &found, Operation::Delete) {
         return Ok(Err(Refusal::NotAllowed(reason)));
     }
+    let file = found.file;
     if is_purged && file.trash.is_none() {
         match check_retention(tx, &file).await {
             Err(error @ Error::FileRetained { .. }) => return Ok(Err(Refusal::Retained(error))),

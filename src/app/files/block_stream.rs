@@ -128,7 +128,7 @@ impl KnownChecksums {
 }
 
 /// Returns the maximum number of checksums that a download holds at a time.
-pub(super) fn checksums_max(app: &App) -> u64 {
+pub(in crate::app) fn checksums_max(app: &App) -> u64 {
     app.limits.downloads.block_checksums_max as u64
 }
 

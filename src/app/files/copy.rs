@@ -4,7 +4,7 @@ use super::{MutationResponse, finish_mutation, load_file_details};
 use crate::{
     app::{
         App, Error, Resource,
-        access::require_visible,
+        access::{Operation, require_access},
         audit,
         idempotency::{self, RequestClaim},
         quotas::trash::explain_shortage,
@@ -85,7 +85,8 @@ async fn copy_in_tx(
         };
     let request = &check_request(caller, request)?;
     // A shared lock, so that the file and this version are not purged before the copy references the blob.
-    let source = require_visible(caller, file_locks::get_for_share(tx, request.file).await?)?;
+    let source = file_locks::get_for_share(tx, request.file).await?;
+    let source = require_access(caller, source, Operation::Copy)?;
     let number = if request.version == 0 { source.version } else { request.version };
     let version = versions::get(tx, source.id, number).await?.ok_or(Error::NotFound(Resource::Version))?;
     File { content_state: version.content_state, ..source.clone() }.check_readable()?;

@@ -1,11 +1,11 @@
 //! Moves a file to the trash.
 
 use super::{
-    FileChange, MutationResponse, MutationStart, begin_mutation, finish_mutation, load_file_details,
+    FileChange, MutationResponse, MutationStart, begin_operation, finish_mutation, load_file_details,
     pending_release::PendingRelease, purge::purge_locked, record_change_with_details,
 };
 use crate::{
-    app::{App, Error},
+    app::{App, Error, access::Operation},
     db::{
         TenantTx, Viewer,
         audit_entries::AuditAction,
@@ -38,7 +38,9 @@ async fn delete_in_tx(
     caller: &Caller,
     change: &FileChange,
 ) -> Result<MutationResponse<Option<File>>, Error> {
-    let (file, attempt) = match begin_mutation(app, tx, caller, change, Method::DeleteFile).await? {
+    let (method, operation) = (Method::DeleteFile, Operation::Delete);
+    let begun = begin_operation(app, tx, caller, change, method, operation, Vec::new()).await?;
+    let (file, attempt) = match begun {
         MutationStart::Replay(response) => return Ok(response),
         MutationStart::Locked(file, attempt) => (*file, attempt),
     };

@@ -3,13 +3,13 @@
 mod archive;
 pub mod batch_delete;
 pub mod batch_get;
-mod block_stream;
+pub(in crate::app) mod block_stream;
 mod copy;
 pub mod count_downloads;
 mod delete;
 pub mod delete_expired;
 mod delete_version;
-mod download;
+pub(in crate::app) mod download;
 mod get;
 mod list;
 mod list_versions;
@@ -25,6 +25,7 @@ mod transfer_ownership;
 mod unarchive;
 mod undelete;
 mod update;
+pub(in crate::app) mod verified_stream;
 pub mod watch;
 
 pub use self::{
@@ -53,7 +54,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     App, Error,
-    access::{check_can_write, require_visible},
+    access::{Operation, require_access},
     audit,
     idempotency::{self, Attempt, RequestClaim},
     preconditions::check_etag,
@@ -126,6 +127,19 @@ async fn begin_mutation_with_payload<T: DeserializeOwned>(
     method: Method,
     fields: Vec<u8>,
 ) -> Result<MutationStart<T>, Error> {
+    begin_operation(app, tx, caller, change, method, Operation::Change, fields).await
+}
+
+/// Like [`begin_mutation_with_payload`], for another operation than [`Operation::Change`].
+async fn begin_operation<T: DeserializeOwned>(
+    app: &App,
+    tx: &mut TenantTx,
+    caller: &Caller,
+    change: &FileChange,
+    method: Method,
+    operation: Operation,
+    fields: Vec<u8>,
+) -> Result<MutationStart<T>, Error> {
     app.owners.check_primary()?;
     let FileChange { file: id, if_etag, request_id } = change;
     let mut payload = vec![
@@ -143,8 +157,7 @@ async fn begin_mutation_with_payload<T: DeserializeOwned>(
         }
         RequestClaim::New(attempt) => attempt,
     };
-    let file = require_visible(caller, file_locks::get_for_update(tx, *id).await?)?;
-    check_can_write(caller, &file)?;
+    let file = require_access(caller, file_locks::get_for_update(tx, *id).await?, operation)?;
     check_etag(if_etag, &file.etag())?;
     Ok(MutationStart::Locked(Box::new(file), attempt))
 }

@@ -11,9 +11,9 @@ use crate::{
         audit_entries::{self, AuditAction},
         download_counts, erasures,
         events::{self, Event},
-        file_readers, file_tags, files,
+        file_grants, file_tags, files,
         idempotency_keys::Method,
-        tombstones, versions,
+        shares, tombstones, versions,
     },
     domain::{caller::Caller, erasure::Erasure, file::File},
 };
@@ -102,8 +102,9 @@ pub(super) async fn delete_rows(
     download_counts::delete(tx, file.id).await?;
     file_tags::delete(tx, file.id).await?;
     attachments::delete(tx, file.id).await?;
-    let readers = file_readers::delete(tx, file.id).await?;
-    files::delete(tx, file.id).await?;
+    shares::delete_of_file(tx, file.id).await?;
+    file_grants::delete_all(tx, file.id).await?;
+    let readers = files::delete(tx, file.id).await?;
 
     let mut entry = audit::new_entry(caller, AuditAction::FilePurge).for_version(file.id, file.version);
     entry.details = serde_json::json!({ "size_bytes": file.size_bytes, "sha256": file.sha256 });

@@ -8,8 +8,7 @@
 //!   or by class, because that would bypass the owner's choice; nor to one where the member can no longer see
 //!   it. Owners and admins may change the visibility of the file in any case.
 //! - *Visibility.* Set by [`Policy::visibility_in_category`], unless the same update sets it. The classes
-//!   that the file is attached to gain or lose their read grants by the rules of the new category. Other
-//!   grants stay.
+//!   that the file is attached to gain or lose access by the rules of the new category. Grants stay.
 //! - *Usage.* The file and all of its versions are counted under the new category in the same transaction.
 //!   The total does not change, so the row of the quota is only read.
 //! - *Storage.* The bytes are not moved: a key contains the category of the upload, which need not be the
@@ -31,14 +30,14 @@ use crate::{
     },
 };
 
-/// The read grants of a file, and their changes by a move to another category.
+/// The readers of a file by policy, and their changes by a move to another category.
 #[derive(Debug, Default)]
 pub(super) struct ReaderChanges {
-    /// Principals who gain a grant.
+    /// Principals who become readers.
     pub(super) added: Vec<String>,
-    /// Principals who lose their grant.
+    /// Principals who no longer are readers by policy. They may have grants.
     pub(super) removed: Vec<String>,
-    /// Principals who keep their grant.
+    /// Principals who stay readers.
     unchanged: Vec<String>,
 }
 
@@ -75,7 +74,7 @@ pub(super) async fn check_versions(
     Ok(())
 }
 
-/// Computes the read grants of a file after a move to another category.
+/// Computes the readers of a file by policy after a move to another category.
 pub(super) async fn compute_readers(
     tx: &mut TenantTx,
     policy: &Policy,
@@ -86,7 +85,7 @@ pub(super) async fn compute_readers(
     let granted = policy.readers(category, &attachments);
     // Use the attachments, not the rule of the old category: the rule may have changed since the upload.
     let class_readers = class_principals(&attachments);
-    let before = file_readers::list(tx, file.id).await?;
+    let before = file_readers::list_by_policy(tx, file.id).await?;
     let added = granted.iter().filter(|reader| !before.contains(reader)).cloned().collect();
     let (removed, unchanged) =
         before.into_iter().partition(|reader| class_readers.contains(reader) && !granted.contains(reader));
@@ -94,7 +93,7 @@ pub(super) async fn compute_readers(
 }
 
 impl ReaderChanges {
-    /// Returns whether the caller has a grant after the move.
+    /// Returns whether the caller reads the file by policy after the move.
     pub(super) fn includes(&self, caller: &Caller) -> bool {
         let principals = caller.principals();
         self.unchanged.iter().chain(&self.added).any(|reader| principals.contains(reader))

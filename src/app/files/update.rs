@@ -92,7 +92,7 @@ async fn update_in_tx(
         let change = VisibilityChange {
             visibility: update.visibility.unwrap_or(file.visibility),
             added_readers: readers.as_ref().map(|readers| readers.added.as_slice()).unwrap_or_default(),
-            has_read_grant: readers.as_ref().is_some_and(|readers| readers.includes(caller)),
+            is_policy_reader: readers.as_ref().is_some_and(|readers| readers.includes(caller)),
         };
         check_visibility_change(caller, &file, change)?;
     }
@@ -139,13 +139,13 @@ async fn apply_update(
         details["category"] = serde_json::json!({ "from": file.category, "to": category });
         // Insert grants before the update. Otherwise the update would not return the row to a caller who sees
         // the file only through a new grant.
-        file_readers::insert(tx, file.id, &readers.added).await?;
+        file_readers::insert_by_policy(tx, file.id, &readers.added).await?;
     }
     let updated = files::update(tx, &update.apply(file.clone()), &caller.actor.id).await;
     let updated = updated.map_err(map_category_error)?;
     let removed = moved.as_ref().map(|(_, readers)| readers.removed.clone()).unwrap_or_default();
     if moved.is_some() {
-        file_readers::delete_some(tx, updated.id, &removed).await?;
+        file_readers::delete_by_policy(tx, updated.id, &removed).await?;
     }
     if is_renamed {
         file_readers::set_name(tx, updated.id, &updated.name).await?;

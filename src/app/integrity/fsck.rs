@@ -70,6 +70,10 @@ pub enum Invariant {
     OwnedObjects,
     /// Quotas and usage counters match the stored files.
     Quotas,
+    /// The balance of each user is the sum of its credit entries.
+    Credits,
+    /// The readers of a file match the policy of its category and its grants.
+    Readers,
     /// Every version has an audit entry, unless its retention has ended.
     Audit,
 }
@@ -81,6 +85,8 @@ impl Invariant {
             Self::StoredBytes => "stored_bytes",
             Self::OwnedObjects => "owned_objects",
             Self::Quotas => "quotas",
+            Self::Credits => "credits",
+            Self::Readers => "readers",
             Self::Audit => "audit",
         }
     }
@@ -381,8 +387,8 @@ impl Fsck {
         (self.clock.now() - since).to_std().unwrap_or_default()
     }
 
-    /// Checks that quotas and usage counters match the stored files, and that every version has an audit
-    /// entry.
+    /// Checks that quotas and usage counters match the stored files, that balances of credits match their entries, and
+    /// that every version has an audit entry.
     async fn check_records(&self, report: &mut FsckReport) -> Result<(), Error> {
         let mut tx = self.db.system_tx().await?;
         for drift in fsck::list_quota_drifts(&mut tx).await? {
@@ -410,6 +416,27 @@ impl Fsck {
                 format!("usage_counters {}/{}", drift.category, drift.media_kind),
                 problem,
             );
+        }
+        for drift in fsck::list_credit_drifts(&mut tx).await? {
+            let problem = format!(
+                "has {} credits, the entries add up to {}; {} of {} entries exist, {} have a wrong balance",
+                drift.balance,
+                drift.entry_sum,
+                drift.found_entry_count,
+                drift.last_number,
+                drift.wrong_entry_count,
+            );
+            report.add_violation(
+                Invariant::Credits,
+                drift.tenant,
+                format!("user {}", drift.user_id),
+                problem,
+            );
+        }
+        for drift in fsck::list_reader_drifts(&mut tx).await? {
+            let subject = format!("file {} reader {}", drift.file, drift.principal);
+            let problem = "differs from the grants of the file".to_owned();
+            report.add_violation(Invariant::Readers, drift.tenant, subject, problem);
         }
         for (tenant, file, version) in fsck::list_unaudited_versions(&mut tx, self.audit_days).await? {
             report.add_violation(

@@ -7,11 +7,11 @@ use crate::{
     domain::{caller::Role, ids::TenantId, quota::Quota},
 };
 
-/// Hides the bytes of purged files from members, who may not have been able to see those files.
-fn redact_pending_deletion(principal: &Principal, quota: Quota) -> Quota {
+/// Hides the bytes of purged files from members, who may not have been able to see those files, and addresses.
+fn redact_quota(principal: &Principal, quota: Quota) -> Quota {
     match principal {
         Principal::Caller(caller) if caller.role < Role::Admin => {
-            Quota { pending_deletion_bytes: 0, ..quota }
+            Quota { pending_deletion_bytes: 0, alert_emails: Vec::new(), ..quota }
         }
         Principal::Caller(_) | Principal::Operator(_) => quota,
     }
@@ -25,5 +25,5 @@ pub async fn get_quota(app: &App, principal: &Principal, tenant: Option<TenantId
     let (tenant, viewer) = resolve_tenant(app, principal, tenant).await?;
     let mut tx = begin_tx(app, principal, tenant, &viewer).await?;
     let quota = quotas::get(&mut tx).await;
-    Ok(redact_pending_deletion(principal, tx.finish(quota).await?))
+    Ok(redact_quota(principal, tx.finish(quota).await?))
 }

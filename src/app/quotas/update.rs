@@ -36,7 +36,7 @@ pub struct QuotaUpdate {
 ///
 /// # Errors
 /// Returns `NotAllowed` for members, and for admins who set a ceiling; `Invalid` with every violation;
-/// `QuotaBelowUsage`; `EtagMismatch`; or `NotFound` for another tenant.
+/// `QuotaBelowUsage`; `EmailNotConfigured`; `EtagMismatch`; or `NotFound` for another tenant.
 pub async fn update_quota(
     app: &App,
     principal: &Principal,
@@ -48,6 +48,10 @@ pub async fn update_quota(
         && let Err(error) = check_permission(caller, &update.change)
     {
         return Err(audit::record_denial(app, caller, AuditAction::QuotaUpdate, None, error).await);
+    }
+    let sets_addresses = update.change.alert_emails.as_ref().is_some_and(|addresses| !addresses.is_empty());
+    if sets_addresses && !app.limits.smtp.is_configured() {
+        return Err(Error::EmailNotConfigured);
     }
     let mut tx = begin_tx(app, principal, tenant, &viewer).await?;
     let quota = update_in_tx(app, &mut tx, principal, &update).await;
@@ -111,22 +115,24 @@ pub(in crate::app) async fn change_limits(
         });
     }
     let details = serde_json::to_value(&update.change).map_err(Error::internal)?;
-    audit_entries::insert(tx, &[audit_entry(principal, details)]).await?;
+    audit_entries::insert(tx, &[audit_entry(principal, AuditAction::QuotaUpdate, details)]).await?;
     Ok(quotas::set_limits(tx, &next).await?)
 }
 
-fn sender_id(principal: &Principal) -> String {
+pub(super) fn sender_id(principal: &Principal) -> String {
     match principal {
         Principal::Caller(caller) => caller.actor.id.clone(),
         Principal::Operator(operator) => operator.id(),
     }
 }
 
-fn audit_entry(principal: &Principal, change: serde_json::Value) -> AuditEntry {
+pub(super) fn audit_entry(
+    principal: &Principal,
+    action: AuditAction,
+    details: serde_json::Value,
+) -> AuditEntry {
     match principal {
-        Principal::Caller(caller) => {
-            AuditEntry { details: change, ..audit::new_entry(caller, AuditAction::QuotaUpdate) }
-        }
-        Principal::Operator(operator) => operator_entry(operator, AuditAction::QuotaUpdate, change),
+        Principal::Caller(caller) => AuditEntry { details, ..audit::new_entry(caller, action) },
+        Principal::Operator(operator) => operator_entry(operator, action, details),
     }
 }

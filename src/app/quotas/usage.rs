@@ -8,6 +8,7 @@ use crate::{
         DbError, TenantTx, Viewer,
         lists::{VisibleUsage, sum_visible_usage},
         quotas, usage_counters,
+        usage_measurements::{self, UsageMeasurement},
     },
     domain::{
         caller::{Caller, Role},
@@ -32,6 +33,8 @@ pub struct Usage {
     pub level: QuotaLevel,
     /// The time of the report, by the database's clock.
     pub time: Timestamp,
+    /// The last measurement of the parts of the usage. `None` if there is none, or if the caller may not see all files.
+    pub measurement: Option<UsageMeasurement>,
 }
 
 /// Returns the usage of the caller's tenant, or of the tenant that an operator names.
@@ -61,7 +64,7 @@ async fn get_visible_usage(
     let VisibleUsage { counters, is_lower_bound } =
         sum_visible_usage(tx, viewer, is_trash_counted, max).await?;
     let usage = get_usage_in_tx(tx).await?;
-    Ok(Usage { counters, is_lower_bound, quota: usage.quota.in_whole_percents(), ..usage })
+    Ok(Usage { counters, is_lower_bound, quota: usage.quota.in_whole_percents(), measurement: None, ..usage })
 }
 
 async fn get_usage_in_tx(tx: &mut TenantTx) -> Result<Usage, DbError> {
@@ -72,5 +75,6 @@ async fn get_usage_in_tx(tx: &mut TenantTx) -> Result<Usage, DbError> {
         level: quota.state().level,
         quota,
         time: tx.now().await?,
+        measurement: usage_measurements::find(tx).await?,
     })
 }

@@ -288,7 +288,7 @@ impl TenantDirectory {
         }
         quotas::create(tx, id, &policy.quota).await?;
         rate.record(now, per_minute_max);
-        Ok(Some(Tenant { id, kind: name.kind, state: TenantState::Active, policy }))
+        Ok(Some(Tenant { id, kind: name.kind, state: TenantState::Active, policy, is_read_only: false }))
     }
 }
 

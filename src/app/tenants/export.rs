@@ -15,13 +15,14 @@ use crate::{
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction, StoredAuditEntry},
-        files, lists, quotas,
+        credits, files, lists, quotas,
         tenants::{self, StoredPolicy},
         versions::{self, ExportedVersion, VersionPosition},
     },
     domain::{
         caller::{Operator, TenantState},
         clock::Timestamp,
+        credits::CreditEntry,
         file::File,
         ids::{FileId, TenantId},
         quota::Quota,
@@ -47,6 +48,8 @@ pub enum ExportRecord {
     File(Box<File>),
     /// A version of the previous file.
     Version(Box<ExportedVersion>),
+    /// An entry of a user's credits.
+    Credit(Box<CreditEntry>),
     /// An audit entry. Audit entries are the last records.
     Audit(Box<StoredAuditEntry>),
 }
@@ -58,6 +61,8 @@ enum Position {
     Files(Option<FileId>),
     /// Within the versions of these files.
     Versions(FileBatch),
+    /// After this entry.
+    Credits(Option<CreditEntry>),
     Audit(Timestamp, i64),
     End,
 }
@@ -148,10 +153,17 @@ async fn read_page(
             let page = interleave(&mut batch.pending, rows, is_complete);
             let next = match (is_complete, batch.is_last) {
                 (false, _) => Position::Versions(batch),
-                (true, true) => Position::Audit(Timestamp::UNIX_EPOCH, 0),
+                (true, true) => Position::Credits(None),
                 (true, false) => Position::Files(batch.files.last().copied()),
             };
             Ok((page, next))
+        }
+        Position::Credits(after) => {
+            let entries = credits::list_after(tx, after.as_ref(), limit).await?;
+            let next = entries.last().filter(|_| entries.len() == PAGE_ROWS).cloned();
+            let next =
+                next.map_or(Position::Audit(Timestamp::UNIX_EPOCH, 0), |last| Position::Credits(Some(last)));
+            Ok((entries.into_iter().map(|entry| ExportRecord::Credit(Box::new(entry))).collect(), next))
         }
         Position::Audit(time, n) => {
             let entries = audit_entries::list_after(tx, time, n, limit).await?;

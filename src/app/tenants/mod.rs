@@ -69,6 +69,7 @@ pub(super) async fn system_caller(app: &App, id: TenantId) -> Result<Caller, Err
         actor: Actor::system(),
         role: Role::Admin,
         groups: Vec::new(),
+        scopes: Vec::new(),
         origin: Origin::default(),
         first_call: None,
     })

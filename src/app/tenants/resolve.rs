@@ -7,7 +7,10 @@ use crate::{
     admission::{CallerKey, Holder},
     app::{App, Error, Principal},
     db::tenants::TenantName,
-    domain::caller::{Actor, ActorKind, Caller, Operator, Origin, Role, Tenant, TenantKind},
+    domain::{
+        caller::{Actor, ActorKind, Caller, Operator, Origin, Role, Tenant, TenantKind},
+        scope::Scope,
+    },
 };
 
 /// The identity of the bearer of verified credentials.
@@ -37,6 +40,8 @@ pub enum IdentityKind {
         role: Role,
         /// The groups (classes) that the bearer belongs to.
         groups: Vec<String>,
+        /// The scopes of the token that its issuer may give.
+        scopes: Vec<Scope>,
     },
 }
 
@@ -54,9 +59,10 @@ impl Identity {
 
     fn into_principal(self, tenant: Option<Arc<Tenant>>, origin: Origin) -> Result<Principal, Error> {
         match (self.kind, tenant) {
-            (IdentityKind::Member { actor, role, groups, .. }, Some(tenant)) => {
+            (IdentityKind::Member { actor, role, groups, scopes, .. }, Some(tenant)) => {
                 Error::check_tenant_active(tenant.state)?;
-                Ok(Principal::Caller(Caller { tenant, actor, role, groups, origin, first_call: None }))
+                let first_call = None;
+                Ok(Principal::Caller(Caller { tenant, actor, role, groups, scopes, origin, first_call }))
             }
             (IdentityKind::Operator, None) => {
                 let actor = Actor { kind: ActorKind::Operator, id: self.subject };

@@ -26,6 +26,8 @@ use crate::{
 pub struct TenantUpdate {
     pub quota: QuotaUpdate,
     pub retain: RetainChange,
+    /// Whether the tenant's callers can change anything from now on.
+    pub read_only: Option<bool>,
 }
 
 /// New limits of `retain_until_time`, in days. Fields that are `None` are left unchanged.
@@ -75,12 +77,18 @@ async fn update_in_tx(
     if update.retain != RetainChange::default() {
         payload.push(serde_json::to_vec(&update.retain).map_err(Error::internal)?);
     }
+    if let Some(read_only) = update.read_only {
+        payload.push(format!("read_only {read_only}").into_bytes());
+    }
     let request_id = update.quota.request_id;
     let claim = idempotency::claim_request(app, tx, request_id, Method::UpdateTenant, &payload).await?;
     let attempt = match claim {
         RequestClaim::Replay(response) => return Ok(response),
         RequestClaim::New(attempt) => attempt,
     };
+    if let Some(is_read_only) = update.read_only {
+        set_read_only(tx, operator, is_read_only).await?;
+    }
     change_policy(tx, operator, update.retain).await?;
     let quota = change_limits(tx, principal, &update.quota).await?;
     let updated = UpdatedTenant { tenant: tenant_records::get_own(tx).await?, quota };
@@ -88,6 +96,19 @@ async fn update_in_tx(
         attempt.record_response(tx, &updated).await?;
     }
     Ok(updated)
+}
+
+/// Makes the tenant read-only or writable, unless it is already, and writes the audit entry.
+async fn set_read_only(tx: &mut TenantTx, operator: &Operator, is_read_only: bool) -> Result<(), Error> {
+    if tenant_records::get_for_update(tx).await?.is_read_only == is_read_only {
+        return Ok(());
+    }
+    // Wait for running commits, which do not see the change. Later ones do.
+    tenants::lock_file_creation(tx).await?;
+    let details = serde_json::json!({ "method": "UpdateTenant", "read_only": is_read_only });
+    audit_entries::insert(tx, &[operator_entry(operator, AuditAction::PolicyUpdate, details)]).await?;
+    tenant_records::set_read_only(tx, is_read_only).await?;
+    Ok(())
 }
 
 /// Changes the policy and writes the audit entry, if the update names a limit of the policy.

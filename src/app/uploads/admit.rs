@@ -10,7 +10,7 @@ use crate::{
     admission::Holder,
     app::{
         App, Error,
-        access::{check_can_write, require_visible},
+        access::{Operation, require_access},
         audit, idempotency,
         preconditions::{check_etag, check_version_count},
         restore::label::seal_label,
@@ -232,8 +232,7 @@ pub(super) async fn check_target_again(
     spec: &CheckedSpec,
 ) -> Result<(), Error> {
     let Destination::NewVersion(NewVersion { file: id, .. }) = &spec.destination else { return Ok(()) };
-    let file = require_visible(caller, files::get(tx, *id).await?)?;
-    check_can_write(caller, &file)
+    require_access(caller, files::get(tx, *id).await?, Operation::Change).map(|_| ())
 }
 
 /// Checks that the policy still lets the caller retain the new file of an open upload for so long. The policy or
@@ -259,8 +258,7 @@ async fn load_target_file(
     id: FileId,
     if_etag: &str,
 ) -> Result<File, Error> {
-    let file = require_visible(caller, files::get(tx, id).await?)?;
-    check_can_write(caller, &file)?;
+    let file = require_access(caller, files::get(tx, id).await?, Operation::Change)?;
     check_etag(if_etag, &file.etag())?;
     file.state().check_accepts_version()?;
     check_version_count(app, tx, id).await?;

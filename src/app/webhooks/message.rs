@@ -58,6 +58,13 @@ impl Message {
                 "webhook_id": id,
                 "actor_id": event.actor_id,
             }),
+            EventSubject::QuotaAlert { id, level } => json!({
+                "position": event.position,
+                "tenant_id": tenant,
+                "quota_alert_id": id,
+                "level": level,
+                "actor_id": event.actor_id,
+            }),
         };
         // `file_created` becomes `file.created`.
         let kind = event.kind.as_str().replacen('_', ".", 1);

@@ -46,6 +46,15 @@ impl ConnectionArgs {
         Ok(Client::connect(self.client_options()?).await?)
     }
 
+    /// Connects without a token.
+    pub(super) async fn connect_as_visitor(&self) -> Result<Client, Failure> {
+        let server = match &self.dev {
+            Some(_) => self.dev_server()?.0,
+            None => self.server()?,
+        };
+        Ok(Client::connect(self.options_for(server, SecretString::default())?).await?)
+    }
+
     /// Returns advice if the server speaks another protocol than its address says.
     pub(super) async fn find_port_advice(&self) -> Option<String> {
         find_port_advice(&self.client_options().ok()?.endpoint).await
@@ -70,6 +79,10 @@ impl ConnectionArgs {
             Some(_) => self.dev_server()?,
             None => (self.server()?, self.token()?),
         };
+        self.options_for(server, token)
+    }
+
+    fn options_for(&self, server: String, token: SecretString) -> Result<ClientOptions, Failure> {
         let ca_certificates_pem = match &self.ca_file {
             Some(path) => {
                 Some(fs::read(path).map_err(Failure::local_io(format!("read {}", path.display())))?)
@@ -132,7 +145,7 @@ impl ConnectionArgs {
     }
 }
 
-fn parse_secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
+pub(super) fn parse_secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
     Ok(SecretString::from(text))
 }
 

@@ -33,6 +33,9 @@ pub(crate) enum Failure {
         subject: String,
         failure: Box<Failure>,
     },
+    /// The checked uploads do not fit. The reasons have already been printed.
+    #[error("the uploads do not fit the quota")]
+    UploadsDoNotFit,
     /// At least one of several items failed. Each error has already been reported.
     #[error("{failed} of {total} items failed")]
     Several {
@@ -66,6 +69,7 @@ impl Failure {
             Self::Usage(_) => Exit::Usage,
             Self::LocalIo { .. } | Self::Stdout(_) => Exit::Other,
             Self::WithSubject { failure, .. } => failure.exit(),
+            Self::UploadsDoNotFit => Exit::LimitReached,
             Self::Several { exit, .. } => *exit,
         }
     }

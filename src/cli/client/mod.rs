@@ -1,14 +1,18 @@
 //! The commands that call a server over gRPC.
 
+mod access_log;
 mod connection;
+mod credits;
 mod erasures;
 pub(super) mod exit;
 mod failure;
 mod get;
+mod grants;
 mod human;
 mod import;
 mod info;
 mod ls;
+mod open;
 mod output;
 mod partial_file;
 mod port;
@@ -17,11 +21,13 @@ mod quota;
 mod records;
 mod rm;
 mod safe_name;
+mod share;
 mod standard_streams;
 mod tenant_records;
 mod tenants;
 mod transfer_ownership;
 mod upload_state;
+mod usage;
 mod versions;
 mod watch;
 
@@ -44,6 +50,15 @@ pub(super) enum ClientCommand {
     /// is saved in the current directory under a safe form of its name: without directories, leading dots and
     /// control characters.
     Get(Box<get::GetArgs>),
+    /// Download the file of a share as a visitor, without a token.
+    ///
+    /// The bytes are verified, and an interrupted download is resumed while the command runs. It counts as one download
+    /// of the share.
+    Open(Box<open::OpenArgs>),
+    /// Show the attempts of visitors to read a file or to use a share.
+    ///
+    /// The log of a file is for its owner and the tenant's admins, that of a share also for its creator.
+    AccessLog(Box<access_log::AccessLogArgs>),
     /// List the files that are visible with the token.
     Ls(Box<ls::LsArgs>),
     /// Move files to the trash, or purge them.
@@ -53,6 +68,20 @@ pub(super) enum ClientCommand {
     /// List the versions of a file, and restore or delete a version.
     #[command(subcommand)]
     Versions(versions::VersionsCommand),
+    /// Share files: links for visitors, and permissions for users, groups and the organization.
+    #[command(subcommand)]
+    Share(share::ShareCommand),
+    /// Give a user or a group a permission on a file.
+    ///
+    /// Replaces the permission and the expiry that the user or group has. The owner and tenant admins give any
+    /// permission; others give at most their own, until its expiry.
+    Grant(grants::GrantArgs),
+    /// Revoke the permission of a user or a group on a file.
+    ///
+    /// Also revokes the permissions that the user or the group gave to others because of it. Shares stay.
+    Ungrant(grants::UngrantArgs),
+    /// List the permissions of users and groups on a file.
+    Grants(grants::GrantsArgs),
     /// Print file changes as they happen.
     ///
     /// Runs until it is interrupted. A broken connection is re-established without missing changes.
@@ -72,8 +101,12 @@ pub(super) enum ClientCommand {
     Import(Box<import::ImportArgs>),
     /// Show the version, the limits and the features of the server.
     Info(info::InfoArgs),
-    /// Show a tenant's quota and usage, or set its limits.
+    /// Show a tenant's quota and usage, check whether uploads fit, or set its limits.
     Quota(quota::QuotaArgs),
+    /// Show what a tenant stores, its largest owners, or its history.
+    Usage(usage::UsageArgs),
+    /// Show the credits of a user, add or deduct credits, or list their entries.
+    Credits(Box<credits::CreditsArgs>),
     /// Transfer all files of a user to another user; for tenant admins.
     ///
     /// Includes files in the trash. Run the command again after an interruption to transfer the remaining
@@ -88,14 +121,22 @@ impl ClientCommand {
         let json = match self {
             Self::Put(args) => args.json,
             Self::Get(args) => args.json,
+            Self::Open(args) => args.json,
+            Self::AccessLog(args) => args.json,
             Self::Ls(args) => args.json,
             Self::Rm(args) => args.json,
             Self::Undelete(args) => args.json,
             Self::Versions(command) => command.is_json(),
+            Self::Share(command) => command.is_json(),
+            Self::Grant(args) => args.json,
+            Self::Ungrant(args) => args.json,
+            Self::Grants(args) => args.json,
             Self::Watch(args) => args.json,
             Self::Import(args) => args.json,
             Self::Info(args) => args.json,
             Self::Quota(args) => args.json,
+            Self::Usage(args) => args.json,
+            Self::Credits(args) => args.common().json,
             Self::TransferOwnership(args) => args.json,
             Self::Tenants(args) => args.common().json,
         };
@@ -106,14 +147,22 @@ impl ClientCommand {
         match self {
             Self::Put(args) => &args.connection,
             Self::Get(args) => &args.connection,
+            Self::Open(args) => &args.connection,
+            Self::AccessLog(args) => &args.connection,
             Self::Ls(args) => &args.connection,
             Self::Rm(args) => &args.connection,
             Self::Undelete(args) => &args.connection,
             Self::Versions(command) => command.connection(),
+            Self::Share(command) => command.connection(),
+            Self::Grant(args) => &args.connection,
+            Self::Ungrant(args) => &args.connection,
+            Self::Grants(args) => &args.connection,
             Self::Watch(args) => &args.connection,
             Self::Import(args) => &args.connection,
             Self::Info(args) => &args.connection,
             Self::Quota(args) => &args.connection,
+            Self::Usage(args) => &args.connection,
+            Self::Credits(args) => &args.common().connection,
             Self::TransferOwnership(args) => &args.connection,
             Self::Tenants(args) => &args.common().connection,
         }
@@ -123,14 +172,22 @@ impl ClientCommand {
         match self {
             Self::Put(args) => put::run_put(*args, output).await,
             Self::Get(args) => get::run_get(*args, output).await,
+            Self::Open(args) => open::run_open(*args, output).await,
+            Self::AccessLog(args) => access_log::run_access_log(*args, output).await,
             Self::Ls(args) => ls::run_ls(*args, output).await,
             Self::Rm(args) => rm::run_rm(args, output).await,
             Self::Undelete(args) => rm::run_undelete(args, output).await,
             Self::Versions(command) => versions::run_versions(command, output).await,
+            Self::Share(command) => share::run_share(command, output).await,
+            Self::Grant(args) => grants::run_grant(args, output).await,
+            Self::Ungrant(args) => grants::run_ungrant(args, output).await,
+            Self::Grants(args) => grants::run_grants(args, output).await,
             Self::Watch(args) => watch::run_watch(args, output).await,
             Self::Import(args) => import::run_import(*args, output).await,
             Self::Info(args) => info::run_info(args, output).await,
             Self::Quota(args) => quota::run_quota(args, output).await,
+            Self::Usage(args) => usage::run_usage(args, output).await,
+            Self::Credits(args) => credits::run_credits(*args, output).await,
             Self::TransferOwnership(args) => transfer_ownership::run_transfer_ownership(args, output).await,
             Self::Tenants(args) => tenants::run_tenants(*args, output).await,
         }
@@ -348,6 +405,15 @@ mod tests {
         assert_eq!(strongroom(&server, &["versions", "restore", "0198", "1", "--json"]).await, Exit::Ok);
         assert_eq!(strongroom(&server, &["versions", "rm", "0198", "1"]).await, Exit::Ok);
         assert_eq!(strongroom(&server, &["quota", "--usage"]).await, Exit::Ok);
+        assert_eq!(strongroom(&server, &["quota", "--check", "1MiB", "2MB"]).await, Exit::Ok);
+        for option in ["--alerts", "--recalculate", "--recalculation"] {
+            assert_eq!(strongroom(&server, &["quota", option]).await, Exit::Ok, "{option}");
+        }
+        let conflict = ["strongroom", "quota", "--check", "1", "--usage", "--server", "x", "--token", "y"];
+        assert!(Strongroom::try_parse_from(conflict).is_err());
+        for shown in ["--owners", "--history", "--json"] {
+            assert_eq!(strongroom(&server, &["usage", shown]).await, Exit::Ok, "{shown}");
+        }
         assert_eq!(strongroom(&server, &["info"]).await, Exit::Ok);
         assert_eq!(strongroom(&server, &["info", "--json"]).await, Exit::Ok);
         let transfer = ["transfer-ownership", "--from", "alice", "--to", "bob"];

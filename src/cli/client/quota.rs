@@ -1,4 +1,8 @@
-//! `strongroom quota`: shows a tenant's quota and usage, or sets its limits.
+//! `strongroom quota`: shows a tenant's quota and usage, checks whether uploads fit, or sets limits.
+
+mod alerts;
+mod check;
+mod recalculation;
 
 use clap::Args;
 use prost_types::FieldMask;
@@ -9,18 +13,54 @@ use crate::{
     proto::v1::{GetQuotaRequest, GetUsageRequest, GetUsageResponse, Quota, UpdateQuotaRequest},
 };
 
+/// The examples as shown by `--help`, before the exit codes.
+const EXAMPLES: &str = "Examples:
+  strongroom quota --usage
+  strongroom quota --set-limit 10GiB
+  strongroom quota --check 20MiB 1500MB --type video/mp4
+  strongroom quota --alerts --json
+  strongroom quota --set-alert-emails ops@example.org,finance@example.org";
+
 #[derive(Debug, Args)]
-#[command(after_help = exit::HELP)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
 pub(crate) struct QuotaArgs {
     /// Show the usage by category and media kind.
-    #[arg(long, conflicts_with_all = ["set_limit", "set_files"])]
+    #[arg(long, conflicts_with_all = ["set_limit", "set_files", "set_alert_emails", "check"])]
     pub usage: bool,
+    /// List the alerts, newest first; for tenant admins and operators.
+    #[arg(long, conflicts_with_all = ["set_limit", "set_files", "set_alert_emails", "check", "usage"])]
+    pub alerts: bool,
+    /// Start a job that compares the recorded usage with the files and repairs it; for tenant admins and operators.
+    #[arg(long, conflicts_with_all = ["set_limit", "set_files", "set_alert_emails", "check", "usage", "alerts", "recalculation"])]
+    pub recalculate: bool,
+    /// Show the state and the result of that job.
+    #[arg(long, conflicts_with_all = ["set_limit", "set_files", "set_alert_emails", "check", "usage", "alerts"])]
+    pub recalculation: bool,
+    /// Check whether uploads of these sizes would fit now; exits with 5 if not.
+    #[arg(long, value_name = "SIZE", num_args = 1..=100, value_parser = human::parse_size,
+        conflicts_with_all = ["set_limit", "set_files", "set_alert_emails", "tenant"])]
+    pub check: Vec<i64>,
+    /// The category of the uploads to check. Default: that of the policy.
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, requires = "check")]
+    pub category: String,
+    /// The content type of the uploads to check.
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        default_value = "",
+        hide_default_value = true,
+        requires = "check"
+    )]
+    pub mime_type: String,
     /// Set the storage limit, such as 10GiB.
     #[arg(long, value_name = "SIZE", value_parser = human::parse_size)]
     pub set_limit: Option<i64>,
     /// Set the maximum number of files; 0 means no limit.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
     pub set_files: Option<i64>,
+    /// Set the addresses that get an e-mail for each alert, separated by commas; empty means none.
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
+    pub set_alert_emails: Option<Vec<String>>,
     /// The id of the tenant, for operators. Default: the caller's tenant.
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     pub tenant: String,
@@ -33,7 +73,19 @@ pub(crate) struct QuotaArgs {
 
 pub(super) async fn run_quota(args: QuotaArgs, output: Output) -> Result<(), Failure> {
     let client = args.connection.connect().await?;
+    if !args.check.is_empty() {
+        return check::run_check(&client, args, output).await;
+    }
     let tenant_id = args.tenant.clone();
+    if args.alerts {
+        return alerts::run_alerts(&client, tenant_id, output).await;
+    }
+    if args.recalculate {
+        return recalculation::start(&client, tenant_id, output).await;
+    }
+    if args.recalculation {
+        return recalculation::show(&client, tenant_id, output).await;
+    }
     if args.usage {
         let usage = client.get_usage(GetUsageRequest { tenant_id }).await?;
         return print_usage(&usage, output);
@@ -50,15 +102,24 @@ async fn get_quota(client: &Client, tenant_id: String) -> Result<Option<Quota>, 
 }
 
 impl QuotaArgs {
+    fn alert_emails(&self) -> Vec<String> {
+        let addresses = self.set_alert_emails.iter().flatten().map(|address| address.trim().to_owned());
+        addresses.filter(|address| !address.is_empty()).collect()
+    }
+
     fn update(&self) -> Option<UpdateQuotaRequest> {
         let set = [("limit_bytes", self.set_limit), ("file_count_max", self.set_files)];
-        let paths: Vec<String> =
+        let mut paths: Vec<String> =
             set.iter().filter(|(_, to)| to.is_some()).map(|(path, _)| (*path).to_owned()).collect();
         let quota = Quota {
             limit_bytes: self.set_limit.unwrap_or_default(),
             file_count_max: self.set_files.unwrap_or_default(),
+            alert_emails: self.alert_emails(),
             ..Quota::default()
         };
+        if self.set_alert_emails.is_some() {
+            paths.push("alert_emails".to_owned());
+        }
         (!paths.is_empty()).then(|| UpdateQuotaRequest {
             quota: Some(quota),
             update_mask: Some(FieldMask { paths }),
@@ -84,7 +145,17 @@ fn print_quota(quota: &Quota, output: Output) -> Result<(), Failure> {
     ))?;
     output.line(format_args!("ceiling    {}", human::size(quota.ceiling_bytes)))?;
     output.line(format_args!("files      {} of {}", quota.file_count, count(quota.file_count_max)))?;
-    output.line(format_args!("warns at   {} % and {} %", quota.warning_percent, quota.critical_percent))?;
+    let last = match &quota.last_warning_sent_time {
+        Some(time) => format!("last on {}", human::time_column(Some(time))),
+        None => "never yet".to_owned(),
+    };
+    output.line(format_args!(
+        "warns at   {} % and {} %, {last}",
+        quota.warning_percent, quota.critical_percent
+    ))?;
+    if !quota.alert_emails.is_empty() {
+        output.line(format_args!("e-mails to {}", human::printable(&quota.alert_emails.join(", "))))?;
+    }
     let Some(limits) = &quota.file_size_max_bytes else { return Ok(()) };
     output.line(format_args!(
         "per file   image {}, video {}, audio {}, document {}, other {}",
@@ -101,7 +172,7 @@ fn percent(quota: &Quota) -> String {
     format!("{}.{} %", tenths / 10, tenths % 10)
 }
 
-fn print_usage(usage: &GetUsageResponse, output: Output) -> Result<(), Failure> {
+pub(super) fn print_usage(usage: &GetUsageResponse, output: Output) -> Result<(), Failure> {
     if output.json {
         return output.json(&records::usage(usage));
     }
@@ -122,7 +193,7 @@ fn print_usage(usage: &GetUsageResponse, output: Output) -> Result<(), Failure> 
             &format!("{:.1} %", entry.percent_of_total),
         )?;
     }
-    let level = usage.level().as_str_name().trim_start_matches("QUOTA_LEVEL_").to_lowercase();
+    let level = records::level_name(usage.level());
     let at_least = if usage.is_lower_bound { "at least " } else { "" };
     output.line(format_args!(
         "{at_least}{} in {at_least}{} files that you can see; tenant: {:.1} % of {} used ({level}), {} free",

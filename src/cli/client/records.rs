@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 
 use super::human;
 use crate::proto::v1::{
-    ContentRange, EntityRef, File, FileSizeLimits, FileVersion, GetUsageResponse, LegalHold, Quota,
-    QuotaState, UsageEntry, Warning,
+    ContentRange, CreditBalance, CreditEntry, EntityRef, File, FileSizeLimits, FileVersion,
+    GetUsageHistoryResponse, GetUsageResponse, LegalHold, ListTopOwnersResponse, OwnerUsage, Quota,
+    QuotaLevel, QuotaState, UsageBreakdown, UsageEntry, UsageSample, Warning,
 };
 
 /// A `File` as JSON.
@@ -141,7 +142,14 @@ pub(super) fn quota(quota: &Quota) -> Value {
         "pending_deletion_bytes_max": quota.pending_deletion_bytes_max,
         "etag": quota.etag,
         "update_time": rfc3339(quota.update_time),
+        "last_warning_sent_time": rfc3339(quota.last_warning_sent_time),
+        "alert_emails": quota.alert_emails,
     })
+}
+
+/// Returns the name of a level for people.
+pub(super) fn level_name(level: QuotaLevel) -> String {
+    level.as_str_name().trim_start_matches("QUOTA_LEVEL_").to_lowercase()
 }
 
 pub(super) fn quota_state(state: &QuotaState) -> Value {
@@ -166,6 +174,78 @@ pub(super) fn usage(usage: &GetUsageResponse) -> Value {
         "level": usage.level().as_str_name(),
         "pending_deletion_bytes": usage.pending_deletion_bytes,
         "last_calculated_time": rfc3339(usage.last_calculated_time),
+        "breakdown": usage.breakdown.as_ref().map(usage_breakdown),
+    })
+}
+
+fn usage_breakdown(parts: &UsageBreakdown) -> Value {
+    serde_json::json!({
+        "file_count": parts.file_count,
+        "current_bytes": parts.current_bytes,
+        "old_version_count": parts.old_version_count,
+        "old_version_bytes": parts.old_version_bytes,
+        "trash_file_count": parts.trash_file_count,
+        "trash_bytes": parts.trash_bytes,
+        "owner_count": parts.owner_count,
+        "measure_time": rfc3339(parts.measure_time),
+    })
+}
+
+pub(super) fn top_owners(page: &ListTopOwnersResponse) -> Value {
+    let owner = |owner: &OwnerUsage| {
+        serde_json::json!({
+            "owner_id": owner.owner_id,
+            "total_bytes": owner.total_bytes,
+            "file_count": owner.file_count,
+            "old_version_bytes": owner.old_version_bytes,
+            "trash_file_count": owner.trash_file_count,
+            "trash_bytes": owner.trash_bytes,
+        })
+    };
+    serde_json::json!({
+        "owners": page.owners.iter().map(owner).collect::<Vec<_>>(),
+        "owner_count": page.owner_count,
+        "measure_time": rfc3339(page.measure_time),
+    })
+}
+
+pub(super) fn usage_history(page: &GetUsageHistoryResponse) -> Value {
+    let sample = |sample: &UsageSample| {
+        serde_json::json!({
+            "sample_time": rfc3339(sample.sample_time),
+            "used_bytes": sample.used_bytes,
+            "limit_bytes": sample.limit_bytes,
+            "file_count": sample.file_count,
+            "old_version_bytes": sample.old_version_bytes,
+            "trash_bytes": sample.trash_bytes,
+        })
+    };
+    serde_json::json!({
+        "samples": page.samples.iter().map(sample).collect::<Vec<_>>(),
+        "growth_bytes_per_day": page.growth_bytes_per_day,
+        "days_until_full": page.days_until_full,
+    })
+}
+
+pub(super) fn credits(credits: &CreditBalance) -> Value {
+    serde_json::json!({
+        "user_id": credits.user_id,
+        "balance": credits.balance,
+        "entry_count": credits.entry_count,
+        "update_time": rfc3339(credits.update_time),
+    })
+}
+
+pub(super) fn credit_entry(entry: &CreditEntry) -> Value {
+    serde_json::json!({
+        "user_id": entry.user_id,
+        "number": entry.number,
+        "amount": entry.amount,
+        "balance_after": entry.balance_after,
+        "reason": entry.reason,
+        "reference": entry.reference,
+        "created_by": entry.created_by,
+        "create_time": rfc3339(entry.create_time),
     })
 }
 

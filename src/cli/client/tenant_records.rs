@@ -34,6 +34,7 @@ pub(super) fn tenant(tenant: &Tenant) -> Value {
         "state_reason": tenant.state_reason,
         "create_time": records::time(tenant.create_time.as_ref()),
         "deletion": deletion,
+        "read_only": tenant.read_only,
     })
 }
 
@@ -77,6 +78,7 @@ pub(super) fn export_record(message: ExportTenantResponse) -> Value {
         Some(Record::Quota(quota)) => json!({ "quota": records::quota(&quota) }),
         Some(Record::File(file)) => json!({ "file": FileRecord::from(file) }),
         Some(Record::Version(record)) => json!({ "version": version(&record) }),
+        Some(Record::CreditEntry(entry)) => json!({ "credit_entry": records::credit_entry(&entry) }),
         Some(Record::AuditEntry(record)) => json!({ "audit_entry": audit_entry(&record) }),
         None => Value::Null,
     }
@@ -125,6 +127,7 @@ fn policy(policy: &Policy) -> Value {
         "trash_days": policy.trash_days,
         "trash_counts_against_quota": policy.trash_counts_against_quota,
         "unattached_are_orphans": policy.unattached_are_orphans,
+        "read_only": policy.read_only,
         "etag": policy.etag,
     })
 }

@@ -77,7 +77,7 @@ pub(crate) enum TenantsCommand {
         #[command(flatten)]
         common: CommonArgs,
     },
-    /// Change limits of a tenant's policy that only operators change.
+    /// Change limits of a tenant's policy that only operators change, or make a tenant read-only.
     Update(UpdateArgs),
     /// Make the objects of a tenant's purged files due for deletion now. A database that is restored to an earlier
     /// time no longer finds them.
@@ -162,6 +162,9 @@ pub(crate) struct UpdateArgs {
     /// The maximum of the bytes that are pending deletion, as a multiple of the storage limit.
     #[arg(long, value_name = "N", group = "limits")]
     pub pending_deletion_multiple: Option<i64>,
+    /// Whether the tenant is read-only: reads work, and every change by its members, admins and services fails.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", group = "limits")]
+    pub read_only: Option<bool>,
     #[command(flatten)]
     pub common: CommonArgs,
 }
@@ -172,6 +175,7 @@ impl UpdateArgs {
             ("retain_admin_days_max", self.retain_admin_days.is_some()),
             ("retain_member_days_max", self.retain_member_days.is_some()),
             ("pending_deletion_multiple", self.pending_deletion_multiple.is_some()),
+            ("read_only", self.read_only.is_some()),
         ];
         let paths = set.into_iter().filter(|(_, is_set)| *is_set).map(|(path, _)| path.to_owned()).collect();
         UpdateTenantRequest {
@@ -179,6 +183,7 @@ impl UpdateArgs {
             retain_admin_days_max: self.retain_admin_days.unwrap_or_default(),
             retain_member_days_max: self.retain_member_days.unwrap_or_default(),
             pending_deletion_multiple: self.pending_deletion_multiple.unwrap_or_default(),
+            read_only: self.read_only.unwrap_or_default(),
             update_mask: Some(FieldMask { paths }),
             ..UpdateTenantRequest::default()
         }
@@ -323,6 +328,9 @@ fn print_tenant(tenant: &Tenant, output: Output) -> Result<(), Failure> {
     output.line(format_args!("preset     {}", human::printable(&tenant.preset)))?;
     output.line(format_args!("created    {}", human::time_column(tenant.create_time.as_ref())))?;
     output.line(format_args!("state      {}", format_state(tenant)))?;
+    if tenant.read_only {
+        output.line(format_args!("read-only  yes"))?;
+    }
     if !tenant.state_reason.is_empty() {
         output.line(format_args!("reason     {}", human::printable(&tenant.state_reason)))?;
     }

@@ -24,7 +24,8 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "CURSOR", default_value = "", hide_default_value = true)]
     pub from: String,
     /// Print only changes of this kind: created, updated, deleted, undeleted, archived, unarchived or purged;
-    /// if repeated, of any of the kinds. With webhook_disabled, which only admins see, also disabled webhooks.
+    /// if repeated, of any of the kinds. Only admins see disabled webhooks and quota alerts, with
+    /// webhook_disabled and quota_alert.
     #[arg(long = "kind", value_name = "KIND", value_parser = parse_kind)]
     pub kinds: Vec<FileEventKind>,
     /// Print only changes of this file.
@@ -96,6 +97,8 @@ fn event_json(event: FileEvent, cursor: &str) -> Value {
             "version": event.version,
             "revision": event.revision,
             "webhook_id": event.webhook_id,
+            "quota_alert_id": event.quota_alert_id,
+            "quota_level": event.quota_level().as_str_name(),
             "actor_id": event.actor_id,
             "event_time": rfc3339(event.event_time),
             "file": event.file.map(FileRecord::from),
@@ -106,12 +109,9 @@ fn event_json(event: FileEvent, cursor: &str) -> Value {
 
 fn format_event(event: &FileEvent) -> String {
     let kind = event.kind().as_str_name().trim_start_matches("FILE_EVENT_KIND_").to_lowercase();
-    if !event.webhook_id.is_empty() {
-        return format!(
-            "{}  {kind:<10}  {}",
-            human::time_column(event.event_time.as_ref()),
-            event.webhook_id
-        );
+    if event.file_id.is_empty() {
+        let id = format!("{}{}", event.webhook_id, event.quota_alert_id);
+        return format!("{}  {kind:<10}  {id}", human::time_column(event.event_time.as_ref()));
     }
     let name =
         event.file.as_ref().map_or_else(|| "(not available)".to_owned(), |file| human::printable(&file.name));
@@ -133,6 +133,8 @@ mod tests {
         assert!(format_event(&FileEvent { file: None, ..event }).ends_with("(not available)"));
         let disabled = FileEvent { webhook_id: "0199".into(), ..FileEvent::default() };
         assert!(format_event(&disabled).ends_with("  0199"));
+        let alert = FileEvent { quota_alert_id: "0200".into(), ..FileEvent::default() };
+        assert!(format_event(&alert).ends_with("  0200"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::{
     domain::{
         caller::{Actor, Origin, Role},
         clock::{Clock as _, SystemClock},
+        scope::Scope,
     },
     grpc::auth::DevIssuer,
 };
@@ -35,6 +36,7 @@ struct DevCaller {
     role: Option<&'static str>,
     groups: &'static [&'static str],
     kind: Option<&'static str>,
+    scopes: &'static [Scope],
 }
 
 const fn member(
@@ -43,7 +45,8 @@ const fn member(
     organization: &'static str,
     role: &'static str,
 ) -> DevCaller {
-    DevCaller { name, user, organization: Some(organization), role: Some(role), groups: &[], kind: None }
+    let (organization, role) = (Some(organization), Some(role));
+    DevCaller { name, user, organization, role, groups: &[], kind: None, scopes: &[] }
 }
 
 const CALLERS: [DevCaller; 9] = [
@@ -60,6 +63,7 @@ const CALLERS: [DevCaller; 9] = [
         role: None,
         groups: &[],
         kind: None,
+        scopes: &[],
     },
     DevCaller {
         name: "operator",
@@ -68,8 +72,13 @@ const CALLERS: [DevCaller; 9] = [
         role: Some("operator"),
         groups: &[],
         kind: None,
+        scopes: &[],
     },
-    DevCaller { kind: Some("service"), ..member("service", "billing-service", "acme", "admin") },
+    DevCaller {
+        kind: Some("service"),
+        scopes: &[Scope::CreditsWrite],
+        ..member("service", "billing-service", "acme", "admin")
+    },
 ];
 
 /// The callers as written to `dev.json`.
@@ -121,6 +130,7 @@ fn identity(caller: &DevCaller) -> Result<Identity, Failure> {
             organization: caller.organization.map(str::to_owned),
             role,
             groups: caller.groups.iter().map(|group| (*group).to_owned()).collect(),
+            scopes: caller.scopes.to_vec(),
         },
     };
     let (issuer, subject) = (ISSUER.to_owned(), caller.user.to_owned());
@@ -137,6 +147,7 @@ fn sign_token(caller: &DevCaller, secrets: &Secrets) -> Result<String, Failure> 
         "role": caller.role,
         "groups": caller.groups,
         "kind": caller.kind,
+        "scope": caller.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>(),
         "iat": now.timestamp(),
         "exp": (now + chrono::Duration::days(TOKEN_DAYS)).timestamp(),
     });

@@ -141,6 +141,96 @@ impl QuotaService for Fake {
         self.record_call(&request)?;
         Ok(Response::new(GetUsageResponse::default()))
     }
+
+    async fn check_quota(
+        &self,
+        request: Request<CheckQuotaRequest>,
+    ) -> Result<Response<CheckQuotaResponse>, Status> {
+        self.record_call(&request)?;
+        Ok(Response::new(CheckQuotaResponse { fits: true, ..CheckQuotaResponse::default() }))
+    }
+
+    async fn list_quota_alerts(
+        &self,
+        request: Request<ListQuotaAlertsRequest>,
+    ) -> Result<Response<ListQuotaAlertsResponse>, Status> {
+        self.record_call(&request)?;
+        let alerts = vec![QuotaAlert { threshold_percent: 80, ..QuotaAlert::default() }];
+        Ok(Response::new(ListQuotaAlertsResponse { alerts, next_page_token: String::new() }))
+    }
+
+    async fn recalculate_usage(
+        &self,
+        request: Request<RecalculateUsageRequest>,
+    ) -> Result<Response<RecalculateUsageResponse>, Status> {
+        self.record_call(&request)?;
+        let recalculation = Some(UsageRecalculation::default());
+        Ok(Response::new(RecalculateUsageResponse { recalculation }))
+    }
+
+    async fn get_usage_recalculation(
+        &self,
+        request: Request<GetUsageRecalculationRequest>,
+    ) -> Result<Response<GetUsageRecalculationResponse>, Status> {
+        self.record_call(&request)?;
+        Ok(Response::new(GetUsageRecalculationResponse { recalculation: None }))
+    }
+
+    async fn list_top_owners(
+        &self,
+        request: Request<ListTopOwnersRequest>,
+    ) -> Result<Response<ListTopOwnersResponse>, Status> {
+        self.record_call(&request)?;
+        Ok(Response::new(ListTopOwnersResponse::default()))
+    }
+
+    async fn get_usage_history(
+        &self,
+        request: Request<GetUsageHistoryRequest>,
+    ) -> Result<Response<GetUsageHistoryResponse>, Status> {
+        self.record_call(&request)?;
+        Ok(Response::new(GetUsageHistoryResponse::default()))
+    }
+
+    async fn add_credits(
+        &self,
+        request: Request<AddCreditsRequest>,
+    ) -> Result<Response<AddCreditsResponse>, Status> {
+        self.record_call(&request)?;
+        Ok(Response::new(AddCreditsResponse::default()))
+    }
+
+    async fn deduct_credits(
+        &self,
+        request: Request<DeductCreditsRequest>,
+    ) -> Result<Response<DeductCreditsResponse>, Status> {
+        self.record_call(&request)?;
+        Ok(Response::new(DeductCreditsResponse::default()))
+    }
+
+    async fn get_credits(
+        &self,
+        request: Request<GetCreditsRequest>,
+    ) -> Result<Response<GetCreditsResponse>, Status> {
+        self.record_call(&request)?;
+        Ok(Response::new(GetCreditsResponse::default()))
+    }
+
+    async fn list_credit_entries(
+        &self,
+        request: Request<ListCreditEntriesRequest>,
+    ) -> Result<Response<ListCreditEntriesResponse>, Status> {
+        self.record_call(&request)?;
+        Ok(Response::new(ListCreditEntriesResponse::default()))
+    }
+
+    async fn check_rate_limit(
+        &self,
+        request: Request<CheckRateLimitRequest>,
+    ) -> Result<Response<CheckRateLimitResponse>, Status> {
+        self.record_call(&request)?;
+        Ok(Response::new(CheckRateLimitResponse::default()))
+    }
 }
 
 #[tonic::async_trait]

@@ -15,7 +15,7 @@ include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
 
 /// The revision of the functions in `migrations/functions/`. Each change of a function increments it, so that
 /// an older version of the service recognizes a newer database.
-pub(super) const FUNCTIONS_REVISION: u32 = 2;
+pub(super) const FUNCTIONS_REVISION: u32 = 3;
 
 /// The files of a migration.
 pub(super) struct EmbeddedMigration {

@@ -12,12 +12,18 @@ use crate::{
         jobs::{JobOutcome, JobState},
     },
     domain::{
+        access_log::AccessAction,
         breaker::BreakerState,
         caller::{ActorKind, TenantKind, TenantState},
         file::{ContentState, ScanStatus, StateReason, Visibility},
         media_type::MediaKind,
+        permission::Permission,
+        quota_alert::AlertLevel,
+        share::ShareType,
         storage_class::StorageClass,
         upload::UploadState,
+        usage_recalculation::RecalculationState,
+        visitor_attempts::AttemptScope,
         webhook::{DeliveryState, WebhookState},
     },
 };
@@ -92,7 +98,10 @@ fn find_number(kind: &str, name: &str) -> Option<i16> {
         };
     }
     match kind {
+        "access_action" => number_in!(AccessAction),
         "actor_kind" => number_in!(ActorKind),
+        "alert_level" => number_in!(AlertLevel),
+        "attempt_scope" => number_in!(AttemptScope),
         "audit_action" => number_in!(AuditAction),
         "breaker_state" => number_in!(BreakerState),
         "content_state" => number_in!(ContentState),
@@ -101,7 +110,10 @@ fn find_number(kind: &str, name: &str) -> Option<i16> {
         "job_outcome" => number_in!(JobOutcome),
         "job_state" => number_in!(JobState),
         "media_kind" => number_in!(MediaKind),
+        "recalculation_state" => number_in!(RecalculationState),
+        "permission" => number_in!(Permission),
         "scan_status" => number_in!(ScanStatus),
+        "share_type" => number_in!(ShareType),
         "state_reason" => number_in!(StateReason),
         "storage_class" => number_in!(StorageClass),
         "tenant_kind" => number_in!(TenantKind),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Category, Policy, ReaderRule};
+use super::{Category, LinkRules, Policy, ReaderRule};
 use crate::domain::{file::Visibility, media_type::is_media_type, violations::Violations};
 
 /// The maximum number of categories of a tenant.
@@ -23,6 +23,9 @@ pub struct CategoryChange {
     pub types: Option<Vec<String>>,
     /// Whether uploads without a category use this one.
     pub is_default: Option<bool>,
+    /// The rules for links.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub links: Option<LinkRules>,
 }
 
 /// The reason for rejecting a category change.
@@ -77,7 +80,8 @@ impl CategoryChange {
         let mut types = self.types.clone().unwrap_or_else(|| category.types.clone());
         types.sort();
         types.dedup();
-        Category { visibility: self.visibility.unwrap_or(category.visibility), readers, types }
+        let links = self.links.or(category.links);
+        Category { visibility: self.visibility.unwrap_or(category.visibility), readers, types, links }
     }
 }
 
@@ -102,7 +106,7 @@ impl Policy {
         if self.categories.contains_key(name) {
             return Err(CategoryError::Exists);
         }
-        let new = Category { visibility, readers: ReaderRule::None, types: Vec::new() };
+        let new = Category { visibility, readers: ReaderRule::None, types: Vec::new(), links: None };
         self.categories.insert(name.to_owned(), change.apply(&new));
         Ok(self.with_default(name, change))
     }

@@ -2,11 +2,13 @@
 //! editable.
 
 pub mod categories;
+mod links;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::links::LinkRules;
 pub use super::file_size_limits::FileSizeLimits;
 use super::{
     file::{EntityRef, File, Visibility},
@@ -194,6 +196,10 @@ pub struct Category {
     /// The allowed media types; empty means those of the policy.
     #[serde(default)]
     pub types: Vec<String>,
+    /// The rules for links; `None` means those of the preset. Omitted from the stored policy then, so that releases
+    /// without this field can read the policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<LinkRules>,
 }
 
 /// Who may read the files of a category in addition to the visibility.

@@ -3,7 +3,8 @@
 
 use crate::{
     app::{Denial, Error, tenants::resolve::IdentityKind},
-    domain::caller::Role,
+    domain::{caller::Role, scope::Scope},
+    grpc::methods,
 };
 
 /// Who may call a method.
@@ -11,18 +12,25 @@ use crate::{
 pub enum Access {
     /// All clients, without credentials.
     Anonymous,
+    /// All clients, without credentials. The method itself checks a secret in the message, such as the token of a
+    /// share.
+    Visitor,
     /// Callers in a tenant with at least this role.
     Tenant(Role),
     /// Callers in a tenant. For a given file, `app/access.rs` restricts them to its owner and the tenant's
-    /// admins, unless the tenant's policy allows all members.
+    /// admins, unless the tenant's policy allows all members or a grant includes the operation.
     Owner,
     /// Callers in a tenant with at least this role, and operators.
     TenantOrOperator(Role),
+    /// Callers in a tenant whose token has this scope, and operators.
+    ScopeOrOperator(Scope),
     /// Only operators of the platform.
     Operator,
 }
 
-use Access::{Anonymous, Operator, Owner, Tenant, TenantOrOperator};
+use Access::{Anonymous, Operator, Owner, ScopeOrOperator, Tenant, TenantOrOperator, Visitor};
+
+const CHECK_RATE_LIMIT: &str = "/strongroom.v1.QuotaService/CheckRateLimit";
 
 /// All methods of the server. The contract tests compare them with the descriptor set.
 pub const TABLE: &[(&str, Access)] = &[
@@ -61,7 +69,29 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/strongroom.v1.QuotaService/GetQuota", TenantOrOperator(Role::Member)),
     ("/strongroom.v1.QuotaService/UpdateQuota", TenantOrOperator(Role::Admin)),
     ("/strongroom.v1.QuotaService/GetUsage", TenantOrOperator(Role::Member)),
+    ("/strongroom.v1.QuotaService/CheckQuota", Tenant(Role::Member)),
+    ("/strongroom.v1.QuotaService/ListQuotaAlerts", TenantOrOperator(Role::Admin)),
+    ("/strongroom.v1.QuotaService/RecalculateUsage", TenantOrOperator(Role::Admin)),
+    ("/strongroom.v1.QuotaService/GetUsageRecalculation", TenantOrOperator(Role::Admin)),
+    ("/strongroom.v1.QuotaService/ListTopOwners", TenantOrOperator(Role::Admin)),
+    ("/strongroom.v1.QuotaService/GetUsageHistory", TenantOrOperator(Role::Admin)),
+    (CHECK_RATE_LIMIT, Tenant(Role::Admin)),
+    ("/strongroom.v1.QuotaService/AddCredits", ScopeOrOperator(Scope::CreditsWrite)),
+    ("/strongroom.v1.QuotaService/DeductCredits", ScopeOrOperator(Scope::CreditsWrite)),
+    ("/strongroom.v1.QuotaService/GetCredits", TenantOrOperator(Role::Member)),
+    ("/strongroom.v1.QuotaService/ListCreditEntries", TenantOrOperator(Role::Member)),
     ("/strongroom.v1.ServiceInfoService/GetServiceInfo", TenantOrOperator(Role::Member)),
+    ("/strongroom.v1.ShareService/CreateShare", Owner),
+    ("/strongroom.v1.ShareService/GetShare", Tenant(Role::Member)),
+    ("/strongroom.v1.ShareService/ListShares", Tenant(Role::Member)),
+    // For the creator of the share too, so app/shares/ checks it.
+    ("/strongroom.v1.ShareService/UpdateShare", Tenant(Role::Member)),
+    ("/strongroom.v1.ShareService/RevokeShare", Tenant(Role::Member)),
+    ("/strongroom.v1.ShareService/RotateShareToken", Tenant(Role::Member)),
+    ("/strongroom.v1.ShareService/GrantAccess", Owner),
+    ("/strongroom.v1.ShareService/RevokeAccess", Owner),
+    ("/strongroom.v1.ShareService/ListGrants", Tenant(Role::Member)),
+    ("/strongroom.v1.ShareService/CheckAccess", Tenant(Role::Member)),
     ("/strongroom.v1.WebhookService/CreateWebhook", Tenant(Role::Admin)),
     ("/strongroom.v1.WebhookService/GetWebhook", Tenant(Role::Admin)),
     ("/strongroom.v1.WebhookService/ListWebhooks", Tenant(Role::Admin)),
@@ -70,6 +100,10 @@ pub const TABLE: &[(&str, Access)] = &[
     ("/strongroom.v1.WebhookService/RotateWebhookSecret", Tenant(Role::Admin)),
     ("/strongroom.v1.WebhookService/ListWebhookDeliveries", Tenant(Role::Admin)),
     ("/strongroom.v1.WebhookService/RedeliverWebhook", Tenant(Role::Admin)),
+    ("/strongroom.v1.ShareService/ListShareAccess", Tenant(Role::Member)),
+    ("/strongroom.v1.ShareService/ListFileAccess", Owner),
+    ("/strongroom.v1.ShareService/ResolveShare", Visitor),
+    ("/strongroom.v1.ShareService/DownloadShare", Visitor),
     ("/strongroom.admin.v1.TenantService/CreateTenant", Operator),
     ("/strongroom.admin.v1.TenantService/GetTenant", Operator),
     ("/strongroom.admin.v1.TenantService/ListTenants", Operator),
@@ -101,20 +135,38 @@ pub(in crate::grpc) fn method_name(path: &str) -> &'static str {
     find_entry(path).map_or("unknown", |(path, _)| path.trim_start_matches('/'))
 }
 
+/// Returns whether callers of a read-only tenant may call a method: it changes nothing of the tenant.
+pub fn is_read(path: &str) -> bool {
+    // Its counters are no data of the tenant.
+    methods::has_no_side_effects(path) || path == CHECK_RATE_LIMIT
+}
+
 fn find_entry(path: &str) -> Option<&'static (&'static str, Access)> {
     TABLE.iter().find(|(known, _)| *known == path)
 }
 
 impl Access {
+    /// Returns whether clients need credentials.
+    pub fn needs_credentials(self) -> bool {
+        !matches!(self, Anonymous | Visitor)
+    }
+
     /// Checks whether an identity may call the method.
     ///
     /// # Errors
     /// Returns `NotAllowed` with the required role if it may not.
     pub fn check(self, kind: &IdentityKind) -> Result<(), Error> {
         match (self, kind) {
-            (Anonymous, _)
-            | (TenantOrOperator(_) | Operator, IdentityKind::Operator)
+            (Anonymous | Visitor, _)
+            | (TenantOrOperator(_) | ScopeOrOperator(_) | Operator, IdentityKind::Operator)
             | (Owner, IdentityKind::Member { .. }) => Ok(()),
+            (ScopeOrOperator(scope), IdentityKind::Member { scopes, .. }) => {
+                if scopes.contains(&scope) {
+                    Ok(())
+                } else {
+                    Err(Error::NotAllowed(Denial::ScopeMissing(scope)))
+                }
+            }
             (Operator, IdentityKind::Member { .. }) => Err(Error::NotAllowed(Denial::OperatorsOnly)),
             (Tenant(_) | Owner, IdentityKind::Operator) => Err(Error::NotAllowed(Denial::OperatorsExcluded)),
             (Tenant(least) | TenantOrOperator(least), IdentityKind::Member { role, .. }) => {
@@ -135,7 +187,8 @@ mod tests {
     use crate::{domain::caller::Actor, proto};
 
     fn member(role: Role) -> IdentityKind {
-        IdentityKind::Member { actor: Actor::user("alice"), organization: None, role, groups: Vec::new() }
+        let (actor, organization) = (Actor::user("alice"), None);
+        IdentityKind::Member { actor, organization, role, groups: Vec::new(), scopes: Vec::new() }
     }
 
     /// Returns the paths of all methods in an encoded descriptor set.
@@ -189,5 +242,18 @@ mod tests {
         assert!(update_quota.check(&IdentityKind::Operator).is_ok());
         assert!(update_quota.check(&member(Role::Manager)).is_err());
         assert!(update_quota.check(&member(Role::Admin)).is_ok());
+    }
+
+    #[test]
+    fn credits_are_changed_by_scope_and_not_by_role() {
+        let add_credits = find_access("/strongroom.v1.QuotaService/AddCredits").unwrap();
+        assert!(add_credits.check(&IdentityKind::Operator).is_ok());
+        assert!(add_credits.check(&member(Role::Admin)).is_err());
+        let IdentityKind::Member { actor, organization, role, groups, .. } = member(Role::Member) else {
+            panic!("a member")
+        };
+        let scopes = vec![Scope::CreditsWrite];
+        let cashier = IdentityKind::Member { actor, organization, role, groups, scopes };
+        assert!(add_credits.check(&cashier).is_ok());
     }
 }

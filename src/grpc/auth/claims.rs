@@ -15,6 +15,7 @@ use crate::{
     },
     domain::{
         caller::{Actor, Role},
+        scope::Scope,
         text::{self, EXTERNAL_ID_CHARACTERS_MAX},
     },
 };
@@ -29,6 +30,8 @@ pub(super) struct ClaimRules {
     organizations: Organizations,
     may_name_operators: bool,
     creates_tenants: Option<bool>,
+    /// The scopes that the issuer may give.
+    scopes: Vec<Scope>,
 }
 
 impl ClaimRules {
@@ -40,6 +43,7 @@ impl ClaimRules {
             organizations: issuer.organizations.clone(),
             may_name_operators: issuer.operators,
             creates_tenants: issuer.create_tenants,
+            scopes: issuer.scopes.clone(),
             ..Self::of_dev_issuer(config)
         }
     }
@@ -54,6 +58,7 @@ impl ClaimRules {
             organizations: Organizations::Any,
             may_name_operators: true,
             creates_tenants: None,
+            scopes: Scope::ALL.to_vec(),
         }
     }
 
@@ -94,7 +99,9 @@ impl ClaimRules {
         let actor = if is_service { Actor::service(subject) } else { Actor::user(subject) };
         // The id of a service is longer than its subject.
         check_id(&actor.id, &paths.user)?;
-        Ok(IdentityKind::Member { actor, organization, role, groups: read_groups(claims, &paths.groups)? })
+        let groups = read_groups(claims, &paths.groups)?;
+        let scopes = read_scopes(claims, &paths.scope, &self.scopes)?;
+        Ok(IdentityKind::Member { actor, organization, role, groups, scopes })
     }
 
     /// Checks that the issuer may sign tokens for this organization. Operators need none.
@@ -188,6 +195,28 @@ fn read_groups(claims: &Map<String, Value>, path: &str) -> Result<Vec<String>, C
     }
 }
 
+/// Reads the scopes that the issuer may give: names separated by spaces, or a list of names. Ignores other scopes,
+/// because the tokens of a user may be for several services.
+fn read_scopes(
+    claims: &Map<String, Value>,
+    path: &str,
+    accepted: &[Scope],
+) -> Result<Vec<Scope>, CredentialsError> {
+    if accepted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let invalid = || InvalidCredentials::ClaimNotScopes(path.to_owned());
+    let names: Vec<&str> = match find_claim(claims, path) {
+        None => return Ok(Vec::new()),
+        Some(Value::String(text)) => text.split(' ').collect(),
+        Some(Value::Array(values)) => {
+            values.iter().map(|value| value.as_str().ok_or_else(invalid)).collect::<Result<_, _>>()?
+        }
+        Some(_) => return Err(invalid().into()),
+    };
+    Ok(accepted.iter().copied().filter(|scope| names.contains(&scope.as_str())).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -225,7 +254,7 @@ mod tests {
 
     fn read_member(claims: Value) -> (ActorKind, Option<String>, Role, Vec<String>) {
         match read_identity(claims).unwrap().kind {
-            IdentityKind::Member { actor, organization, role, groups } => {
+            IdentityKind::Member { actor, organization, role, groups, .. } => {
                 (actor.kind, organization, role, groups)
             }
             IdentityKind::Operator => panic!("operator"),
@@ -304,6 +333,29 @@ mod tests {
             assert_eq!(message, r#"organization "globex" is not accepted from the token's issuer"#);
         }
         assert!(error_message(read_with(&listed, claims(Value::Null, "member"))).contains("no organization"));
+    }
+
+    #[test]
+    fn scopes_count_only_if_the_issuer_may_give_them() {
+        let trusted = rules_of_issuer(json!({"scopes": ["credits:write"]}));
+        let scopes_of = |rules: &ClaimRules, scope: Value| {
+            let claims = json!({"sub": "billing", "kind": "service", "scope": scope});
+            read_with(rules, claims).map(|identity| match identity.kind {
+                IdentityKind::Member { scopes, .. } => scopes,
+                IdentityKind::Operator => panic!("operator"),
+            })
+        };
+        for scope in [json!("openid credits:write"), json!(["credits:write", "openid"])] {
+            assert_eq!(scopes_of(&trusted, scope.clone()).unwrap(), [Scope::CreditsWrite]);
+            assert_eq!(scopes_of(&rules_of_issuer(json!({})), scope).unwrap(), []);
+        }
+        for scope in [Value::Null, json!(""), json!("credits:writer"), json!([])] {
+            assert_eq!(scopes_of(&trusted, scope).unwrap(), []);
+        }
+        for malformed in [json!(7), json!([7])] {
+            let message = error_message(read_with(&trusted, json!({"sub": "billing", "scope": malformed})));
+            assert_eq!(message, "claim `scope` must be a text or a list of texts");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tonic::body::Body;
 
 use super::{
     Authenticator,
-    access::{Access, find_access},
+    access::{Access, find_access, is_read},
 };
 use crate::{
     admission::Holder,
@@ -50,7 +50,7 @@ impl Around for Auth {
         let Some(access) = find_access(request.uri().path()) else {
             return status::transport(&TransportError::MethodUnknown, &origin.call_id).into_http();
         };
-        if access != Access::Anonymous {
+        if access.needs_credentials() {
             let path = request.uri().path();
             let slot = request.extensions().get::<RequestSlot>();
             match self.authenticate(request.headers(), path, access, origin.clone(), slot).await {
@@ -109,6 +109,9 @@ impl Auth {
                 tracing::Span::current().record("tenant", tracing::field::display(caller.tenant_id()));
                 if let Err(denial) = checked {
                     return Err(record_denied_call(&self.app, caller, path, denial).await);
+                }
+                if caller.tenant.is_read_only && !is_read(path) {
+                    return Err(Error::TenantReadOnly);
                 }
             }
             // Without a tenant there is no audit log to record the denial in.

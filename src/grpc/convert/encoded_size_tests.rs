@@ -5,9 +5,10 @@ use proptest::prelude::*;
 use prost::Message;
 use serde_json::{Map, Value};
 
-use super::{file, structs, tenant, upload, version, watch, webhook};
+use super::{credits, file, share, structs, tenant, upload, version, watch, webhook};
 use crate::{
     app::{
+        credits::CreditEntryPage,
         files::{
             FileVersionList, batch_get,
             watch::{FileEvent, MessageBody, WatchMessage},
@@ -22,8 +23,9 @@ use crate::{
         webhook_deliveries::Delivery,
     },
     domain::{
-        caller::{TenantKind, TenantState},
+        caller::{Actor, ActorKind, TenantKind, TenantState},
         clock::Timestamp,
+        credits::{CreditEntry, REASON_CHARACTERS_MAX, REFERENCE_CHARACTERS_MAX},
         digest::Digest,
         encoded_size,
         event_position::EventPosition,
@@ -31,12 +33,14 @@ use crate::{
             ContentState, EntityRef, File, FileAccess, FileVersion, LegalHold, ScanStatus, StateReason,
             Trash, Visibility,
         },
-        ids::{FileId, TenantId, UploadId, WebhookId},
+        ids::{FileId, GrantId, ShareId, TenantId, UploadId, WebhookId},
         media_type::MediaKind,
+        permission::Permission,
         policy::{
-            Category, Policy, ReaderRule,
+            Category, LinkRules, Policy, ReaderRule,
             categories::{CATEGORIES_MAX, NAME_CHARACTERS_MAX, TYPES_MAX},
         },
+        share::{Share, ShareType},
         storage_class::StorageClass,
         tenant_record::{DeletionProgress, TenantRecord},
         text,
@@ -233,6 +237,30 @@ impl Draw {
         }
     }
 
+    fn share(&mut self) -> Share {
+        Share {
+            id: ShareId::from_uuid(self.id()),
+            file: FileId::from_uuid(self.id()),
+            share_type: self.one_of(ShareType::ALL),
+            permission: self.one_of(Permission::ALL),
+            has_password: true,
+            pinned_version: self.maybe(Self::small_number),
+            expire_time: self.maybe(Self::time),
+            max_downloads: self.maybe(Self::number),
+            download_count: self.number(),
+            view_count: self.number(),
+            last_access_time: self.maybe(Self::time),
+            note: self.text(500),
+            recipients: (0..self.up_to(100)).map(|_| self.text(text::EXTERNAL_ID_CHARACTERS_MAX)).collect(),
+            created_by: self.text(text::EXTERNAL_ID_CHARACTERS_MAX),
+            source_grant: self.maybe(|draw| GrantId::from_uuid(draw.id())),
+            create_time: self.time(),
+            update_time: self.time(),
+            revision: self.number(),
+            revoke_time: self.maybe(Self::time),
+        }
+    }
+
     fn delivery(&mut self) -> Delivery {
         Delivery {
             event: StoredEvent {
@@ -251,6 +279,19 @@ impl Draw {
             last_error: self.text(500),
             create_time: self.time(),
             update_time: self.time(),
+        }
+    }
+
+    fn credit_entry(&mut self) -> CreditEntry {
+        CreditEntry {
+            user_id: self.text(text::EXTERNAL_ID_CHARACTERS_MAX),
+            number: self.number(),
+            amount: self.number(),
+            balance_after: self.number(),
+            reason: self.text(REASON_CHARACTERS_MAX),
+            reference: self.text(REFERENCE_CHARACTERS_MAX),
+            actor: Actor { kind: ActorKind::User, id: self.text(text::EXTERNAL_ID_CHARACTERS_MAX) },
+            create_time: self.time(),
         }
     }
 
@@ -274,6 +315,7 @@ impl Draw {
                 erased_bytes: self.number(),
                 problem: self.text(500),
             },
+            is_read_only: true,
         }
     }
 
@@ -286,10 +328,11 @@ impl Draw {
                 visibility: Visibility::Public,
                 readers: ReaderRule::AttachedClasses,
                 types: types.clone(),
+                links: Some(LinkRules { are_forbidden: true, need_password: true, need_expiry: true }),
             };
             policy.categories.insert(name, category);
         }
-        StoredPolicy { policy, revision: i64::MAX }
+        StoredPolicy { policy, revision: i64::MAX, is_read_only: true }
     }
 }
 
@@ -335,11 +378,22 @@ fn assert_bounds(draw: &mut Draw) {
     let list = v1::ListWebhooksResponse { webhooks: vec![webhook::to_proto(drawn)], ..Default::default() };
     assert_bound(list.encoded_len(), bytes_max, "webhook");
 
+    let drawn = draw.share();
+    let bytes_max = encoded_size::share_bytes_max(&drawn);
+    let shares = vec![share::to_proto(drawn, Timestamp::UNIX_EPOCH)];
+    let list = v1::ListSharesResponse { shares, ..Default::default() };
+    assert_bound(list.encoded_len(), bytes_max, "share");
+
     let drawn = draw.delivery();
     let bytes_max = encoded_size::delivery_bytes_max(&drawn.last_error);
     let deliveries = vec![webhook::delivery_to_proto(drawn)];
     let list = v1::ListWebhookDeliveriesResponse { deliveries, ..Default::default() };
     assert_bound(list.encoded_len(), bytes_max, "delivery");
+
+    let drawn = draw.credit_entry();
+    let bytes_max = encoded_size::credit_entry_bytes_max(&drawn);
+    let list = CreditEntryPage { entries: vec![drawn], next_page_token: String::new() };
+    assert_bound(credits::page_to_proto(list).encoded_len(), bytes_max, "credit entry");
 
     let drawn = draw.tenant();
     let bytes_max = encoded_size::tenant_bytes_max(&drawn);

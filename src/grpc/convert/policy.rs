@@ -1,10 +1,12 @@
 //! Conversions of policies and of changes to categories.
 
+use std::collections::BTreeMap;
+
 use super::{file, id};
 use crate::{
     app::policies::{CategoryEdit, StoredPolicy},
     domain::{
-        policy::{Category, Policy, ReaderRule, ScanRule, WriteRule, categories::CategoryChange},
+        policy::{Category, LinkRules, Policy, ReaderRule, ScanRule, WriteRule, categories::CategoryChange},
         violations::Violations,
     },
     proto::v1,
@@ -12,9 +14,12 @@ use crate::{
 
 pub(in crate::grpc) fn to_proto(stored: StoredPolicy) -> v1::Policy {
     let etag = stored.etag();
+    let links: BTreeMap<String, LinkRules> =
+        stored.policy.categories.keys().map(|name| (name.clone(), stored.policy.link_rules(name))).collect();
     let Policy { name, category_default, categories, .. } = stored.policy;
     let category = |(name, category): (String, Category)| v1::Category {
         is_default: name == category_default,
+        links: links.get(&name).copied().and_then(links_to_proto),
         name,
         visibility: file::visibility_to_proto(category.visibility).into(),
         read_by_attached_classes: category.readers == ReaderRule::AttachedClasses,
@@ -33,6 +38,24 @@ pub(in crate::grpc) fn to_proto(stored: StoredPolicy) -> v1::Policy {
         etag,
         retain_admin_days_max: i32::try_from(stored.policy.retain.admin_days_max).unwrap_or(i32::MAX),
         retain_member_days_max: i32::try_from(stored.policy.retain.member_days_max).unwrap_or(i32::MAX),
+        read_only: stored.is_read_only,
+    }
+}
+
+fn links_to_proto(rules: LinkRules) -> Option<v1::CategoryLinks> {
+    let links = v1::CategoryLinks {
+        forbidden: rules.are_forbidden,
+        password_required: rules.need_password,
+        expiry_required: rules.need_expiry,
+    };
+    (rules != LinkRules::default()).then_some(links)
+}
+
+const fn links_from_proto(links: v1::CategoryLinks) -> LinkRules {
+    LinkRules {
+        are_forbidden: links.forbidden,
+        need_password: links.password_required,
+        need_expiry: links.expiry_required,
     }
 }
 
@@ -62,6 +85,7 @@ pub(in crate::grpc) fn create_request_from_proto(
         types: Some(category.types),
         // A new category can only become the default; it cannot stop being it.
         is_default: category.is_default.then_some(true),
+        links: category.links.map(links_from_proto),
     };
     let request_id = id::parse_request_id(&request.request_id, &mut violations);
     violations.into_result()?;
@@ -91,6 +115,7 @@ pub(in crate::grpc) fn update_request_from_proto(
             "read_by_attached_classes" => change.is_read_by_classes = Some(category.read_by_attached_classes),
             "types" => change.types = Some(category.types.clone()),
             "is_default" => change.is_default = Some(category.is_default),
+            "links" => change.links = Some(links_from_proto(category.links.unwrap_or_default())),
             _ => violations.add(
                 format!("update_mask.paths[{index}]"),
                 "is not a field of a category that can be updated",
@@ -159,7 +184,11 @@ mod tests {
     #[test]
     fn presets_have_one_default_category() {
         for preset in crate::domain::policy::PRESETS {
-            let policy = to_proto(StoredPolicy { policy: Policy::preset(preset).unwrap(), revision: 3 });
+            let policy = to_proto(StoredPolicy {
+                policy: Policy::preset(preset).unwrap(),
+                revision: 3,
+                is_read_only: false,
+            });
             assert_eq!((policy.preset.as_str(), policy.etag.as_str()), (preset, "3"));
             assert_eq!(policy.categories.iter().filter(|category| category.is_default).count(), 1);
         }

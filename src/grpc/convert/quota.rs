@@ -1,6 +1,6 @@
 //! Conversions of quotas, their updates and usage reports.
 
-use super::{id, time};
+use super::{id, time, usage};
 use crate::{
     app::quotas::{QuotaUpdate, Usage, UsageEntry},
     domain::{
@@ -37,6 +37,8 @@ pub(in crate::grpc) fn to_proto(quota: &Quota) -> v1::Quota {
         update_time: Some(time::to_proto(quota.update_time)),
         pending_deletion_bytes: quota.pending_deletion_bytes,
         pending_deletion_bytes_max: quota.pending_deletion_bytes_max(),
+        last_warning_sent_time: quota.last_warning_sent_time.map(time::to_proto),
+        alert_emails: quota.alert_emails.clone(),
     }
 }
 
@@ -49,7 +51,7 @@ pub(in crate::grpc) fn state_to_proto(state: QuotaState) -> v1::QuotaState {
     }
 }
 
-const fn level_to_proto(level: QuotaLevel) -> v1::QuotaLevel {
+pub(super) const fn level_to_proto(level: QuotaLevel) -> v1::QuotaLevel {
     match level {
         QuotaLevel::Ok => v1::QuotaLevel::Ok,
         QuotaLevel::Warning => v1::QuotaLevel::Warning,
@@ -126,6 +128,7 @@ fn set_field(
         "file_size_max_bytes.audio_bytes" => change.audio_bytes = Some(sizes.audio_bytes),
         "file_size_max_bytes.document_bytes" => change.document_bytes = Some(sizes.document_bytes),
         "file_size_max_bytes.other_bytes" => change.other_bytes = Some(sizes.other_bytes),
+        "alert_emails" => change.alert_emails = Some(quota.alert_emails.clone()),
         "ceiling_bytes" => change.ceiling_bytes = Some(quota.ceiling_bytes),
         "ceiling_file_count" => change.ceiling_file_count = Some(quota.ceiling_file_count),
         "tenant_id"
@@ -134,7 +137,8 @@ fn set_field(
         | "file_count"
         | "reserved_file_count"
         | "etag"
-        | "update_time" => return Err("is set by the service and cannot be updated"),
+        | "update_time"
+        | "last_warning_sent_time" => return Err("is set by the service and cannot be updated"),
         _ => return Err("is not a field of a quota"),
     }
     Ok(())
@@ -145,7 +149,7 @@ fn parse_percent(field: &str, value: i32, violations: &mut Violations) -> Option
 }
 
 pub(in crate::grpc) fn usage_to_proto(usage: Usage) -> v1::GetUsageResponse {
-    let Usage { counters, is_lower_bound, quota, level, time } = usage;
+    let Usage { counters, is_lower_bound, quota, level, time, measurement } = usage;
     let file_count = counters.iter().map(|entry| entry.file_count).fold(0, i64::saturating_add);
     let total: i64 = counters.iter().map(|entry| entry.total_bytes).fold(0, i64::saturating_add);
     let used = counters.into_iter().filter(|entry| entry.file_count > 0 || entry.total_bytes > 0);
@@ -162,6 +166,7 @@ pub(in crate::grpc) fn usage_to_proto(usage: Usage) -> v1::GetUsageResponse {
         pending_deletion_bytes: quota.pending_deletion_bytes,
         last_calculated_time: Some(time::to_proto(time)),
         is_lower_bound,
+        breakdown: measurement.map(usage::breakdown_to_proto),
     }
 }
 

@@ -24,6 +24,8 @@ fn a_quota() -> Quota {
         pending_deletion_multiple: 2,
         revision: 7,
         update_time: Timestamp::default(),
+        last_warning_sent_time: None,
+        alert_emails: vec!["ops@example.org".to_owned()],
     }
 }
 
@@ -44,6 +46,7 @@ fn quota_survives_a_round_trip_through_an_update() {
         "file_size_max_bytes",
         "ceiling_bytes",
         "ceiling_file_count",
+        "alert_emails",
     ];
     let if_etag = wire.etag.clone();
     let request = v1::UpdateQuotaRequest { if_etag, ..update_request(&all, Some(wire)) };
@@ -84,7 +87,8 @@ fn usage_has_averages_and_omits_empty_entries() {
     };
     let counters = vec![counter("avatar", 2, 225), counter("empty", 0, 0), counter("report", 1, 675)];
     let (quota, time) = (a_quota(), Timestamp::default());
-    let usage = Usage { counters, is_lower_bound: false, level: quota.state().level, quota, time };
+    let usage =
+        Usage { counters, is_lower_bound: false, measurement: None, level: quota.state().level, quota, time };
     let wire = usage_to_proto(usage);
     assert_eq!(wire.entries.len(), 2);
     assert_eq!((wire.entries[0].average_bytes, wire.entries[0].percent_of_total), (112, 25.0));

@@ -1,6 +1,6 @@
 //! Conversions of tenants, their deletion and export, for operators.
 
-use super::{file, id, policy, quota, structs, time};
+use super::{credits, file, id, policy, quota, structs, time};
 use crate::{
     app::{
         quotas::QuotaUpdate,
@@ -31,6 +31,7 @@ pub(in crate::grpc) fn to_proto(record: TenantRecord) -> v1::Tenant {
         state_reason: record.state_reason,
         create_time: Some(time::to_proto(record.create_time)),
         deletion: is_deleting.then(|| deletion_to_proto(record.deletion)),
+        read_only: record.is_read_only,
     }
 }
 
@@ -133,12 +134,13 @@ pub(in crate::grpc) struct UpdateRequest {
 }
 
 /// The fields of a tenant that can be updated.
-const UPDATE_PATHS: [&str; 5] = [
+const UPDATE_PATHS: [&str; 6] = [
     "ceiling_bytes",
     "ceiling_file_count",
     "pending_deletion_multiple",
     "retain_admin_days_max",
     "retain_member_days_max",
+    "read_only",
 ];
 
 pub(in crate::grpc) fn update_request_from_proto(
@@ -153,7 +155,7 @@ pub(in crate::grpc) fn update_request_from_proto(
         violations.add("update_mask", format!("must name one or more of {}", UPDATE_PATHS.join(", ")));
         return Err(violations);
     }
-    let (mut change, mut retain) = (QuotaChange::default(), RetainChange::default());
+    let (mut change, mut retain, mut read_only) = (QuotaChange::default(), RetainChange::default(), None);
     for (index, path) in paths.iter().enumerate() {
         match path.as_str() {
             _ if paths[..index].contains(path) => {
@@ -172,6 +174,7 @@ pub(in crate::grpc) fn update_request_from_proto(
                 retain.member_days_max =
                     parse_days("retain_member_days_max", request.retain_member_days_max, &mut violations);
             }
+            "read_only" => read_only = Some(request.read_only),
             _ => violations.add(
                 format!("update_mask.paths[{index}]"),
                 format!("must be one of {}", UPDATE_PATHS.join(", ")),
@@ -181,7 +184,7 @@ pub(in crate::grpc) fn update_request_from_proto(
     match tenant {
         Some(tenant) if violations.is_empty() => {
             let quota = QuotaUpdate { change, if_etag: request.if_etag, request_id };
-            Ok(UpdateRequest { tenant, update: TenantUpdate { quota, retain } })
+            Ok(UpdateRequest { tenant, update: TenantUpdate { quota, retain, read_only } })
         }
         _ => Err(violations),
     }
@@ -214,6 +217,7 @@ pub(in crate::grpc) fn export_record_to_proto(record: ExportRecord) -> v1::Expor
             provider: version.stored.blob.provider,
             storage_key: version.stored.blob.key.to_string(),
         }),
+        ExportRecord::Credit(entry) => Record::CreditEntry(credits::entry_to_proto(*entry)),
         ExportRecord::Audit(audit) => Record::AuditEntry(v1::ExportedAuditEntry {
             create_time: Some(time::to_proto(audit.create_time)),
             actor_kind: actor_kind_to_proto(audit.entry.actor.kind).into(),

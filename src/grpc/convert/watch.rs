@@ -1,6 +1,6 @@
 //! Conversions of watch requests and of events.
 
-use super::{file, time};
+use super::{file, quota_alert, time};
 use crate::{
     app::files::watch::{
         EventFilter, EventKind, EventSubject, FileEvent, MessageBody, WatchMessage, WatchRequest,
@@ -79,7 +79,7 @@ pub(in crate::grpc) fn message_to_proto(message: WatchMessage) -> v1::WatchFiles
 }
 
 fn event_to_proto(event: FileEvent) -> v1::FileEvent {
-    let SubjectFields { file_id, version, webhook_id } = event.subject.into();
+    let SubjectFields { file_id, version, webhook_id, quota_alert_id, quota_level } = event.subject.into();
     v1::FileEvent {
         position: event.position.to_string(),
         kind: event_kind_to_proto(event.kind).into(),
@@ -87,6 +87,8 @@ fn event_to_proto(event: FileEvent) -> v1::FileEvent {
         version,
         revision: event.revision,
         webhook_id,
+        quota_alert_id,
+        quota_level: quota_level.into(),
         actor_id: event.actor_id,
         event_time: Some(time::to_proto(event.time)),
         file: event.file.map(file::to_basic_proto),
@@ -99,6 +101,8 @@ pub(super) struct SubjectFields {
     pub(super) file_id: String,
     pub(super) version: i32,
     pub(super) webhook_id: String,
+    pub(super) quota_alert_id: String,
+    pub(super) quota_level: v1::QuotaLevel,
 }
 
 impl From<EventSubject> for SubjectFields {
@@ -108,6 +112,11 @@ impl From<EventSubject> for SubjectFields {
                 Self { file_id: id.to_string(), version, ..Self::default() }
             }
             EventSubject::Webhook(id) => Self { webhook_id: id.to_string(), ..Self::default() },
+            EventSubject::QuotaAlert { id, level } => Self {
+                quota_alert_id: id.to_string(),
+                quota_level: quota_alert::level_to_proto(level),
+                ..Self::default()
+            },
         }
     }
 }
@@ -130,7 +139,13 @@ pub(super) const fn event_kind_to_proto(kind: EventKind) -> v1::FileEventKind {
         EventKind::FileRepaired => v1::FileEventKind::Repaired,
         EventKind::FileVerified => v1::FileEventKind::Verified,
         EventKind::FileRefused => v1::FileEventKind::Refused,
+        EventKind::FileGrantAdded => v1::FileEventKind::GrantAdded,
+        EventKind::FileGrantRemoved => v1::FileEventKind::GrantRemoved,
+        EventKind::FileShareCreated => v1::FileEventKind::ShareCreated,
+        EventKind::FileShareUpdated => v1::FileEventKind::ShareUpdated,
+        EventKind::FileShareRevoked => v1::FileEventKind::ShareRevoked,
         EventKind::WebhookDisabled => v1::FileEventKind::WebhookDisabled,
+        EventKind::QuotaAlert => v1::FileEventKind::QuotaAlert,
     }
 }
 

@@ -181,7 +181,8 @@ pub(in crate::grpc) fn delivery_to_proto(delivery: Delivery) -> v1::WebhookDeliv
         DeliveryState::Waiting => v1::WebhookDeliveryState::Waiting,
         DeliveryState::Delivered => v1::WebhookDeliveryState::Delivered,
     };
-    let watch::SubjectFields { file_id, version, webhook_id } = delivery.event.subject.into();
+    let watch::SubjectFields { file_id, version, webhook_id, quota_alert_id, .. } =
+        delivery.event.subject.into();
     v1::WebhookDelivery {
         position: delivery.event.position.to_string(),
         kind: watch::event_kind_to_proto(delivery.event.kind).into(),
@@ -189,6 +190,7 @@ pub(in crate::grpc) fn delivery_to_proto(delivery: Delivery) -> v1::WebhookDeliv
         version,
         revision: delivery.event.revision,
         webhook_id,
+        quota_alert_id,
         event_time: Some(time::to_proto(delivery.event.create_time)),
         state: state.into(),
         attempt_count: delivery.attempts.into(),

@@ -3,19 +3,23 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use tonic::body::Body;
 
 use super::{Around, Inner, Next, in_flight::RequestSlot};
 use crate::{
-    admission::Holder,
-    app::{App, Error, Principal, Workload},
+    admission::{Holder, rates::RateLevel},
+    app::{App, Error, Principal, Workload, rates::CountedRequest},
     grpc::{
         call::{FirstCall, request_origin},
         connections::PeerInfo,
         status,
     },
 };
+
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
 /// Admits the requests of verified callers, and adds their [`Holder`] to the extensions of each.
 #[derive(Clone)]
@@ -24,13 +28,16 @@ pub(in crate::grpc) struct Admit(pub(in crate::grpc) Arc<App>);
 impl Around for Admit {
     async fn around<S: Inner>(&self, mut request: Request<Body>, next: Next<S>) -> Response<Body> {
         let extensions = request.extensions();
-        let (holder, rate) = match (extensions.get::<Principal>(), extensions.get::<FirstCall>()) {
+        let (holder, counted) = match (extensions.get::<Principal>(), extensions.get::<FirstCall>()) {
             (Some(Principal::Caller(caller)), _) => {
-                (Holder::of_caller(caller), self.0.rates().count_request(caller))
+                (Holder::of_caller(caller), self.0.rates().count_request(caller).await)
             }
-            (Some(Principal::Operator(_)), _) => (Holder::PLATFORM, Ok(())),
+            (Some(Principal::Operator(_)), _) => {
+                (Holder::PLATFORM, CountedRequest { level: None, outcome: Ok(()) })
+            }
             (None, Some(FirstCall { newcomer, .. })) => {
-                (newcomer.holder(), self.0.rates().count_newcomer(newcomer.tenant_name()))
+                let outcome = self.0.rates().count_newcomer(newcomer.tenant_name());
+                (newcomer.holder(), CountedRequest { level: None, outcome })
             }
             // Anonymous requests belong to nobody.
             (None, None) => return next.run(request).await,
@@ -39,14 +46,27 @@ impl Around for Admit {
             Some(info) => info.peer.claim(holder).map_err(|_| Error::Overloaded(Workload::Connections)),
             None => Ok(()),
         };
-        let admitted = rate.and(claimed).and_then(|()| match extensions.get::<RequestSlot>() {
+        let admitted = counted.outcome.and(claimed).and_then(|()| match extensions.get::<RequestSlot>() {
             Some(slot) => slot.assign(holder),
             None => Ok(()),
         });
         if let Err(error) = admitted {
-            return status::status(&error, &request_origin(extensions).call_id).into_http();
+            let refused = status::status(&error, &request_origin(extensions).call_id).into_http();
+            return with_level(refused, counted.level);
         }
         request.extensions_mut().insert(holder);
-        next.run(request).await
+        with_level(next.run(request).await, counted.level)
     }
+}
+
+/// Adds the headers of the IETF draft on rate limits: the tokens of a full bucket, those that are left, and the seconds
+/// until it is full.
+fn with_level(mut response: Response<Body>, level: Option<RateLevel>) -> Response<Body> {
+    if let Some(RateLevel { limit, remaining, full_after }) = level {
+        let headers = response.headers_mut();
+        headers.insert(LIMIT, limit.into());
+        headers.insert(REMAINING, remaining.into());
+        headers.insert(RESET, (full_after.as_secs() + u64::from(full_after.subsec_nanos() > 0)).into());
+    }
+    response
 }

@@ -3,15 +3,15 @@
 //! The id is in every log line and every error of the call, and is returned in the header `call-id`. It
 //! identifies one attempt; the caller's `request_id` identifies one operation across all of its attempts.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tonic::body::Body;
 
 use super::{Around, Inner, Next};
 use crate::{
     domain::{caller::Origin, clock::IdSource},
-    grpc::connections::PeerInfo,
+    grpc::client_address::{ClientAddress, TrustedProxies},
 };
 
 const HEADER: HeaderName = HeaderName::from_static("call-id");
@@ -22,27 +22,30 @@ const PROXY_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id that is accepted from outside, in characters.
 const LENGTH_MAX: usize = 64;
 
-/// Adds the [`Origin`] to the extensions of a request.
+/// Adds the [`Origin`] and the [`ClientAddress`] to the extensions of a request.
 #[derive(Clone)]
-pub(in crate::grpc) struct CallId(pub(in crate::grpc) Arc<dyn IdSource>);
+pub(in crate::grpc) struct CallId {
+    pub(in crate::grpc) ids: Arc<dyn IdSource>,
+    /// The proxies whose header names the address of the client.
+    pub(in crate::grpc) proxies: TrustedProxies,
+}
 
 impl Around for CallId {
     async fn around<S: Inner>(&self, mut request: Request<Body>, next: Next<S>) -> Response<Body> {
-        let call_id = sent_id(request.headers()).unwrap_or_else(|| self.0.uuid().to_string());
+        let call_id = sent_id(request.headers()).unwrap_or_else(|| self.ids.uuid().to_string());
         let header = HeaderValue::from_str(&call_id);
-        let address = peer_address(request.extensions()).map(|peer| peer.ip().to_string());
-        request.extensions_mut().insert(Origin { call_id, address: address.unwrap_or_default() });
+        let address = self.proxies.client_of(&request);
+        if let Some(address) = address {
+            request.extensions_mut().insert(address);
+        }
+        let address = address.map(|ClientAddress(address)| address.to_string()).unwrap_or_default();
+        request.extensions_mut().insert(Origin { call_id, address });
         let mut response = next.run(request).await;
         if let Ok(header) = header {
             response.headers_mut().insert(HEADER, header);
         }
         response
     }
-}
-
-/// The address of the connection. Headers that claim another one can be forged.
-fn peer_address(extensions: &Extensions) -> Option<SocketAddr> {
-    extensions.get::<PeerInfo>()?.tcp.remote_addr()
 }
 
 fn sent_id(headers: &HeaderMap) -> Option<String> {
@@ -61,6 +64,7 @@ fn safe_text(value: &HeaderValue) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::{
+        config::Config,
         domain::clock::SystemIds,
         grpc::{
             call::request_origin,
@@ -69,7 +73,8 @@ mod tests {
     };
 
     async fn call_id(sent: &[(HeaderName, &str)]) -> String {
-        let layer = CallId(Arc::new(SystemIds));
+        let proxies = TrustedProxies::new(&Config::defaults().unwrap().server);
+        let layer = CallId { ids: Arc::new(SystemIds), proxies };
         let mut request = request("/any");
         for (name, value) in sent {
             request.headers_mut().insert(name, value.parse().unwrap());

@@ -83,9 +83,9 @@ impl Deadline {
     fn class(&self, path: &str) -> Class {
         match path {
             "/strongroom.v1.FileService/UploadFile" => Class::Upload,
-            "/strongroom.v1.FileService/DownloadFile" | "/strongroom.admin.v1.TenantService/ExportTenant" => {
-                Class::Stream(self.deadlines.download())
-            }
+            "/strongroom.v1.FileService/DownloadFile"
+            | "/strongroom.v1.ShareService/DownloadShare"
+            | "/strongroom.admin.v1.TenantService/ExportTenant" => Class::Stream(self.deadlines.download()),
             "/strongroom.v1.FileService/ListFiles" => Class::Unary(self.deadlines.list()),
             PART_METHOD => Class::Part(self.deadlines.unary()),
             "/strongroom.v1.EventService/WatchFiles"

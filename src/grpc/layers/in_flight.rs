@@ -12,6 +12,7 @@ use std::{
 };
 
 use http::{Extensions, Request, Response};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 
 use super::{
@@ -31,8 +32,10 @@ use crate::{
     grpc::{
         auth::access::{Access, find_access},
         call::request_origin,
+        client_address::ClientAddress,
         connections::PeerInfo,
         status,
+        visitor::VisitorPlace,
     },
 };
 
@@ -46,6 +49,7 @@ pub(in crate::grpc) struct InFlight {
     unverified: UnverifiedRequests,
     checks: Arc<Anonymous>,
     anonymous: Arc<Anonymous>,
+    visitors: Arc<Anonymous>,
     rates: Arc<AddressRates>,
 }
 
@@ -141,6 +145,7 @@ impl InFlight {
             unverified: UnverifiedRequests::new(server),
             checks: Anonymous::new(server.anonymous_requests_max),
             anonymous: Anonymous::new(server.anonymous_requests_max),
+            visitors: Anonymous::new(server.anonymous_requests_max),
             rates: Arc::new(AddressRates::new(config)),
         }
     }
@@ -180,6 +185,61 @@ impl InFlight {
         response.map(|body| end_with(body, end))
     }
 
+    /// Runs the request of a visitor. It has a place of its own, which a further one may take, until its secret is
+    /// verified; then it is a request of the visitors of a share.
+    async fn run_visitor<S: Inner>(
+        &self,
+        mut request: Request<Body>,
+        next: Next<S>,
+        address: IpAddr,
+    ) -> Response<Body> {
+        let extensions = request.extensions();
+        let call_id = request_origin(extensions).call_id;
+        let displaced = move || status::status(&Error::Overloaded(Workload::Requests), &call_id);
+        // The clients of a trusted proxy have addresses of their own.
+        let client = extensions.get::<ClientAddress>().map_or(address, |ClientAddress(client)| *client);
+        if let Err(error) = self.rates.count_visitor(client) {
+            return status::status(&error, &request_origin(extensions).call_id).into_http();
+        }
+        let Some(mut place) = self.visitors.enter(normalize_address(client), None) else {
+            return displaced().into_http();
+        };
+        let slot = self.start_slot(extensions, address);
+        let admitted = CancellationToken::new();
+        request.extensions_mut().insert(slot.clone());
+        request.extensions_mut().insert(VisitorPlace {
+            slot: slot.clone(),
+            admitted: admitted.clone(),
+            holder: Arc::default(),
+        });
+        let mut end = Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = admitted.cancelled() => {
+                    drop(place);
+                    std::future::pending().await
+                }
+                () = place.displaced() => displaced(),
+            }
+        });
+        let response = tokio::select! {
+            biased;
+            response = next.run(request) => response,
+            ended = &mut end => return ended.into_http(),
+        };
+        response.map(|body| observe(end_with(body, end), Holding(ReleasedOnDrop(slot))))
+    }
+
+    fn start_slot(&self, extensions: &Extensions, address: IpAddr) -> RequestSlot {
+        let running = extensions.get::<PeerInfo>().map(|info| info.peer.start_request());
+        RequestSlot {
+            requests: Arc::clone(&self.requests),
+            unverified: self.unverified.clone(),
+            address,
+            held: Arc::new(Mutex::new(HeldByRequest { slot: None, _running: running })),
+        }
+    }
+
     async fn run_authenticated<S: Inner>(
         &self,
         mut request: Request<Body>,
@@ -187,13 +247,7 @@ impl InFlight {
         address: IpAddr,
     ) -> Response<Body> {
         let call_id = request_origin(request.extensions()).call_id;
-        let running = request.extensions().get::<PeerInfo>().map(|info| info.peer.start_request());
-        let slot = RequestSlot {
-            requests: Arc::clone(&self.requests),
-            unverified: self.unverified.clone(),
-            address,
-            held: Arc::new(Mutex::new(HeldByRequest { slot: None, _running: running })),
-        };
+        let slot = self.start_slot(request.extensions(), address);
         request.extensions_mut().insert(slot.clone());
         let response = next.run(request).await;
         if is_unauthenticated(&response)
@@ -215,6 +269,7 @@ impl Around for InFlight {
         match find_access(request.uri().path()) {
             // They do not protect a connection from being closed to make room: they cost nothing.
             Some(Access::Anonymous) => self.run_anonymous(request, next, address).await,
+            Some(Access::Visitor) => self.run_visitor(request, next, address).await,
             _ => self.run_authenticated(request, next, address).await,
         }
     }
@@ -235,6 +290,8 @@ fn is_unauthenticated(response: &Response<Body>) -> bool {
 struct AddressRates {
     requests: RateLimiter<IpAddr>,
     requests_per_second_max: u32,
+    visitors: RateLimiter<IpAddr>,
+    visitors_per_second_max: u32,
     refusals: RateLimiter<IpAddr>,
     refusals_per_second_max: u32,
     trusted: Vec<AddressRange>,
@@ -246,6 +303,8 @@ impl AddressRates {
         Self {
             requests: RateLimiter::new(rates.address_requests_per_second, rates.burst_seconds),
             requests_per_second_max: rates.address_requests_per_second,
+            visitors: RateLimiter::new(rates.visitor_requests_per_second, rates.burst_seconds),
+            visitors_per_second_max: rates.visitor_requests_per_second,
             refusals: RateLimiter::new(rates.address_refusals_per_second, rates.burst_seconds),
             refusals_per_second_max: rates.address_refusals_per_second,
             trusted: config.server.trusted_proxies.clone(),
@@ -255,6 +314,11 @@ impl AddressRates {
     fn count_request(&self, address: IpAddr) -> Result<(), Error> {
         let per_second_max = self.requests_per_second_max;
         self.take(&self.requests, RateEvent::Requests, per_second_max, address)
+    }
+
+    /// Counts a request of a visitor. The address is that of the client, also behind a trusted proxy.
+    fn count_visitor(&self, client: IpAddr) -> Result<(), Error> {
+        self.take(&self.visitors, RateEvent::Requests, self.visitors_per_second_max, client)
     }
 
     fn count_refusal(&self, address: IpAddr) -> Result<(), Error> {

@@ -45,7 +45,7 @@ async fn request_beyond_the_limit_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn every_rpc_with_credentials_takes_a_slot() {
+async fn every_verified_request_takes_a_slot() {
     let layer = in_flight(|_| {});
     for (path, access) in TABLE {
         let response = call(&layer, request(path), verified).await;

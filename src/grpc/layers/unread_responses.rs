@@ -52,6 +52,7 @@ use crate::{
         connections::PeerInfo,
         methods::{self, Responses},
         status,
+        visitor::VisitorPlace,
     },
 };
 
@@ -60,7 +61,8 @@ use crate::{
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// The streams whose clients may pause for a time of their own.
-const DOWNLOAD: &str = "/strongroom.v1.FileService/DownloadFile";
+const DOWNLOADS: [&str; 2] =
+    ["/strongroom.v1.FileService/DownloadFile", "/strongroom.v1.ShareService/DownloadShare"];
 
 /// The largest page of records.
 const LARGEST_BYTES: usize = 4 * 1024 * 1024;
@@ -121,9 +123,10 @@ impl UnreadResponses {
 
     async fn run_stream<S: Inner>(&self, request: Request<Body>, next: Next<S>) -> Response<Body> {
         let extensions = request.extensions();
-        let call = StreamCall {
+        let visitor = extensions.get::<VisitorPlace>().cloned();
+        let mut call = StreamCall {
             idle_max: match request.uri().path() {
-                DOWNLOAD => self.times.download_idle_max,
+                path if DOWNLOADS.contains(&path) => self.times.download_idle_max,
                 _ => self.times.stream_idle_max,
             },
             space: self.space.clone(),
@@ -132,7 +135,10 @@ impl UnreadResponses {
             peer: self.closable_peer(extensions),
             call_id: request_origin(extensions).call_id,
         };
-        next.run(request).await.map(|body| call.watch_body(body))
+        let response = next.run(request).await;
+        // The holder is known only after the secret was verified.
+        call.holder = call.holder.or_else(|| visitor?.holder.get().copied());
+        response.map(|body| call.watch_body(body))
     }
 }
 

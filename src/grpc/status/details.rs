@@ -73,7 +73,7 @@ impl StatusBuilder {
             Error::TenantCreationsExhausted { .. } => {
                 self.details.add_quota_failure_violation("issuer", self.message.clone());
             }
-            Error::TooManyVersions { .. } => {
+            Error::TooManyVersions { .. } | Error::TooManyGrants { .. } | Error::TooManyShares { .. } => {
                 self.details.add_quota_failure_violation("file", self.message.clone());
             }
             Error::Upload(UploadError::TooManyOpen { scope, .. }) => {
@@ -146,8 +146,14 @@ fn precondition_subject(error: &Error) -> Option<&'static str> {
         | Error::VersionIsCurrent(_)
         | Error::FileRetained { .. }
         | Error::ScanRequired => Some("file"),
-        Error::QuotaBelowUsage { .. } => Some("quota"),
-        Error::TenantSuspended | Error::TenantDeleted | Error::TenantRetained { .. } => Some("tenant"),
+        Error::QuotaBelowUsage { .. } | Error::EmailNotConfigured => Some("quota"),
+        Error::TenantPersonal
+        | Error::TenantSuspended
+        | Error::TenantReadOnly
+        | Error::TenantDeleted
+        | Error::TenantRetained { .. } => Some("tenant"),
+        Error::CreditsExhausted { .. } => Some("credits"),
+        Error::ShareRevoked => Some("share"),
         Error::CategoryInUse(_) => Some("category"),
         Error::Invalid(_)
         | Error::PageTokenInvalid
@@ -155,6 +161,7 @@ fn precondition_subject(error: &Error) -> Option<&'static str> {
         | Error::CursorTooOld
         | Error::Upload(_)
         | Error::Import(_)
+        | Error::Visitor(_)
         | Error::RequestIdReused
         | Error::ReadOutOfRange { .. }
         | Error::Unauthenticated(_)
@@ -164,6 +171,8 @@ fn precondition_subject(error: &Error) -> Option<&'static str> {
         | Error::QuotaFiles { .. }
         | Error::FileTooLarge { .. }
         | Error::TooManyVersions { .. }
+        | Error::TooManyGrants { .. }
+        | Error::TooManyShares { .. }
         | Error::EtagMismatch
         | Error::RequestInProgress
         | Error::Batch { .. }

@@ -12,8 +12,13 @@ use crate::{
         imports::ImportError,
         owner::NotOwner,
         uploads::{Stall, UploadError, bytes_per_second},
+        visitors::VisitorError,
     },
-    domain::{clock::Timestamp, file::FileState, media_type::MediaKind},
+    domain::{
+        clock::Timestamp,
+        file::{FileState, LegalHold},
+        media_type::MediaKind,
+    },
     grpc::convert,
 };
 
@@ -24,25 +29,18 @@ pub(super) fn error_metadata(error: &Error) -> Entries {
     match error {
         Error::Upload(error) => upload_metadata(error),
         Error::Import(error) => import_metadata(error),
-        Error::QuotaBytes(shortage) => shortage_entries(shortage),
-        Error::QuotaFiles { file_count, file_count_max } => {
-            vec![("file_count", file_count.to_string()), ("file_count_max", file_count_max.to_string())]
+        Error::QuotaBytes(_)
+        | Error::QuotaFiles { .. }
+        | Error::FileTooLarge { .. }
+        | Error::QuotaBelowUsage { .. }
+        | Error::CreditsExhausted { .. } => limit_metadata(error),
+        Error::Visitor(VisitorError::GrantSpent { size_bytes, use_count_max }) => {
+            vec![("size_bytes", size_bytes.to_string()), ("use_count_max", use_count_max.to_string())]
         }
-        Error::FileTooLarge { kind, size_bytes, limit_bytes } => {
-            file_size_entries(*kind, *size_bytes, *limit_bytes)
-        }
-        Error::QuotaBelowUsage { used_bytes, reserved_bytes, file_count } => vec![
-            ("used_bytes", used_bytes.to_string()),
-            ("reserved_bytes", reserved_bytes.to_string()),
-            ("file_count", file_count.to_string()),
-        ],
         Error::ReadOutOfRange { size_bytes } => vec![("size_bytes", size_bytes.to_string())],
         Error::FileNotAvailable(state) => state_entry(*state),
         Error::VersionIsCurrent(version) => vec![("version", version.to_string())],
-        Error::FileRetained { until, hold } => {
-            let set_by = hold.as_ref().map(|hold| ("hold_set_by", hold.by.clone()));
-            retain_until(*until).into_iter().chain(set_by).collect()
-        }
+        Error::FileRetained { until, hold } => retained_entries(*until, hold.as_ref()),
         Error::TenantExists(id) => vec![("tenant_id", id.to_string())],
         Error::TenantCreationsExhausted { creations_per_minute_max: max, .. } => {
             one_entry("creations_per_minute_max", max)
@@ -56,8 +54,10 @@ pub(super) fn error_metadata(error: &Error) -> Entries {
             entries
         }
         Error::CategoryExists(category) => vec![("category", category.clone())],
-        Error::TooManyVersions { version_count_max } => one_entry("version_count_max", version_count_max),
-        Error::TooManyWebhooks(max) => vec![("webhook_count_max", max.to_string())],
+        Error::TooManyGrants { .. } | Error::TooManyShares { .. } | Error::TooManyVersions { .. } => {
+            count_entries(error)
+        }
+        Error::TooManyWebhooks(max) => one_entry("webhook_count_max", max),
         Error::WatchesExhausted { watch_count_max } => one_entry("watch_count_max", watch_count_max),
         Error::ProviderUnknown(provider) => vec![("provider", provider.clone())],
         Error::StoreNotOwned(not_owner) => owner_entries(not_owner),
@@ -65,6 +65,7 @@ pub(super) fn error_metadata(error: &Error) -> Entries {
         Error::RateLimited { .. } => rate_entries(error),
         Error::Batch { reason, .. } => error_metadata(reason),
         Error::Invalid(_)
+        | Error::Visitor(_)
         | Error::PageTokenInvalid
         | Error::CursorInvalid
         | Error::CursorTooOld
@@ -76,7 +77,11 @@ pub(super) fn error_metadata(error: &Error) -> Entries {
         | Error::RequestInProgress
         | Error::FileDeleted
         | Error::ScanRequired
+        | Error::EmailNotConfigured
+        | Error::TenantPersonal
+        | Error::ShareRevoked
         | Error::TenantSuspended
+        | Error::TenantReadOnly
         | Error::TenantDeleted
         | Error::CategoryInUse(_)
         | Error::ObjectMissing
@@ -88,6 +93,43 @@ pub(super) fn error_metadata(error: &Error) -> Entries {
         | Error::ShuttingDown
         | Error::Internal(_) => Vec::new(),
     }
+}
+
+/// The metadata of errors about quotas, sizes and credits.
+fn limit_metadata(error: &Error) -> Entries {
+    match error {
+        Error::QuotaBytes(shortage) => shortage_entries(shortage),
+        Error::QuotaFiles { file_count, file_count_max } => {
+            vec![("file_count", file_count.to_string()), ("file_count_max", file_count_max.to_string())]
+        }
+        Error::FileTooLarge { kind, size_bytes, limit_bytes } => {
+            file_size_entries(*kind, *size_bytes, *limit_bytes)
+        }
+        Error::QuotaBelowUsage { used_bytes, reserved_bytes, file_count } => vec![
+            ("used_bytes", used_bytes.to_string()),
+            ("reserved_bytes", reserved_bytes.to_string()),
+            ("file_count", file_count.to_string()),
+        ],
+        Error::CreditsExhausted { balance, required } => {
+            vec![("balance_credits", balance.to_string()), ("required_credits", required.to_string())]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The limits of what belongs to one file.
+fn count_entries(error: &Error) -> Entries {
+    match error {
+        Error::TooManyGrants { grant_count_max } => one_entry("grant_count_max", grant_count_max),
+        Error::TooManyShares { share_count_max } => one_entry("share_count_max", share_count_max),
+        Error::TooManyVersions { version_count_max } => one_entry("version_count_max", version_count_max),
+        _ => Vec::new(),
+    }
+}
+
+fn retained_entries(until: Option<Timestamp>, hold: Option<&LegalHold>) -> Entries {
+    let set_by = hold.map(|hold| ("hold_set_by", hold.by.clone()));
+    retain_until(until).into_iter().chain(set_by).collect()
 }
 
 fn one_entry(key: &'static str, value: impl ToString) -> Entries {

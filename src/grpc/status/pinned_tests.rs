@@ -9,6 +9,7 @@ use crate::{
         CategoryUse, Denial, Resource, Workload,
         imports::{FetchFailure, ImportError, ImportStreamOrder},
         uploads::{Stall, UploadError, UploadStreamOrder},
+        visitors::VisitorError,
     },
     domain::{checksum::ChecksumAlgorithm, file::FileState, ids::FileId},
 };
@@ -42,6 +43,32 @@ fn errors_with_subjects_are_pinned() {
             "TENANT_CREATIONS_EXHAUSTED",
             "tenant does not exist yet, and the tokens of its issuer create at most 240 tenants a minute; \
              retry in 1 s",
+        ),
+        (
+            Error::TenantReadOnly,
+            "TENANT_READ_ONLY",
+            "tenant is read-only; nothing was changed; read as usual, or ask the operator to make it writable",
+        ),
+        (
+            Error::CreditsExhausted { balance: 3, required: 5 },
+            "CREDITS_EXHAUSTED",
+            "user has 3 credits, and 5 are needed; ask the operator to add credits",
+        ),
+        (
+            Error::TooManyGrants { grant_count_max: 1_000 },
+            "FILE_GRANTS_EXCEEDED",
+            "file has 1000 grants, which is the limit; revoke some, or grant the permission to a group",
+        ),
+        (
+            Error::TooManyShares { share_count_max: 1_000 },
+            "FILE_SHARES_EXCEEDED",
+            "file has 1000 shares, which is the limit; revoke some of them first",
+        ),
+        (Error::ShareRevoked, "SHARE_REVOKED", "share is revoked and cannot be changed; create another one"),
+        (
+            Error::TenantPersonal,
+            "TENANT_PERSONAL",
+            "tenant belongs to one person, and access can be given only in an organization",
         ),
         (
             Error::CategoryInUse(CategoryUse::Default),
@@ -267,4 +294,29 @@ fn errors_of_imports_are_pinned() {
         ),
     ];
     assert_pinned(pinned.map(|(error, reason, text)| (Error::from(error), reason, text)));
+}
+
+#[test]
+fn errors_of_visitors_are_pinned() {
+    use VisitorError as V;
+    let pinned = [
+        (Error::NotFound(Resource::Share), "NOT_FOUND", "share not found"),
+        (
+            V::PasswordRequired.into(),
+            "SHARE_PASSWORD_REQUIRED",
+            "share has a password; repeat the request with it",
+        ),
+        (V::PasswordWrong.into(), "SHARE_PASSWORD_WRONG", "password of the share is wrong"),
+        (
+            V::AttemptsExhausted { retry_after: MINUTE }.into(),
+            "SHARE_ATTEMPTS_EXHAUSTED",
+            "too many failed attempts; retry in 60 s",
+        ),
+        (
+            V::GrantSpent { size_bytes: 5, use_count_max: 1_000 }.into(),
+            "SHARE_GRANT_SPENT",
+            "grant has served twice the size of the file, which has 5 bytes, or 1000 requests; resolve the share again",
+        ),
+    ];
+    assert_pinned(pinned);
 }

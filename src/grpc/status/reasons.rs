@@ -7,6 +7,7 @@ use crate::{
         CredentialsError, Error,
         imports::{FetchFailure, ImportError},
         uploads::UploadError,
+        visitors::VisitorError,
     },
     proto::v1::ErrorReason,
 };
@@ -25,8 +26,14 @@ pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
         Error::CursorInvalid => ErrorReason::CursorInvalid,
         Error::CursorTooOld => ErrorReason::CursorTooOld,
         Error::TooManyWebhooks(_) => ErrorReason::WebhookLimit,
+        Error::TooManyShares { .. } => ErrorReason::FileSharesExceeded,
+        Error::ShareRevoked => ErrorReason::ShareRevoked,
         Error::Upload(error) => upload_reason(error),
         Error::Import(error) => import_reason(error),
+        Error::Visitor(VisitorError::PasswordRequired) => ErrorReason::SharePasswordRequired,
+        Error::Visitor(VisitorError::PasswordWrong) => ErrorReason::SharePasswordWrong,
+        Error::Visitor(VisitorError::AttemptsExhausted { .. }) => ErrorReason::ShareAttemptsExhausted,
+        Error::Visitor(VisitorError::GrantSpent { .. }) => ErrorReason::ShareGrantSpent,
         Error::RequestIdReused => ErrorReason::RequestIdReused,
         Error::ReadOutOfRange { .. } => ErrorReason::ReadOffsetOutOfRange,
         Error::Unauthenticated(CredentialsError::Missing) => ErrorReason::CredentialsMissing,
@@ -37,6 +44,8 @@ pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
         Error::QuotaFiles { .. } => ErrorReason::QuotaFilesExceeded,
         Error::FileTooLarge { .. } => ErrorReason::FileTooLarge,
         Error::TooManyVersions { .. } => ErrorReason::FileVersionsExceeded,
+        Error::TooManyGrants { .. } => ErrorReason::FileGrantsExceeded,
+        Error::TenantPersonal => ErrorReason::TenantPersonal,
         Error::EtagMismatch => ErrorReason::EtagMismatch,
         Error::RequestInProgress => ErrorReason::RequestInProgress,
         Error::FileDeleted => ErrorReason::FileDeleted,
@@ -45,8 +54,11 @@ pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
         Error::FileRetained { .. } => ErrorReason::FileRetained,
         Error::Batch { reason, .. } => self::reason(reason),
         Error::ScanRequired => ErrorReason::ScanRequired,
+        Error::EmailNotConfigured => ErrorReason::EmailNotConfigured,
         Error::QuotaBelowUsage { .. } => ErrorReason::QuotaBelowUsage,
+        Error::CreditsExhausted { .. } => ErrorReason::CreditsExhausted,
         Error::TenantSuspended => ErrorReason::TenantSuspended,
+        Error::TenantReadOnly => ErrorReason::TenantReadOnly,
         Error::TenantDeleted => ErrorReason::TenantDeleted,
         Error::TenantCreationsExhausted { .. } => ErrorReason::TenantCreationsExhausted,
         Error::TenantExists(_) => ErrorReason::TenantExists,
@@ -126,15 +138,18 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::RequestIdReused => Code::InvalidArgument,
         ErrorReason::UploadOffsetGap | ErrorReason::ReadOffsetOutOfRange => Code::OutOfRange,
         ErrorReason::CredentialsMissing | ErrorReason::CredentialsInvalid => Code::Unauthenticated,
-        ErrorReason::NotAllowed => Code::PermissionDenied,
+        ErrorReason::NotAllowed | ErrorReason::SharePasswordWrong => Code::PermissionDenied,
         ErrorReason::NotFound => Code::NotFound,
         ErrorReason::QuotaBytesExceeded
         | ErrorReason::QuotaFilesExceeded
         | ErrorReason::OpenUploadsExceeded
         | ErrorReason::FileVersionsExceeded
+        | ErrorReason::FileSharesExceeded
+        | ErrorReason::FileGrantsExceeded
         | ErrorReason::FileTooLarge
         | ErrorReason::MessageTooLarge
         | ErrorReason::TenantCreationsExhausted
+        | ErrorReason::ShareAttemptsExhausted
         | ErrorReason::StorageFull
         | ErrorReason::Overloaded
         | ErrorReason::RateLimited => Code::ResourceExhausted,
@@ -145,24 +160,38 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         | ErrorReason::EtagMismatch
         | ErrorReason::RequestInProgress
         | ErrorReason::OutcomeUnknown => Code::Aborted,
-        ErrorReason::FileDeleted
+        reason => code_of_state(reason),
+    }
+}
+
+/// Returns the code of reasons that are about the state of the service or of a resource.
+fn code_of_state(reason: ErrorReason) -> Code {
+    match reason {
+        ErrorReason::SharePasswordRequired
+        | ErrorReason::ShareGrantSpent
+        | ErrorReason::FileDeleted
         | ErrorReason::FileNotAvailable
         | ErrorReason::FileRetained
         | ErrorReason::VersionIsCurrent
         | ErrorReason::ScanRequired
+        | ErrorReason::EmailNotConfigured
         | ErrorReason::UploadCommitted
         | ErrorReason::UploadPartsTooLarge
         | ErrorReason::DirectUploadUnsupported
         | ErrorReason::UploadIsDirect
         | ErrorReason::UploadNotDirect
         | ErrorReason::QuotaBelowUsage
+        | ErrorReason::CreditsExhausted
         | ErrorReason::CursorTooOld
         | ErrorReason::WebhookLimit
         | ErrorReason::WatchesExhausted
         | ErrorReason::ImportRefused
         | ErrorReason::StorageNotConfigured
         | ErrorReason::StorageNotOwned
+        | ErrorReason::TenantPersonal
+        | ErrorReason::ShareRevoked
         | ErrorReason::TenantSuspended
+        | ErrorReason::TenantReadOnly
         | ErrorReason::TenantDeleted
         | ErrorReason::TenantRetained
         | ErrorReason::CategoryInUse => Code::FailedPrecondition,
@@ -173,6 +202,7 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         }
         ErrorReason::EncodingUnsupported | ErrorReason::MethodUnknown => Code::Unimplemented,
         ErrorReason::DeadlineExceeded => Code::DeadlineExceeded,
-        ErrorReason::Unspecified | ErrorReason::Internal => Code::Internal,
+        // The tests compare all codes with those that the contract documents.
+        _ => Code::Internal,
     }
 }

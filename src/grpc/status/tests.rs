@@ -17,6 +17,7 @@ use crate::{
         imports::{FetchFailure, ImportError, ImportStreamOrder},
         owner::NotOwner,
         uploads::{OpenUploadScope, Stall, UploadError, UploadStreamOrder},
+        visitors::VisitorError,
     },
     domain::{
         checksum::ChecksumAlgorithm,
@@ -48,9 +49,11 @@ fn errors() -> Vec<Error> {
         Error::QuotaBytes(shortage()),
         Error::QuotaFiles { file_count: 10, file_count_max: 10 },
         Error::TooManyVersions { version_count_max: 1_000 },
+        Error::TooManyGrants { grant_count_max: 1_000 },
         Error::FileTooLarge { kind: Some(MediaKind::Video), size_bytes: 501, limit_bytes: 500 },
         Error::FileTooLarge { kind: None, size_bytes: 501, limit_bytes: 500 },
         Error::QuotaBelowUsage { used_bytes: 2, reserved_bytes: 1, file_count: 1 },
+        Error::CreditsExhausted { balance: 3, required: 5 },
         Error::Overloaded(Workload::Uploads),
         Error::TenantCreationsExhausted {
             creations_per_minute_max: 240,
@@ -69,6 +72,7 @@ fn errors() -> Vec<Error> {
         Error::FileRetained { until: Some(Timestamp::default()), hold: Some(hold()) },
         Error::VersionIsCurrent(1),
         Error::ScanRequired,
+        Error::EmailNotConfigured,
         Error::ObjectMissing,
         Error::ObjectDamaged,
         Error::StorageFull("no space left on device".into()),
@@ -82,6 +86,7 @@ fn errors() -> Vec<Error> {
     ];
     errors.extend(upload_errors().into_iter().map(Error::from));
     errors.extend(import_errors().into_iter().map(Error::from));
+    errors.extend(visitor_errors().into_iter().map(Error::from));
     errors.extend(tenant_errors());
     errors
 }
@@ -165,9 +170,22 @@ fn import_errors() -> Vec<ImportError> {
     ]
 }
 
+fn visitor_errors() -> Vec<VisitorError> {
+    vec![
+        VisitorError::PasswordRequired,
+        VisitorError::PasswordWrong,
+        VisitorError::AttemptsExhausted { retry_after: Duration::from_secs(60) },
+        VisitorError::GrantSpent { size_bytes: 1 << 20, use_count_max: 1_000 },
+    ]
+}
+
 fn tenant_errors() -> Vec<Error> {
     vec![
+        Error::TenantPersonal,
+        Error::TooManyShares { share_count_max: 1_000 },
+        Error::ShareRevoked,
         Error::TenantSuspended,
+        Error::TenantReadOnly,
         Error::TenantDeleted,
         Error::TenantExists(TenantId::from_uuid(uuid::Uuid::nil())),
         Error::TenantRetained { file_count: 2, held_file_count: 1, until: Some(Timestamp::default()) },

@@ -1,6 +1,7 @@
 //! Callers and the RPCs that they call. A method named by a verb alone acts on a file.
 //!
-//! - acme: alice and bob are members, maria is a manager, ada is an admin, billing is a service.
+//! - acme: alice and bob are members, maria is a manager, ada is an admin, billing and cashier are
+//!   services, and cashier may change credits.
 //! - globex: mallory is a member, gus is an admin.
 //! - school (preset `education`): pupil and friend are students, whose role is member; teacher is a manager;
 //!   head is an admin. friend and teacher are in group 7a.
@@ -21,8 +22,8 @@ use strongroom::{
         UploadPartRequest, UploadSpec, download_file_response::Message,
         event_service_client::EventServiceClient, file_service_client::FileServiceClient,
         import_service_client::ImportServiceClient, quota_service_client::QuotaServiceClient,
-        service_info_service_client::ServiceInfoServiceClient, upload_service_client::UploadServiceClient,
-        webhook_service_client::WebhookServiceClient,
+        service_info_service_client::ServiceInfoServiceClient, share_service_client::ShareServiceClient,
+        upload_service_client::UploadServiceClient, webhook_service_client::WebhookServiceClient,
     },
     proto::{
         admin::v1::tenant_service_client::TenantServiceClient, v1::policy_service_client::PolicyServiceClient,
@@ -55,6 +56,7 @@ pub(crate) struct Caller {
     pub(crate) policies: PolicyServiceClient<InterceptedService<Channel, Bearer>>,
     pub(crate) tenants: TenantServiceClient<InterceptedService<Channel, Bearer>>,
     pub(crate) webhooks: WebhookServiceClient<InterceptedService<Channel, Bearer>>,
+    pub(crate) shares: ShareServiceClient<InterceptedService<Channel, Bearer>>,
     pub(crate) service_info: ServiceInfoServiceClient<InterceptedService<Channel, Bearer>>,
     address: String,
 }
@@ -104,6 +106,7 @@ impl Inner {
             policies: PolicyServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
             tenants: TenantServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
             webhooks: WebhookServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
+            shares: ShareServiceClient::with_interceptor(self.channel.clone(), bearer.clone()),
             service_info: ServiceInfoServiceClient::with_interceptor(self.channel.clone(), bearer),
             address: self.address.clone(),
         }
@@ -116,7 +119,7 @@ impl Inner {
             organization: Some(organization.to_owned()),
             role: Some(role.to_owned()),
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
-            kind: None,
+            ..Identity::default()
         })
     }
 }
@@ -144,7 +147,19 @@ impl Service {
             organization: Some("acme".to_owned()),
             role: Some("member".to_owned()),
             kind: Some("service".to_owned()),
-            groups: Vec::new(),
+            ..Identity::default()
+        })
+    }
+
+    /// Returns the service of acme whose token may change credits.
+    pub(crate) fn cashier(&self) -> Caller {
+        self.caller(Identity {
+            user: "cashier".to_owned(),
+            organization: Some("acme".to_owned()),
+            role: Some("member".to_owned()),
+            kind: Some("service".to_owned()),
+            scope: Some("credits:write".to_owned()),
+            ..Identity::default()
         })
     }
 

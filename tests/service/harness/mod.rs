@@ -15,6 +15,7 @@ mod logs;
 mod messages;
 mod quota_row;
 mod receiver;
+mod smtp;
 mod tokens;
 mod urls;
 mod waits;
@@ -32,7 +33,7 @@ use std::{
 };
 
 use strongroom::{
-    app::{App, Limits, Parts},
+    app::{App, Limits, Parts, rates::open_shared_rates},
     cli::open_import_buckets,
     config::{
         Config,
@@ -64,6 +65,7 @@ pub(crate) use self::{
         chunk, file_id, finish, pattern, resume_messages, sha256, spec, spec_message, upload_messages,
     },
     receiver::Receiver,
+    smtp::SmtpServer,
     tokens::{Identity, Key, claims, default_key, publish_keys, token},
     urls::{DirectUpload, direct_test},
     waits::WAIT_MAX,
@@ -307,6 +309,7 @@ async fn start_server(
         ids,
         page_tokens: Sealer::new(&[7; 32]).unwrap(),
         metrics: metrics.clone(),
+        shared_rates: open_shared_rates(&config.limits, &metrics).unwrap(),
     };
     let app = App::new(parts, limits(&config)).unwrap();
     app.owners().check_stores().await;
@@ -427,6 +430,7 @@ fn limits(config: &Config) -> Limits {
         downloads: config.downloads.clone(),
         watches: config.watches.clone(),
         webhooks: config.webhooks.clone(),
+        smtp: config.smtp.clone(),
         imports: config.imports.clone(),
         lists: config.lists.clone(),
         retention: config.retention.clone(),

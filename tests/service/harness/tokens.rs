@@ -15,7 +15,7 @@ use strongroom::{
         Config,
         auth::{self, IssuerClaimsConfig, IssuerConfig, Organizations, RoleName},
     },
-    domain::clock::Timestamp,
+    domain::{clock::Timestamp, scope::Scope},
 };
 
 const ISSUER: &str = "https://id.example.org";
@@ -29,6 +29,7 @@ pub(crate) struct Identity {
     pub(crate) role: Option<String>,
     pub(crate) groups: Vec<String>,
     pub(crate) kind: Option<String>,
+    pub(crate) scope: Option<String>,
 }
 
 /// One signing key of the provider.
@@ -115,6 +116,7 @@ pub(crate) fn trust_issuer(config: &mut Config, keys: &tempfile::NamedTempFile) 
         roles: None,
         claims: IssuerClaimsConfig::default(),
         organizations: Organizations::Any,
+        scopes: vec![Scope::CreditsWrite],
         create_tenants: None,
         presets: [(super::SCHOOL.to_owned(), "education".to_owned())].into(),
     }];
@@ -131,6 +133,7 @@ pub(crate) fn claims(identity: &Identity, now: Timestamp) -> Map<String, Value> 
         "role": identity.role,
         "groups": identity.groups,
         "kind": identity.kind,
+        "scope": identity.scope,
         "iat": now.timestamp(),
         "exp": (now + chrono::Duration::hours(1)).timestamp(),
     });

@@ -94,6 +94,29 @@ pub(super) enum Call {
     SetLimit {
         bytes: i64,
     },
+    /// Creates a link. A maximum of 0 means none.
+    Share {
+        file: String,
+        max_downloads: i64,
+    },
+    RevokeShare {
+        share: String,
+    },
+    /// Gives a user a permission on a file: to delete it, or only to view it.
+    Grant {
+        file: String,
+        user: &'static str,
+        is_deletion: bool,
+    },
+    RevokeGrant {
+        file: String,
+        user: &'static str,
+    },
+    /// Adds credits to a user, or deducts them if `amount` is negative.
+    ChangeCredits {
+        user: &'static str,
+        amount: i64,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -102,11 +125,13 @@ pub(super) struct Response {
     pub(super) text: String,
     pub(super) files: Vec<File>,
     pub(super) upload: Option<Upload>,
+    /// The id and the token of a new share.
+    pub(super) link: Option<(String, String)>,
 }
 
 impl Response {
-    fn new(message: &impl std::fmt::Debug, files: impl IntoIterator<Item = File>) -> Self {
-        Self { text: format!("{message:?}"), files: files.into_iter().collect(), upload: None }
+    pub(super) fn new(message: &impl std::fmt::Debug, files: impl IntoIterator<Item = File>) -> Self {
+        Self { text: format!("{message:?}"), files: files.into_iter().collect(), ..Self::default() }
     }
 }
 
@@ -132,6 +157,12 @@ impl Call {
             Self::DeleteVersion { .. } => "delete version",
             Self::Copy { .. } => "copy",
             Self::SetLimit { .. } => "limit",
+            Self::Share { .. } => "share",
+            Self::RevokeShare { .. } => "revoke share",
+            Self::Grant { .. } => "grant",
+            Self::RevokeGrant { .. } => "revoke grant",
+            Self::ChangeCredits { amount: 0.., .. } => "add credits",
+            Self::ChangeCredits { .. } => "deduct credits",
         }
     }
 
@@ -153,6 +184,16 @@ impl Call {
                 };
                 let response = caller.quotas.clone().update_quota(request).await?.into_inner();
                 Ok(Response::new(&response, None))
+            }
+            Self::ChangeCredits { user, amount } => {
+                let entry = match amount {
+                    0.. => caller.add_credits_in("", user, amount, &request_id).await?,
+                    _ => caller.deduct_credits_in("", user, -amount, &request_id).await?,
+                };
+                Ok(Response::new(&entry, None))
+            }
+            Self::Share { .. } | Self::RevokeShare { .. } | Self::Grant { .. } | Self::RevokeGrant { .. } => {
+                self.change_sharing(caller, request_id).await
             }
             other => other.change_file(caller, request_id).await,
         }

@@ -7,11 +7,18 @@ use strongroom::proto::v1::{FileState, ListFilesRequest};
 use super::{
     draw::PEOPLE,
     expected::{File, Tenant},
+    sharing::assert_links,
 };
-use crate::harness::{Caller, Service, reason, sha256};
+use crate::harness::{Caller, Identity, Service, reason, sha256};
 
 pub(super) fn caller_for(s: &Service, tenant: &Tenant, person: &super::expected::Person) -> Caller {
-    s.member(person.user, &tenant.organization, person.role, &[])
+    s.caller(Identity {
+        user: person.user.to_owned(),
+        organization: Some(tenant.organization.clone()),
+        role: Some(person.role.to_owned()),
+        scope: (person.role == "admin").then(|| "credits:write".to_owned()),
+        ..Identity::default()
+    })
 }
 
 /// Asserts that the quota row and the usage counters match the model. A failed call releases its reservation
@@ -37,6 +44,18 @@ pub(super) async fn assert_quota(s: &Service, server: &Service, tenant: &Tenant)
     assert_eq!(counted, (tenant.used_bytes(), tenant.file_count()), "usage counters");
 }
 
+/// Asserts that the balances and the ledgers of all users match.
+async fn assert_credits(admin: &Caller, tenant: &Tenant) {
+    for person in &PEOPLE {
+        let credits = admin.credits("", person.user).await.unwrap();
+        assert_eq!(credits.balance, tenant.credits_of(person.user), "credits of {}", person.user);
+        let entries = admin.credit_entries(person.user, 3).await.unwrap();
+        let amounts: Vec<i64> = entries.iter().rev().map(|entry| entry.amount).collect();
+        let expected = tenant.credits.get(person.user).cloned().unwrap_or_default();
+        assert_eq!(amounts, expected, "entries of {}", person.user);
+    }
+}
+
 /// Asserts that each person lists the names of the model, in order.
 pub(super) async fn assert_names(server: &Service, tenant: &Tenant) {
     for person in &PEOPLE {
@@ -55,6 +74,8 @@ pub(super) async fn assert_tenant(s: &Service, server: &Service, tenant: &Tenant
     assert_quota(s, server, tenant).await;
     assert_names(server, tenant).await;
     let admin = caller_for(server, tenant, &PEOPLE[2]);
+    assert_credits(&admin, tenant).await;
+    assert_links(server, tenant).await;
     for (id, file) in &tenant.files {
         assert_file(&admin, id, file).await;
     }

@@ -4,6 +4,7 @@ use super::{
     calls::{Call, Content},
     expected::{Person, Tenant, Upload},
     rng::Rng,
+    sharing::draw_sharing_call,
 };
 use crate::harness::PART;
 
@@ -30,6 +31,11 @@ const CALLS: &[(usize, &str)] = &[
     (5, "delete version"),
     (6, "copy"),
     (6, "limit"),
+    (6, "credits"),
+    (6, "share"),
+    (2, "revoke share"),
+    (6, "grant"),
+    (2, "revoke grant"),
 ];
 
 /// Draws a mutation that makes sense in the current state, and its caller.
@@ -43,11 +49,14 @@ pub(super) fn draw_call(rng: &mut Rng, tenant: &Tenant, now: i64) -> (Person, Ca
     if needs_upload && let Some(drawn) = draw_upload_call(rng, tenant, name, now) {
         return drawn;
     }
-    let needs_file = !matches!(name, "upload" | "create" | "limit");
+    let needs_file = !matches!(name, "upload" | "create" | "limit" | "credits");
     let Some(id) = rng.pick(&ids).filter(|_| needs_file && !needs_upload) else {
         // Without an upload to send to, create one.
         return draw_call_without_file(rng, tenant, if needs_upload { "create" } else { name });
     };
+    if matches!(name, "share" | "revoke share" | "grant" | "revoke grant") {
+        return draw_sharing_call(rng, tenant, name, id);
+    }
     let (name, id) = prefer_file_with_versions(rng, tenant, name, id);
     let owner = tenant.files[&id].owner;
     let person = if rng.chance(75) {
@@ -111,6 +120,19 @@ fn draw_call_without_file(rng: &mut Rng, tenant: &Tenant, name_of_call: &str) ->
                 _ => total + rng.below(10 * PART) as i64,
             };
             (person, Call::SetLimit { bytes })
+        }
+        "credits" => {
+            let person = if rng.chance(85) { PEOPLE[2].clone() } else { person };
+            let user = rng.pick(&PEOPLE).unwrap().user;
+            let balance = tenant.credits_of(user);
+            let amount = match rng.below(4) {
+                // All credits, one too many, and a few.
+                0 if balance > 0 => -balance,
+                1 => -balance - 1,
+                2 => -1 - rng.below(10) as i64,
+                _ => 1 + rng.below(10) as i64,
+            };
+            (person, Call::ChangeCredits { user, amount })
         }
         "create" => {
             let (name, content) = (draw_name(rng), draw_content(rng));

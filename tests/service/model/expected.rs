@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use super::calls::{Call, Content, Response};
+use super::{
+    calls::{Call, Content, Response},
+    sharing::Link,
+};
 
 const PART: usize = crate::harness::PART;
 /// The bytes that an upload of unknown size reserves at a time.
@@ -41,6 +44,8 @@ pub(super) struct File {
     /// Unix time in seconds; set while the file is in the trash.
     pub(super) purge_time: Option<i64>,
     pub(super) is_archived: bool,
+    /// The users with a grant, and whether it permits the deletion.
+    pub(super) grants: BTreeMap<&'static str, bool>,
     pub(super) etag: String,
 }
 
@@ -71,6 +76,10 @@ pub(super) struct Tenant {
     pub(super) files: BTreeMap<String, File>,
     pub(super) uploads: BTreeMap<String, Upload>,
     pub(super) orphaned_reservations: Vec<OrphanedReservation>,
+    /// The amounts of all entries of each user with credits.
+    pub(super) credits: BTreeMap<&'static str, Vec<i64>>,
+    /// The links to files, by the id of the share.
+    pub(super) links: BTreeMap<String, Link>,
     /// The bytes of purged files that are not deleted yet, as of the last comparison of the quota. Not predicted,
     /// because it depends on the objects that versions share; `fsck` checks it.
     pub(super) pending_deletion_bytes: Arc<AtomicI64>,
@@ -96,8 +105,15 @@ impl Tenant {
             files,
             uploads,
             orphaned_reservations: Vec::new(),
+            credits: BTreeMap::new(),
+            links: BTreeMap::new(),
             pending_deletion_bytes: Arc::default(),
         }
+    }
+
+    /// Returns the sum of the entries of a user.
+    pub(super) fn credits_of(&self, user: &str) -> i64 {
+        self.credits.get(user).map_or(0, |amounts| amounts.iter().sum())
     }
 
     fn charged_files(&self) -> impl Iterator<Item = &File> {
@@ -134,9 +150,18 @@ impl Tenant {
     }
 
     /// Returns the file, or the reason why this person may not change it.
-    fn find_changeable(&self, person: &Person, file: &str) -> Result<&File, &'static str> {
+    pub(super) fn find_changeable(&self, person: &Person, file: &str) -> Result<&File, &'static str> {
         let file = self.files.get(file).ok_or("NOT_FOUND")?;
         if person.is_admin() || file.owner == person.user { Ok(file) } else { Err("NOT_ALLOWED") }
+    }
+
+    /// Returns the file, or the reason why this person may not move it to the trash.
+    fn find_deletable(&self, person: &Person, file: &str) -> Result<&File, &'static str> {
+        let is_granted = |file: &&File| file.grants.get(person.user).copied().unwrap_or_default();
+        match self.files.get(file).filter(is_granted) {
+            Some(file) => Ok(file),
+            None => self.find_changeable(person, file),
+        }
     }
 
     /// Returns the expected outcome of a mutation: success, or the reason of the error.
@@ -176,7 +201,12 @@ impl Tenant {
                     .ok_or("NOT_FOUND")?;
                 Ok(())
             }
-            Call::SetLimit { .. } if !person.is_admin() => Err("NOT_ALLOWED"),
+            // Only the tokens of admins have the scope for credits.
+            Call::SetLimit { .. } | Call::ChangeCredits { .. } if !person.is_admin() => Err("NOT_ALLOWED"),
+            Call::ChangeCredits { user, amount } if self.credits_of(user) + amount < 0 => {
+                Err("CREDITS_EXHAUSTED")
+            }
+            Call::ChangeCredits { .. } => Ok(()),
             Call::SetLimit { bytes } => {
                 if self.used_bytes() + self.reserved_bytes() > *bytes {
                     Err("QUOTA_BELOW_USAGE")
@@ -184,7 +214,11 @@ impl Tenant {
                     Ok(())
                 }
             }
-            Call::Delete { file } | Call::Purge { file } => self.find_changeable(person, file).map(|_| ()),
+            Call::Delete { file } => self.find_deletable(person, file).map(|_| ()),
+            Call::Purge { file } => self.find_changeable(person, file).map(|_| ()),
+            Call::Share { .. } | Call::RevokeShare { .. } | Call::Grant { .. } | Call::RevokeGrant { .. } => {
+                self.expected_sharing_outcome(person, call)
+            }
             other => self.expected_file_outcome(person, other),
         }
     }
@@ -231,7 +265,7 @@ impl Tenant {
                 self.check_quota(content.len as i64)
             }
             Call::BatchDelete { files } => {
-                let found: Vec<_> = files.iter().map(|file| self.find_changeable(person, file)).collect();
+                let found: Vec<_> = files.iter().map(|file| self.find_deletable(person, file)).collect();
                 for reason in ["NOT_FOUND", "NOT_ALLOWED"] {
                     if found.iter().any(|found| matches!(found, Err(why) if *why == reason)) {
                         return Err(reason);
@@ -310,6 +344,7 @@ impl Tenant {
                 self.uploads.remove(upload).unwrap();
             }
             Call::SetLimit { bytes } => self.limit_bytes = *bytes,
+            Call::ChangeCredits { user, amount } => self.credits.entry(user).or_default().push(*amount),
             Call::Copy { file, version, name } => {
                 let source = &self.files[file];
                 let version = if *version == 0 { source.current } else { *version };
@@ -318,6 +353,10 @@ impl Tenant {
             }
             Call::Purge { file } => {
                 self.files.remove(file).unwrap();
+                self.remove_links_of_purged_files();
+            }
+            Call::Share { .. } | Call::RevokeShare { .. } | Call::Grant { .. } | Call::RevokeGrant { .. } => {
+                self.apply_sharing(call, response);
             }
             other => self.change_files(other, now),
         }
@@ -376,6 +415,7 @@ impl Tenant {
             last: 1,
             purge_time: None,
             is_archived: false,
+            grants: BTreeMap::new(),
             etag: returned.etag.clone(),
         };
         assert!(
@@ -385,9 +425,14 @@ impl Tenant {
         );
     }
 
+    fn remove_links_of_purged_files(&mut self) {
+        self.links.retain(|_, link| self.files.contains_key(&link.file));
+    }
+
     /// Records the effects of a round of background work.
     pub(super) fn apply_worker_round(&mut self, now: i64) {
         self.files.retain(|_, file| file.purge_time.is_none_or(|time| time > now));
+        self.remove_links_of_purged_files();
         self.uploads.retain(|_, upload| upload.lease_expire_time > now);
         self.orphaned_reservations.retain(|orphaned| orphaned.lease_expire_time > now);
     }
@@ -408,11 +453,11 @@ impl File {
     }
 }
 
-fn check_not_deleted(file: &File) -> Result<(), &'static str> {
+pub(super) fn check_not_deleted(file: &File) -> Result<(), &'static str> {
     if file.purge_time.is_some() { Err("FILE_DELETED") } else { Ok(()) }
 }
 
-fn check_available(file: &File) -> Result<(), &'static str> {
+pub(super) fn check_available(file: &File) -> Result<(), &'static str> {
     check_not_deleted(file)?;
     if file.is_archived { Err("FILE_NOT_AVAILABLE") } else { Ok(()) }
 }

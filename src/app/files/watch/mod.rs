@@ -1,4 +1,4 @@
-//! Watches changes of files, and of webhooks if the watcher asks for them.
+//! Watches changes of files, and of webhooks and quotas if the watcher asks for them.
 //!
 //! A watcher has a position in the tenant's event stream, and reads on when the tenant's poller reports new
 //! events. It reads with the permissions of its caller: row-level security returns events of files that the
@@ -63,7 +63,7 @@ pub struct FileEvent {
     pub position: EventPosition,
     pub kind: EventKind,
     pub subject: EventSubject,
-    /// The revision of the file after the change. 0 if the event is about a webhook.
+    /// The revision of the file after the change. 0 if the event is not about a file.
     pub revision: i64,
     /// The id of the person or service that made the change.
     pub actor_id: String,

@@ -400,6 +400,7 @@ mod tests {
             id: TenantId::from_uuid(uuid::Uuid::from_u128(tenant)),
             kind: TenantKind::Organization,
             state: TenantState::Active,
+            is_read_only: false,
             policy: Policy::preset("general").unwrap(),
         };
         let share = limiter.share_of(&Caller {
@@ -408,6 +409,7 @@ mod tests {
             actor: Actor::user(name),
             role: Role::Member,
             groups: Vec::new(),
+            scopes: Vec::new(),
             origin: Origin::default(),
         });
         share.chunks.try_acquire(share.holder, 1).ok()

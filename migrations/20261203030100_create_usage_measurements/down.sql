@@ -1,0 +1,3 @@
+DROP TABLE usage_samples;
+DROP TABLE owner_usage;
+DROP TABLE usage_measurements;
