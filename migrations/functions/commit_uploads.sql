@@ -1,12 +1,13 @@
 -- Commits finished uploads of the transaction's tenant. Every commit writes in this order, which is also the
 -- lock order: request ids, files that get a new version, uploads, blobs, files, versions, block checksums, tags,
--- attachments, readers, audit entries, events, imports, usage counters, and the quota last. Only the response follows,
--- because it contains the quota.
+-- attachments, readers, audit entries, events, imports, usage counters, and the quota last. Only the quotas of users and the
+-- response follow: those of users are changed under the lock of the tenant's quota, and the response contains it.
 --
 -- `outcomes` has one name per item, in order: `committed` at `create_time`; `replayed`, because the request id
 -- already has a response, which is in `replayed`; `in_progress`, because another request with this request id
 -- is in progress; `fenced`, because the lease was lost or has expired; or the outcome of a rejected new version
--- (see `app.check_new_versions`). If `fits` is false, the items exceed the quota and the caller must roll back.
+-- (see `app.check_new_versions`). If `fits` is false, the items exceed a quota and the caller must roll back: that of the
+-- tenant, or that of the user `exceeded_user` in `quota_values`.
 -- `file_records` contains the record of the file of each new version, and `event_positions` the position of
 -- the event of each item, in the format of src/domain/event_position.rs. Both are keyed by blob id.
 --
@@ -35,6 +36,9 @@ DECLARE
     distinct_request_count integer;
     locked uuid[];
     reserved jsonb := '{}';
+    reserving_users jsonb := '{}';
+    user_quota_count integer;
+    exceeded_user text;
     has_leases boolean;
     has_tags boolean;
     has_attachments boolean;
@@ -111,8 +115,9 @@ BEGIN
             WHERE outcomes[item] = 'committed' AND u.tenant_id = tenant AND u.id = finished[item].lease_id
               AND u.lease_epoch = finished[item].lease_epoch AND u.state = {upload_state.open}
               AND u.lease_expire_time > commit_time
-            RETURNING u.id, u.reserved_bytes)
-        SELECT coalesce(jsonb_object_agg(id, reserved_bytes), '{}') INTO reserved FROM committed;
+            RETURNING u.id, u.reserved_bytes, u.owner_id)
+        SELECT coalesce(jsonb_object_agg(id, reserved_bytes), '{}'), coalesce(jsonb_object_agg(id, owner_id), '{}')
+        INTO reserved, reserving_users FROM committed;
         outcomes := array(
             SELECT CASE
                 WHEN outcomes[item] = 'committed' AND NOT reserved ? finished[item].lease_id::text THEN 'fenced'
@@ -238,7 +243,7 @@ BEGIN
           AND (q.file_count_max = 0 OR
                q.file_count + q.reserved_file_count + delta.files - delta.released_files <= q.file_count_max)
         RETURNING jsonb_build_object('limit_bytes', q.limit_bytes, 'used_bytes', q.used_bytes,
-            'warning_percent', q.warning_percent, 'critical_percent', q.critical_percent) AS quota
+            'warning_percent', q.warning_percent, 'critical_percent', q.critical_percent) AS quota, q.user_quota_count
     ), responses AS (
         INSERT INTO public.idempotency_keys (tenant_id, request_id, create_time, method, payload_sha256, response)
         SELECT tenant, n.request_id, commit_time, n.method, n.payload_sha256, jsonb_build_object(
@@ -247,8 +252,27 @@ BEGIN
             'event_position', event_positions -> n.blob_id::text)
         FROM n, charged WHERE n.request_id IS NOT NULL
     )
-    SELECT quota INTO quota_values FROM charged;
+    SELECT charged.quota, charged.user_quota_count INTO quota_values, user_quota_count FROM charged;
     fits := FOUND;
+
+    IF user_quota_count > 0 THEN
+        SELECT app.charge_users(array_agg(c.user_id), array_agg(c.used), array_agg(c.reserved), array_agg(c.files),
+            array_agg(c.reserved_files))
+        INTO exceeded_user
+        FROM (
+            SELECT n.owner_id AS user_id, n.size_bytes AS used, 0::bigint AS reserved, (NOT n.is_version)::integer::bigint AS files,
+                0::bigint AS reserved_files
+            FROM unnest(accepted) AS n
+            UNION ALL
+            SELECT reserving_users ->> n.lease_id::text, 0, -(reserved ->> n.lease_id::text)::bigint, 0,
+                -(NOT n.is_version)::integer::bigint
+            FROM unnest(accepted) AS n WHERE n.lease_id IS NOT NULL
+        ) AS c WHERE c.user_id IS NOT NULL;
+        IF exceeded_user IS NOT NULL THEN
+            fits := false;
+            quota_values := jsonb_build_object('exceeded_user', exceeded_user);
+        END IF;
+    END IF;
 END
 $$;
 REVOKE ALL ON FUNCTION app.commit_uploads FROM PUBLIC;

@@ -4,10 +4,12 @@
 //! No error names its subject in free text: the enums of `subjects`, `denial` and `credentials` have the texts.
 //! Errors that only uploads or only imports have are in `uploads/error.rs` and `imports/error.rs`.
 
+mod conversions;
 mod credentials;
 mod denial;
 mod quota_shortage;
 mod subjects;
+mod user_quota_shortage;
 
 use std::time::Duration;
 
@@ -16,25 +18,22 @@ pub use self::{
     denial::Denial,
     quota_shortage::{PendingDeletion, QuotaShortage},
     subjects::{CategoryUse, RateEvent, RateScope, Resource, Workload},
+    user_quota_shortage::{UserLimit, UserQuotaShortage, UserUsage},
 };
-use super::{
-    imports::ImportError,
-    owner::{NotOwner, StoreRefusal},
-    uploads::UploadError,
-    visitors::VisitorError,
-};
+use super::{imports::ImportError, owner::NotOwner, uploads::UploadError, visitors::VisitorError};
 use crate::{
-    db::{Constraint, DbError, DbErrorKind},
+    db::DbError,
     domain::{
         caller::TenantState,
         clock::Timestamp,
-        file::{FileState, LegalHold, WrongState},
+        file::{FileState, LegalHold},
         ids::TenantId,
         media_type::MediaKind,
         quota::Quota,
+        user_quota::UserQuota,
         violations::Violations,
     },
-    storage::{StorageError, StorageErrorKind, UnknownProvider},
+    storage::StorageError,
 };
 
 /// An error of a use case, in terms that a caller can act on.
@@ -87,6 +86,9 @@ pub enum Error {
     /// The tenant's quota allows no more files.
     #[error("tenant has {file_count} files; its limit is {file_count_max}")]
     QuotaFiles { file_count: i64, file_count_max: i64 },
+    /// The quota of the owner allows no more bytes or files.
+    #[error("{0}")]
+    UserQuota(Box<UserQuotaShortage>),
     /// Addresses for e-mails are set, but there is no mail server.
     #[error(
         "this server sends no e-mail; use a webhook for quota alerts, or ask the operator to configure `smtp`"
@@ -330,6 +332,7 @@ impl Error {
             | Self::QuotaBelowUsage { .. }
             | Self::QuotaBytes(_)
             | Self::QuotaFiles { .. }
+            | Self::UserQuota(_)
             | Self::ReadOutOfRange { .. }
             | Self::RequestIdReused
             | Self::ScanRequired
@@ -385,6 +388,11 @@ impl Error {
         Self::QuotaFiles { file_count: quota.file_count, file_count_max: quota.file_count_max }
     }
 
+    /// Returns the error for a charge that did not fit the quota of a user.
+    pub fn user_quota_exceeded(quota: &UserQuota, needed_bytes: i64) -> Self {
+        Self::UserQuota(Box::new(UserQuotaShortage::new(quota, needed_bytes)))
+    }
+
     /// Returns the error for an operation that the file's state does not allow.
     pub fn for_file_state(state: FileState) -> Self {
         match state {
@@ -409,68 +417,6 @@ impl Error {
             TenantState::Active => Ok(()),
             TenantState::Suspended => Err(Self::TenantSuspended),
             TenantState::Deleting | TenantState::Deleted => Err(Self::TenantDeleted),
-        }
-    }
-}
-
-impl From<Violations> for Error {
-    fn from(violations: Violations) -> Self {
-        Self::Invalid(violations)
-    }
-}
-
-impl From<WrongState> for Error {
-    fn from(error: WrongState) -> Self {
-        match error {
-            WrongState::Deleted => Self::for_file_state(FileState::Deleted),
-            WrongState::State(state) => Self::for_file_state(state),
-        }
-    }
-}
-
-impl From<DbError> for Error {
-    fn from(error: DbError) -> Self {
-        match &error.kind {
-            DbErrorKind::OutcomeUnknown { has_request_id } => {
-                Self::OutcomeUnknown { has_request_id: *has_request_id, source: error.into() }
-            }
-            DbErrorKind::Unavailable
-            | DbErrorKind::ReadOnly
-            | DbErrorKind::TimedOut
-            | DbErrorKind::Contended => Self::DatabaseUnavailable(error),
-            DbErrorKind::Exhausted => Self::Overloaded(Workload::Transactions),
-            DbErrorKind::StorageFull => Self::StorageFull(error.into()),
-            DbErrorKind::Constraint(Constraint::TenantIsActive) => Self::TenantSuspended,
-            DbErrorKind::Constraint(Constraint::TenantIsWritable) => Self::TenantReadOnly,
-            DbErrorKind::Constraint(Constraint::TenantIsNotDeleted) => Self::TenantDeleted,
-            DbErrorKind::Constraint(Constraint::FileCategoryExists) => {
-                Violations::one("spec.category", "was deleted from the tenant's policy").into()
-            }
-            DbErrorKind::Constraint(Constraint::JobsByKey | Constraint::Other)
-            | DbErrorKind::Corrupt
-            | DbErrorKind::Other => Self::internal(error),
-        }
-    }
-}
-
-impl From<UnknownProvider> for Error {
-    fn from(UnknownProvider(provider): UnknownProvider) -> Self {
-        Self::ProviderUnknown(provider)
-    }
-}
-
-impl From<StorageError> for Error {
-    fn from(error: StorageError) -> Self {
-        match error.kind {
-            StorageErrorKind::NotFound => Self::ObjectMissing,
-            StorageErrorKind::Damaged => Self::ObjectDamaged,
-            StorageErrorKind::NoSpace => Self::StorageFull(error.into()),
-            StorageErrorKind::Transient | StorageErrorKind::Unavailable => Self::StorageUnavailable(error),
-            StorageErrorKind::Refused => match StoreRefusal::of(&error) {
-                Some(StoreRefusal::NotOwner(not_owner)) => Self::StoreNotOwned(not_owner.clone()),
-                _ => Self::StorageUnavailable(error),
-            },
-            _ => Self::internal(error),
         }
     }
 }

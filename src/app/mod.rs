@@ -43,7 +43,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 pub use error::{
     CategoryUse, CredentialsError, Denial, Error, InvalidCredentials, PendingDeletion, QuotaShortage,
-    RateEvent, RateScope, Resource, Workload,
+    RateEvent, RateScope, Resource, UserLimit, UserQuotaShortage, UserUsage, Workload,
 };
 pub use rounds::RoundReport;
 pub use tasks::RunningCall;

@@ -51,6 +51,9 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::NotAllowed => "ask the owner of the file or an admin",
         R::NotFound => "check the id and the token: what the caller may not read is reported as not found",
         R::QuotaBytesExceeded | R::QuotaFilesExceeded => FREE_QUOTA,
+        R::UserQuotaBytesExceeded | R::UserQuotaFilesExceeded => {
+            "purge files of the user, or have the limit of the user raised"
+        }
         R::StorageFull => "purge files that are no longer needed, or ask the operator to add space",
         R::OpenUploadsExceeded => "complete or cancel an open upload first",
         R::FileVersionsExceeded => "delete versions of the file first",

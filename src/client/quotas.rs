@@ -5,10 +5,11 @@ use crate::proto::v1::{
     AddCreditsRequest, AddCreditsResponse, CheckQuotaRequest, CheckQuotaResponse, DeductCreditsRequest,
     DeductCreditsResponse, GetCreditsRequest, GetCreditsResponse, GetQuotaRequest, GetQuotaResponse,
     GetUsageHistoryRequest, GetUsageHistoryResponse, GetUsageRecalculationRequest,
-    GetUsageRecalculationResponse, GetUsageRequest, GetUsageResponse, ListCreditEntriesRequest,
-    ListCreditEntriesResponse, ListQuotaAlertsRequest, ListQuotaAlertsResponse, ListTopOwnersRequest,
-    ListTopOwnersResponse, RecalculateUsageRequest, RecalculateUsageResponse, UpdateQuotaRequest,
-    UpdateQuotaResponse,
+    GetUsageRecalculationResponse, GetUsageRequest, GetUsageResponse, GetUserQuotaRequest,
+    GetUserQuotaResponse, ListCreditEntriesRequest, ListCreditEntriesResponse, ListQuotaAlertsRequest,
+    ListQuotaAlertsResponse, ListTopOwnersRequest, ListTopOwnersResponse, ListUserQuotasRequest,
+    ListUserQuotasResponse, RecalculateUsageRequest, RecalculateUsageResponse, UpdateQuotaRequest,
+    UpdateQuotaResponse, UpdateUserQuotaRequest, UpdateUserQuotaResponse,
 };
 
 impl Client {
@@ -66,6 +67,33 @@ impl Client {
         )
         .await
     }
+
+    /// Updates the limits of a user. Safe to retry: a missing request id is generated.
+    pub async fn update_user_quota(
+        &self,
+        mut request: UpdateUserQuotaRequest,
+    ) -> Result<UpdateUserQuotaResponse, ClientError> {
+        fill_request_id(&mut request.request_id);
+        self.call(request, |mut api, request| async move { api.quotas.update_user_quota(request).await })
+            .await
+    }
+
+    /// Returns the limits and the usage of a user.
+    pub async fn get_user_quota(
+        &self,
+        request: GetUserQuotaRequest,
+    ) -> Result<GetUserQuotaResponse, ClientError> {
+        self.call(request, |mut api, request| async move { api.quotas.get_user_quota(request).await }).await
+    }
+
+    /// Lists the quotas of the users with a limit, one page at a time.
+    pub async fn list_user_quotas(
+        &self,
+        request: ListUserQuotasRequest,
+    ) -> Result<ListUserQuotasResponse, ClientError> {
+        self.call(request, |mut api, request| async move { api.quotas.list_user_quotas(request).await }).await
+    }
+
     /// Returns a page of the owners with the most bytes.
     pub async fn list_top_owners(
         &self,

@@ -132,6 +132,10 @@ sql_enum! {
         UsageRecalculate = 105 => "usage_recalculate",
         /// A drift of the usage was repaired. The details contain it.
         UsageRepair = 106 => "usage_repair",
+        /// The limits of a user were changed. The details contain the user and the change.
+        UserQuotaUpdate = 107 => "user_quota_update",
+        /// The quota of another user was read. Only denials are recorded under this action.
+        UserQuotaRead = 108 => "user_quota_read",
     }
 }
 

@@ -68,9 +68,23 @@ pub enum UploadCommitOutcome {
 pub struct BatchOutcome {
     /// The transaction, to query its status if the response to COMMIT is lost.
     pub transaction: TransactionId,
-    /// The outcomes in the order of the uploads, and the quota after the batch. `None` if the batch does not
-    /// fit into the quota; the transaction must then be rolled back.
-    pub outcomes: Option<(Vec<UploadCommitOutcome>, QuotaFigures)>,
+    /// The outcomes in the order of the uploads, and the quota after the batch. An error if the batch does not fit
+    /// into a quota; the transaction must then be rolled back.
+    pub outcomes: Result<(Vec<UploadCommitOutcome>, QuotaFigures), ExceededQuota>,
+}
+
+/// The quota that a batch exceeds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExceededQuota {
+    Tenant,
+    /// That of the user with this id.
+    User(String),
+}
+
+/// The values of a batch that exceeds the quota of a user.
+#[derive(Deserialize)]
+struct ExceededUser {
+    exceeded_user: String,
 }
 
 #[derive(QueryableByName)]
@@ -120,7 +134,9 @@ pub async fn commit_uploads<A: Serialize>(
         .await?;
     let transaction = TransactionId::parse(OPERATION, &row.transaction_id)?;
     if !row.fits {
-        return Ok(BatchOutcome { transaction, outcomes: None });
+        let user = row.quota_values.and_then(|values| serde_json::from_value::<ExceededUser>(values).ok());
+        let exceeded = user.map_or(ExceededQuota::Tenant, |user| ExceededQuota::User(user.exceeded_user));
+        return Ok(BatchOutcome { transaction, outcomes: Err(exceeded) });
     }
     let quota = row.quota_values.clone().and_then(|values| serde_json::from_value(values).ok());
     let quota = quota.ok_or_else(|| DbError::corrupt(OPERATION, "quota"))?;
@@ -134,7 +150,7 @@ pub async fn commit_uploads<A: Serialize>(
             tx.note_event(times.event);
         }
     }
-    Ok(BatchOutcome { transaction, outcomes: Some((outcomes, quota)) })
+    Ok(BatchOutcome { transaction, outcomes: Ok((outcomes, quota)) })
 }
 
 impl OutcomeRow {

@@ -1,11 +1,17 @@
 //! The files of an owner, and transfers to another owner.
 
-use diesel::{ExpressionMethods as _, QueryDsl as _, Queryable, Selectable, dsl::count_star};
+use diesel::{
+    ExpressionMethods as _, QueryDsl as _, Queryable, QueryableByName, Selectable,
+    dsl::count_star,
+    sql_types::{Array, BigInt, Uuid as SqlUuid},
+};
 
 use super::{
     DbError, TenantTx,
+    quotas::QuotaDelta,
     schema::files,
-    sql::{OfTenant as _, coalesce, now, query, sum_of},
+    sql::{OfTenant as _, coalesce, now, query, sql, statement, sum_of},
+    usage_recalculations::CHARGED,
 };
 use crate::domain::ids::FileId;
 
@@ -46,4 +52,34 @@ pub async fn sum_files(tx: &mut TenantTx, owner_id: &str) -> Result<(i64, i64), 
         .filter(files::owner_id.eq(owner_id))
         .select((count_star(), coalesce(sum_of(files::size_bytes), 0_i64)));
     query("sum files of owner", sums).one(tx.connection()?).await
+}
+
+/// Returns the owner of a file, if it exists and the viewer may see it.
+pub async fn get_owner(tx: &mut TenantTx, file: FileId) -> Result<Option<String>, DbError> {
+    let owner = files::table.of(tx.tenant()).filter(files::id.eq(file)).select(files::owner_id);
+    query("read owner of file", owner).first(tx.connection()?).await
+}
+
+#[derive(QueryableByName)]
+struct ChargeRow {
+    #[diesel(sql_type = BigInt)]
+    bytes: i64,
+    #[diesel(sql_type = BigInt)]
+    files: i64,
+}
+
+/// Returns the usage of those of the files that count against the quota.
+pub async fn sum_charge(tx: &mut TenantTx, files: &[FileId]) -> Result<QuotaDelta, DbError> {
+    // A subquery of the policy, as in a recalculation of the usage.
+    let text = sql!(
+        "SELECT coalesce(sum(v.size_bytes), 0)::bigint AS bytes, count(DISTINCT f.id) AS files
+         FROM {charged} AND f.id = ANY ($2)",
+        charged = CHARGED,
+    );
+    let row: ChargeRow = statement("sum charge of files", text)
+        .bind::<SqlUuid, _>(tx.tenant())
+        .bind::<Array<SqlUuid>, _>(files.to_vec())
+        .one(tx.connection()?)
+        .await?;
+    Ok(QuotaDelta { used_bytes: row.bytes, file_count: row.files, ..QuotaDelta::default() })
 }

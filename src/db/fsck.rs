@@ -12,7 +12,9 @@ use super::{
     DbError, SystemTx,
     audit_entries::AuditAction,
     blobs::{Blob, BlobCursor, versions_of_blob},
-    schema::{audit_entries, blobs, credit_balances, file_readers, quotas, usage_counters, versions},
+    schema::{
+        audit_entries, blobs, credit_balances, file_readers, quotas, usage_counters, user_quotas, versions,
+    },
     sql::{AcrossTenants as _, days, now_minus, query, sql, statement},
     sweep_candidates::Ownership,
 };
@@ -145,7 +147,7 @@ pub struct QuotaDrift {
 /// Selects the versions that count against quotas: all versions of all files, those in the trash only if the
 /// tenant's policy counts them.
 const CHARGED: &str = "
-    SELECT f.tenant_id, f.category, v.media_kind, v.size_bytes, f.id, v.version = f.version AS is_current
+    SELECT f.tenant_id, f.owner_id, f.category, v.media_kind, v.size_bytes, f.id, v.version = f.version AS is_current
     FROM files AS f
     JOIN tenants AS t ON t.id = f.tenant_id
     JOIN versions AS v ON v.tenant_id = f.tenant_id AND v.file_id = f.id
@@ -227,6 +229,57 @@ pub async fn list_usage_drifts(tx: &mut SystemTx) -> Result<Vec<UsageDrift>, DbE
         is_not_being_deleted = is_not_being_deleted(),
     );
     statement("check usage counters", text).load(tx.connection()?).await
+}
+
+/// A quota of a user whose usage differs from the user's files and open uploads.
+#[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
+#[diesel(table_name = user_quotas)]
+pub struct UserQuotaDrift {
+    #[diesel(column_name = tenant_id)]
+    pub tenant: TenantId,
+    pub user_id: String,
+    pub used_bytes: i64,
+    #[diesel(sql_type = BigInt)]
+    pub charged_bytes: i64,
+    pub file_count: i64,
+    #[diesel(sql_type = BigInt)]
+    pub charged_files: i64,
+    pub reserved_bytes: i64,
+    #[diesel(sql_type = BigInt)]
+    pub open_bytes: i64,
+    pub reserved_file_count: i64,
+    #[diesel(sql_type = BigInt)]
+    pub open_uploads: i64,
+}
+
+/// Returns quotas of users that differ from their files and open uploads.
+pub async fn list_user_quota_drifts(tx: &mut SystemTx) -> Result<Vec<UserQuotaDrift>, DbError> {
+    // Outer joins of aggregates.
+    let text = sql!(
+        "WITH charged AS (
+             SELECT tenant_id, owner_id AS user_id, sum(size_bytes)::bigint AS bytes, count(DISTINCT id) AS files
+             FROM ({charged}) AS c GROUP BY tenant_id, owner_id
+         ), opened AS (
+             SELECT tenant_id, owner_id AS user_id, sum(reserved_bytes)::bigint AS bytes,
+                    count(*) FILTER (WHERE NOT is_version) AS uploads
+             FROM uploads WHERE state = {open} GROUP BY tenant_id, owner_id
+         ), totals AS (
+             SELECT q.tenant_id, q.user_id, q.used_bytes, coalesce(c.bytes, 0) AS charged_bytes, q.file_count,
+                    coalesce(c.files, 0) AS charged_files, q.reserved_bytes, coalesce(o.bytes, 0) AS open_bytes,
+                    q.reserved_file_count, coalesce(o.uploads, 0) AS open_uploads
+             FROM user_quotas AS q LEFT JOIN charged AS c USING (tenant_id, user_id)
+                 LEFT JOIN opened AS o USING (tenant_id, user_id)
+             WHERE q.is_counted
+         )
+         SELECT * FROM totals
+         WHERE {is_not_being_deleted} AND (used_bytes <> charged_bytes OR file_count <> charged_files
+            OR reserved_bytes <> open_bytes OR reserved_file_count <> open_uploads)
+         ORDER BY tenant_id, user_id",
+        charged = CHARGED,
+        open = UploadState::Open,
+        is_not_being_deleted = is_not_being_deleted(),
+    );
+    statement("check user quotas", text).load(tx.connection()?).await
 }
 
 /// A balance that differs from the ledger of its user.

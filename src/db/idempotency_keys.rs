@@ -52,6 +52,7 @@ sql_enum! {
         DeleteWebhook = 32 => "DeleteWebhook",
         RotateWebhookSecret = 33 => "RotateWebhookSecret",
         RedeliverWebhook = 34 => "RedeliverWebhook",
+        UpdateUserQuota = 106 => "UpdateUserQuota",
         RecalculateUsage = 105 => "RecalculateUsage",
         AddCredits = 102 => "AddCredits",
         DeductCredits = 103 => "DeductCredits",

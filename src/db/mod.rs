@@ -89,6 +89,7 @@ pub mod usage_counters;
 pub mod usage_measurements;
 pub mod usage_recalculations;
 pub mod usage_samples;
+pub mod user_quotas;
 pub mod verifications;
 pub mod versions;
 pub mod visitor_attempts;

@@ -11,6 +11,7 @@ use super::{
     DbError, SystemTx, TenantTx,
     schema::quotas,
     sql::{OfTenant as _, now, query, statement},
+    user_quotas::{self, UserDelta},
 };
 use crate::domain::{
     clock::Timestamp,
@@ -18,6 +19,7 @@ use crate::domain::{
     policy::{FileSizeLimits, InitialQuota},
     quota::Quota,
     usage_recalculation::QuotaDrift,
+    user_quota::UserQuota,
 };
 
 #[derive(Queryable, QueryableByName, Selectable)]
@@ -152,7 +154,18 @@ impl QuotaDelta {
 
     /// One removed file of `bytes`.
     pub fn for_removed_file(bytes: i64) -> Self {
-        Self { used_bytes: -bytes, file_count: -1, ..Self::default() }
+        Self::for_added_file(bytes).negated()
+    }
+
+    /// Returns the delta that reverts this one.
+    #[must_use]
+    pub fn negated(self) -> Self {
+        Self {
+            used_bytes: -self.used_bytes,
+            reserved_bytes: -self.reserved_bytes,
+            file_count: -self.file_count,
+            reserved_file_count: -self.reserved_file_count,
+        }
     }
 }
 
@@ -180,11 +193,53 @@ pub async fn get_for_update(tx: &mut TenantTx) -> Result<Quota, DbError> {
     Ok(row.into())
 }
 
-/// Applies a delta in one statement, if the result fits into the limits. Returns the new quota, or `None` if
-/// it does not fit.
+/// The outcome of a change of usage.
+#[derive(Debug)]
+pub enum ChargeOutcome {
+    /// It was applied. The quota is that after the change.
+    Charged(Quota),
+    /// It exceeds the limits of the tenant, and nothing was changed.
+    TenantExceeded,
+    /// It exceeds the limits of a user. The transaction must be rolled back, or the change of the tenant's quota
+    /// reverted.
+    UserExceeded(UserQuota),
+}
+
+/// Applies a delta to the quota of the tenant, and the deltas of users to theirs, if the results fit into the limits.
+/// The sum of the users' deltas is `delta`, except where a file changes its owner.
 ///
 /// A delta that only releases usage or reservations always fits.
-pub async fn apply_delta(tx: &mut TenantTx, delta: QuotaDelta) -> Result<Option<Quota>, DbError> {
+pub async fn apply_delta(
+    tx: &mut TenantTx,
+    delta: QuotaDelta,
+    users: &[UserDelta],
+) -> Result<ChargeOutcome, DbError> {
+    let Some(ChargedRow { quota, user_quota_count }) = charge_tenant(tx, delta).await? else {
+        return Ok(ChargeOutcome::TenantExceeded);
+    };
+    if user_quota_count > 0
+        && let Some(exceeded) = user_quotas::apply_deltas(tx, users).await?
+    {
+        return Ok(ChargeOutcome::UserExceeded(exceeded));
+    }
+    Ok(ChargeOutcome::Charged(quota.into()))
+}
+
+/// Reverts the part of a delta that [`apply_delta`] applied before the limits of a user were exceeded.
+pub async fn revert_delta(tx: &mut TenantTx, delta: QuotaDelta) -> Result<(), DbError> {
+    charge_tenant(tx, delta.negated()).await.map(|_| ())
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = quotas, check_for_backend(diesel::pg::Pg))]
+struct ChargedRow {
+    #[diesel(embed)]
+    quota: QuotaRow,
+    user_quota_count: i32,
+}
+
+/// Applies a delta in one statement. Returns `None` if the result does not fit.
+async fn charge_tenant(tx: &mut TenantTx, delta: QuotaDelta) -> Result<Option<ChargedRow>, DbError> {
     let fitting_bytes =
         (quotas::used_bytes + quotas::reserved_bytes + delta.used_bytes + delta.reserved_bytes)
             .le(quotas::limit_bytes);
@@ -207,9 +262,8 @@ pub async fn apply_delta(tx: &mut TenantTx, delta: QuotaDelta) -> Result<Option<
             quotas::file_count.eq(quotas::file_count + delta.file_count),
             quotas::reserved_file_count.eq(quotas::reserved_file_count + delta.reserved_file_count),
         ))
-        .returning(QuotaRow::as_returning());
-    let row: Option<QuotaRow> = query("apply quota delta", update).first(tx.connection()?).await?;
-    Ok(row.map(Quota::from))
+        .returning(ChargedRow::as_returning());
+    query("apply quota delta", update).first(tx.connection()?).await
 }
 
 /// Subtracts a drift from the row, if the result fits into the limits. Returns whether it does.

@@ -376,6 +376,7 @@ diesel::table! {
         alert_count -> BigInt,
         last_warning_sent_time -> Nullable<Timestamptz>,
         alert_emails -> Array<Text>,
+        user_quota_count -> Integer,
     }
 }
 
@@ -598,6 +599,7 @@ diesel::table! {
         renewed_part_count -> Integer,
         restart_count -> Integer,
         completion -> Nullable<Jsonb>,
+        owner_id -> Nullable<Text>,
     }
 }
 
@@ -651,6 +653,22 @@ diesel::table! {
         file_count -> BigInt,
         old_version_bytes -> BigInt,
         trash_bytes -> BigInt,
+    }
+}
+
+diesel::table! {
+    user_quotas (tenant_id, user_id) {
+        tenant_id -> Uuid,
+        user_id -> Text,
+        limit_bytes -> Nullable<BigInt>,
+        file_count_max -> BigInt,
+        used_bytes -> BigInt,
+        reserved_bytes -> BigInt,
+        file_count -> BigInt,
+        reserved_file_count -> BigInt,
+        is_counted -> Bool,
+        revision -> BigInt,
+        update_time -> Timestamptz,
     }
 }
 
@@ -788,6 +806,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     usage_measurements,
     usage_recalculations,
     usage_samples,
+    user_quotas,
     versions,
     visitor_attempts,
     webhook_deliveries,
@@ -829,6 +848,7 @@ super::sql::tenant_tables!(
     usage_measurements,
     usage_recalculations,
     usage_samples,
+    user_quotas,
     versions,
     visitor_attempts,
     webhook_deliveries,

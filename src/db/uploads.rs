@@ -10,7 +10,7 @@ use diesel::{
 use uuid::Uuid;
 
 use super::{
-    DbError, SystemTx, TenantTx,
+    DbError, SystemTx, TenantTx, file_owners,
     schema::uploads,
     sql::{AcrossTenants as _, OfTenant as _, now, now_plus, query, seconds},
 };
@@ -19,7 +19,7 @@ use crate::domain::{
     ids::{BlobId, TenantId, UploadId},
     object_key::ObjectKey,
     upload::UploadState,
-    upload_destination::DestinationKind,
+    upload_destination::{DestinationKind, UploadOwner},
 };
 
 /// How often the parts of an upload that begins again renew its lease again. A client that damages its own parts can
@@ -38,6 +38,8 @@ pub struct NewUpload {
     pub destination: DestinationKind,
     pub lease_seconds: u32,
     pub created_by: String,
+    /// The user whose quota contains the reservation.
+    pub owner: UploadOwner,
     /// Whether the client sends the bytes directly to the store.
     pub is_direct: bool,
     /// The key of the staging object of a single-part direct upload, from which the object is copied.
@@ -93,9 +95,13 @@ macro_rules! has_bytes_left {
     };
 }
 
-/// Inserts an open upload with its first lease.
-pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError> {
+/// Inserts an open upload with its first lease. Returns the user whose quota contains its reservation.
+pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<Option<String>, DbError> {
     let lease = UploadLease::first(upload.id);
+    let owner_id = match &upload.owner {
+        UploadOwner::User(id) => Some(id.clone()),
+        UploadOwner::OwnerOf(file) => file_owners::get_owner(tx, *file).await?,
+    };
     let insert = diesel::insert_into(uploads::table).values((
         uploads::tenant_id.eq(tx.tenant()),
         uploads::id.eq(lease.id),
@@ -114,8 +120,9 @@ pub async fn insert(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), DbError
         uploads::part_size_bytes.eq(upload.resumable.as_ref().map(|resumable| resumable.part_size_bytes)),
         uploads::is_direct.eq(upload.is_direct),
         uploads::staging_key.eq(upload.staging_key.as_ref()),
+        uploads::owner_id.eq(&owner_id),
     ));
-    query("insert upload", insert).execute(tx.connection()?).await.map(|_| ())
+    query("insert upload", insert).execute(tx.connection()?).await.map(|_| owner_id)
 }
 
 /// Renews the lease. Returns `false` if the lease was lost or has expired.
@@ -167,25 +174,36 @@ pub async fn get_held_multipart_id(tx: &mut TenantTx, lease: UploadLease) -> Res
     Ok(id.flatten())
 }
 
-/// Changes the reserved bytes by `by_bytes`, which may be negative. Returns false if the lease was lost or has
-/// expired, because such an upload can no longer be committed.
+/// Changes the reserved bytes by `by_bytes`, which may be negative. Returns `None` if the lease was lost or has
+/// expired, because such an upload can no longer be committed; otherwise the reservation.
 pub async fn adjust_reservation(
     tx: &mut TenantTx,
     lease: UploadLease,
     by_bytes: i64,
-) -> Result<bool, DbError> {
+) -> Result<Option<Reservation>, DbError> {
     let unexpired = held_upload!(tx, lease).filter(uploads::lease_expire_time.gt(now()));
-    let update =
-        diesel::update(unexpired).set(uploads::reserved_bytes.eq(uploads::reserved_bytes + by_bytes));
-    Ok(query("adjust reservation", update).execute(tx.connection()?).await? == 1)
+    let update = diesel::update(unexpired)
+        .set(uploads::reserved_bytes.eq(uploads::reserved_bytes + by_bytes))
+        .returning(Reservation::as_returning());
+    query("adjust reservation", update).first(tx.connection()?).await
 }
 
 /// The quota that an upload has reserved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable)]
+#[diesel(table_name = uploads, check_for_backend(diesel::pg::Pg))]
 pub struct Reservation {
+    #[diesel(column_name = reserved_bytes)]
     pub bytes: i64,
-    /// 1, or 0 for a new version of an existing file.
-    pub files: i64,
+    is_version: bool,
+    /// The user whose quota contains it. `None` for uploads that earlier releases opened.
+    pub owner_id: Option<String>,
+}
+
+impl Reservation {
+    /// Returns 1, or 0 for a new version of an existing file.
+    pub fn file_count(&self) -> i64 {
+        DestinationKind::from_is_version(self.is_version).file_count()
+    }
 }
 
 /// Marks an upload as abandoned. Evaluates to its reservation, if there is such an upload.
@@ -193,12 +211,8 @@ macro_rules! abandon_upload {
     ($tx:ident, $upload:expr) => {{
         let update = diesel::update($upload)
             .set(uploads::state.eq(UploadState::Abandoned))
-            .returning((uploads::reserved_bytes, uploads::is_version));
-        let row: Option<(i64, bool)> = query("abandon upload", update).first($tx.connection()?).await?;
-        Ok(row.map(|(bytes, is_version)| Reservation {
-            bytes,
-            files: DestinationKind::from_is_version(is_version).file_count(),
-        }))
+            .returning(Reservation::as_returning());
+        query("abandon upload", update).first($tx.connection()?).await
     }};
 }
 

@@ -15,6 +15,7 @@ use super::{
     schema::usage_recalculations,
     sql::{OfTenant as _, now, query, sql, statement},
     usage_counters::UsageDelta,
+    user_quotas::{self, UserDrift},
 };
 use crate::domain::{
     clock::Timestamp,
@@ -67,6 +68,15 @@ pub struct UsageDrift {
     pub quota: QuotaDrift,
     /// The changes that repair the usage counters.
     pub repair: UsageDelta,
+    /// The drifts of the quotas of users.
+    pub users: Vec<UserDrift>,
+}
+
+impl UsageDrift {
+    /// Returns the number of usage counters and quotas of users that are wrong.
+    pub fn counter_count(&self) -> usize {
+        self.repair.counter_count() + self.users.len()
+    }
 }
 
 /// Requests a recalculation, unless one is queued or running. Returns it.
@@ -119,7 +129,7 @@ pub async fn complete(
         .of(tx.tenant())
         .filter(usage_recalculations::epoch.eq(epoch))
         .filter(usage_recalculations::state.eq(RecalculationState::Running));
-    let counter_count = i64::try_from(drift.repair.counter_count()).unwrap_or(i64::MAX);
+    let counter_count = i64::try_from(drift.counter_count()).unwrap_or(i64::MAX);
     let update = diesel::update(begun).set((
         usage_recalculations::state.eq(state),
         usage_recalculations::calculate_time.eq(now().nullable()),
@@ -160,7 +170,7 @@ struct CounterDriftRow {
 }
 
 /// Selects the files of tenant $1 that count against its quota, with their versions, as `fsck` does.
-const CHARGED: &str = "files AS f JOIN versions AS v ON v.tenant_id = f.tenant_id AND v.file_id = f.id
+pub(super) const CHARGED: &str = "files AS f JOIN versions AS v ON v.tenant_id = f.tenant_id AND v.file_id = f.id
      WHERE f.tenant_id = $1 AND (f.delete_time IS NULL OR (
          SELECT (t.policy -> 'trash' ->> 'counts_against_quota')::boolean FROM tenants AS t WHERE t.id = $1))";
 
@@ -171,7 +181,8 @@ pub async fn measure(tx: &mut TenantTx) -> Result<UsageDrift, DbError> {
         .bind::<Text, _>(MEASUREMENT_MILLISECONDS_MAX)
         .execute(tx.connection()?)
         .await?;
-    Ok(UsageDrift { quota: measure_quota(tx).await?, repair: measure_counters(tx).await? })
+    let (quota, repair) = (measure_quota(tx).await?, measure_counters(tx).await?);
+    Ok(UsageDrift { quota, repair, users: user_quotas::measure_drift(tx, None).await? })
 }
 
 async fn measure_quota(tx: &mut TenantTx) -> Result<QuotaDrift, DbError> {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{
     credits::CreditEntry, file::File, file::FileVersion, share::Share, tenant_record::TenantRecord,
-    upload::Upload, webhook::Webhook,
+    upload::Upload, user_quota::UserQuota, webhook::Webhook,
 };
 
 /// The bytes of all fields of a file that have a limited size, with their tags, and of the file's own tag and
@@ -23,6 +23,8 @@ const SHARE_FIXED_BYTES: usize = 384;
 const DELIVERY_FIXED_BYTES: usize = 256;
 /// The same for an entry of a ledger.
 const CREDIT_ENTRY_FIXED_BYTES: usize = 96;
+/// The same for the quota of a user.
+const USER_QUOTA_FIXED_BYTES: usize = 128;
 /// The same for a tenant.
 const TENANT_FIXED_BYTES: usize = 256;
 /// The bytes of the kind of an event in a list of kinds: its number in the contract is below 16,384.
@@ -134,6 +136,11 @@ pub fn delivery_bytes_max(last_error: &str) -> usize {
 pub fn credit_entry_bytes_max(entry: &CreditEntry) -> usize {
     let texts = [&entry.user_id, &entry.reason, &entry.reference, &entry.actor.id];
     CREDIT_ENTRY_FIXED_BYTES + texts.into_iter().map(|text| text_bytes(text)).sum::<usize>()
+}
+
+/// Returns the most bytes that the quota of a user takes in a response.
+pub fn user_quota_bytes_max(quota: &UserQuota) -> usize {
+    USER_QUOTA_FIXED_BYTES + text_bytes(&quota.user_id)
 }
 
 /// Returns the most bytes that a tenant takes in a response.

@@ -55,6 +55,7 @@ pub mod upload_destination;
 pub mod upload_spec;
 pub mod usage_recalculation;
 pub mod usage_trend;
+pub mod user_quota;
 pub mod violations;
 pub mod visitor_attempts;
 pub mod webhook;

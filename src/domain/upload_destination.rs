@@ -56,6 +56,15 @@ pub struct NewVersion {
     pub if_etag: String,
 }
 
+/// The user whose quota an upload uses: the owner of its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UploadOwner {
+    /// The owner of a new file.
+    User(String),
+    /// The owner of the file that gets a new version.
+    OwnerOf(FileId),
+}
+
 /// The kind of a [`Destination`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DestinationKind {

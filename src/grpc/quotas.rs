@@ -9,6 +9,7 @@ use super::{
     convert::{
         credits, quota, quota_alert, quota_check, usage,
         usage_recalculation::{self, RecalculateRequest},
+        user_quota,
     },
 };
 use crate::{
@@ -56,6 +57,47 @@ impl QuotaService for Quotas {
             let usage =
                 quotas::get_usage(&self.0, &principal, quota::parse_tenant_id(&request.tenant_id)?).await?;
             Ok(quota::usage_to_proto(usage))
+        })
+        .await
+    }
+
+    async fn update_user_quota(
+        &self,
+        request: Request<v1::UpdateUserQuotaRequest>,
+    ) -> Result<Response<v1::UpdateUserQuotaResponse>, Status> {
+        let PrincipalCall { principal, origin, request } = extract_principal(request).await?;
+        respond(&origin, async {
+            let user_quota::UpdateRequest { tenant, update } =
+                user_quota::update_request_from_proto(request)?;
+            let updated = quotas::update_user_quota(&self.0, &principal, tenant, update).await?;
+            Ok(v1::UpdateUserQuotaResponse { quota: Some(user_quota::to_proto(updated)) })
+        })
+        .await
+    }
+
+    async fn get_user_quota(
+        &self,
+        request: Request<v1::GetUserQuotaRequest>,
+    ) -> Result<Response<v1::GetUserQuotaResponse>, Status> {
+        let PrincipalCall { principal, origin, request } = extract_principal(request).await?;
+        respond(&origin, async {
+            let user = credits::parse_user_request(&request.tenant_id, &request.user_id)?;
+            let found = quotas::get_user_quota(&self.0, &principal, user.tenant, user.user_id).await?;
+            Ok(v1::GetUserQuotaResponse { quota: Some(user_quota::to_proto(found)) })
+        })
+        .await
+    }
+
+    async fn list_user_quotas(
+        &self,
+        request: Request<v1::ListUserQuotasRequest>,
+    ) -> Result<Response<v1::ListUserQuotasResponse>, Status> {
+        let PrincipalCall { principal, origin, request } = extract_principal(request).await?;
+        respond(&origin, async {
+            let tenant = quota::parse_tenant_id(&request.tenant_id)?;
+            let (page_size, page_token) = (request.page_size, request.page_token.as_str());
+            let page = quotas::list_user_quotas(&self.0, &principal, tenant, page_size, page_token).await?;
+            Ok(user_quota::page_to_proto(page))
         })
         .await
     }

@@ -82,6 +82,10 @@ pub enum QuotaLimit {
     Bytes,
     /// Number of the tenant's files.
     Files,
+    /// Total size of the files of a user.
+    UserBytes,
+    /// Number of the files of a user.
+    UserFiles,
     /// Size of one file.
     FileSize,
 }
@@ -91,6 +95,8 @@ impl QuotaLimit {
         match self {
             Self::Bytes => "bytes",
             Self::Files => "files",
+            Self::UserBytes => "user_bytes",
+            Self::UserFiles => "user_files",
             Self::FileSize => "file_size",
         }
     }

@@ -39,7 +39,7 @@ const IDEMPOTENT: [&str; 23] = [
 ];
 
 /// Mutations without an idempotency level.
-const NO_LEVEL: [&str; 26] = [
+const NO_LEVEL: [&str; 27] = [
     "UploadFile",
     "UpdateFile",
     "CopyFile",
@@ -50,6 +50,7 @@ const NO_LEVEL: [&str; 26] = [
     "CreateCategory",
     "UpdateCategory",
     "UpdateQuota",
+    "UpdateUserQuota",
     "RecalculateUsage",
     "AddCredits",
     "DeductCredits",

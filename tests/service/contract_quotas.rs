@@ -2,8 +2,9 @@
 
 use strongroom::proto::v1::{
     CheckQuotaRequest, GetQuotaRequest, GetUsageHistoryRequest, GetUsageRecalculationRequest,
-    GetUsageRequest, ListCreditEntriesRequest, ListQuotaAlertsRequest, ListTopOwnersRequest, Quota,
-    QuotaCheckItem, RecalculateUsageRequest, UpdateQuotaRequest,
+    GetUsageRequest, GetUserQuotaRequest, ListCreditEntriesRequest, ListQuotaAlertsRequest,
+    ListTopOwnersRequest, ListUserQuotasRequest, Quota, QuotaCheckItem, RecalculateUsageRequest,
+    UpdateQuotaRequest,
 };
 use tonic::Status;
 
@@ -51,6 +52,17 @@ pub(crate) async fn call_quotas(path: &str, caller: &Caller, tenant: &str) -> Re
         "/strongroom.v1.QuotaService/GetUsageHistory" => {
             let request = GetUsageHistoryRequest { tenant_id, ..Default::default() };
             quotas.get_usage_history(request).await.map(drop)
+        }
+        "/strongroom.v1.QuotaService/UpdateUserQuota" => {
+            caller.set_user_quota_in(tenant, "alice", Some(1 << 40), 0).await.map(drop)
+        }
+        "/strongroom.v1.QuotaService/GetUserQuota" => {
+            let request = GetUserQuotaRequest { tenant_id, user_id: user_to_read(caller).to_owned() };
+            quotas.get_user_quota(request).await.map(drop)
+        }
+        "/strongroom.v1.QuotaService/ListUserQuotas" => {
+            let request = ListUserQuotasRequest { tenant_id, ..Default::default() };
+            quotas.list_user_quotas(request).await.map(drop)
         }
         path => call_credits(path, caller, tenant).await,
     }

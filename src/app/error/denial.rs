@@ -69,6 +69,9 @@ pub enum Denial {
     /// The request reads the credits of another user.
     #[error("only the tenant's admins and services may read the credits of other users")]
     CreditsOfOthers,
+    /// The request reads the quota of another user.
+    #[error("only the tenant's admins and services may read the quotas of other users")]
+    QuotasOfOthers,
     /// The operator requested the erasure that it approves.
     #[error("the operator who requested an erasure may not approve it; ask another operator")]
     ApprovesOwnRequest,
@@ -141,6 +144,7 @@ mod tests {
                 D::ScopeMissing(Scope::CreditsWrite),
                 "only an operator, or a token with the scope `credits:write`, may do this",
             ),
+            (D::QuotasOfOthers, "only the tenant's admins and services may read the quotas of other users"),
             (D::CreditsOfOthers, "only the tenant's admins and services may read the credits of other users"),
             (
                 D::ApprovesOwnRequest,

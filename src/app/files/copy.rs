@@ -7,7 +7,7 @@ use crate::{
         access::{Operation, require_access},
         audit,
         idempotency::{self, RequestClaim},
-        quotas::trash::explain_shortage,
+        quotas::{charge::charge, trash::explain_shortage},
     },
     db::{
         TenantTx, Viewer,
@@ -16,7 +16,7 @@ use crate::{
         file_copies::{self, FileCopy},
         file_locks,
         idempotency_keys::Method,
-        quotas::{self, QuotaDelta},
+        quotas::QuotaDelta,
         usage_counters::{self, UsageDelta},
         versions::{self, Charge, StoredVersion, VersionCopy},
     },
@@ -165,9 +165,7 @@ async fn insert_copy(
     let mut delta = UsageDelta::default();
     delta.add_file(&file, &Charge(vec![(file.media_kind, bytes)]), 1);
     usage_counters::apply_delta(tx, &delta).await?;
-    if quotas::apply_delta(tx, QuotaDelta::for_added_file(bytes)).await?.is_none() {
-        return Err(Error::quota_exceeded(&quotas::get(tx).await?, bytes));
-    }
+    charge(tx, &file.owner_id, QuotaDelta::for_added_file(bytes)).await?;
     Ok(file)
 }
 

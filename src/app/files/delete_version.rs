@@ -5,7 +5,7 @@ use super::{
     load_file_details, purge,
 };
 use crate::{
-    app::{App, Error, Resource, audit, storage::relocation::deletion_delay_hours},
+    app::{App, Error, Resource, audit, quotas::charge::release, storage::relocation::deletion_delay_hours},
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction},
@@ -13,7 +13,7 @@ use crate::{
         events::{self, Event, EventKind},
         files,
         idempotency_keys::Method,
-        quotas::{self, QuotaDelta},
+        quotas::QuotaDelta,
         usage_counters::{self, UsageDelta},
         versions,
     },
@@ -84,6 +84,6 @@ async fn delete_version_in_tx(
     }
     usage_counters::apply_delta(tx, &delta).await?;
     blobs::schedule_deletion(tx, &deleted.blobs, deletion_delay_hours(app)).await?;
-    quotas::apply_delta(tx, QuotaDelta::for_bytes(-deleted.charge.bytes())).await?;
+    release(tx, Some(&file.owner_id), QuotaDelta::for_bytes(-deleted.charge.bytes())).await?;
     finish_mutation(tx, attempt, file).await
 }

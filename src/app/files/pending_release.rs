@@ -1,12 +1,15 @@
 //! Collects the quota and blobs that changes of files release, and applies them once at the end of the
 //! transaction, in lock order.
 
+use std::collections::BTreeMap;
+
 use crate::{
     app::{App, Error, storage::relocation::deletion_delay_hours},
     db::{
         TenantTx, blobs,
         quotas::{self, QuotaDelta},
         usage_counters::{self, UsageDelta},
+        user_quotas::UserDelta,
         versions::Charge,
     },
     domain::{file::File, ids::BlobId},
@@ -18,6 +21,8 @@ pub(super) struct PendingRelease {
     blobs: Vec<BlobId>,
     usage: UsageDelta,
     quota: QuotaDelta,
+    /// The same release, by owner of the files.
+    owners: BTreeMap<String, QuotaDelta>,
 }
 
 impl PendingRelease {
@@ -29,8 +34,10 @@ impl PendingRelease {
     /// Adds a file that is no longer charged.
     pub(super) fn release_quota(&mut self, file: &File, charge: &Charge) {
         self.usage.add_file(file, charge, -1);
-        self.quota.used_bytes -= charge.bytes();
-        self.quota.file_count -= 1;
+        for quota in [&mut self.quota, self.owners.entry(file.owner_id.clone()).or_default()] {
+            quota.used_bytes -= charge.bytes();
+            quota.file_count -= 1;
+        }
     }
 
     /// Applies the release. Cannot exceed the quota, because it only lowers the usage.
@@ -43,7 +50,9 @@ impl PendingRelease {
             blobs::schedule_deletion(tx, &self.blobs, deletion_delay_hours(app)).await?;
         }
         if is_charged {
-            quotas::apply_delta(tx, self.quota).await?;
+            let users: Vec<UserDelta> =
+                self.owners.iter().map(|(owner_id, delta)| UserDelta::new(owner_id, *delta)).collect();
+            quotas::apply_delta(tx, self.quota, &users).await?;
         }
         Ok(())
     }

@@ -5,14 +5,18 @@ use super::{
     load_file_details,
 };
 use crate::{
-    app::{App, Error, Resource, audit, preconditions::check_version_count, quotas::trash::explain_shortage},
+    app::{
+        App, Error, Resource, audit,
+        preconditions::check_version_count,
+        quotas::{charge::charge, trash::explain_shortage},
+    },
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction},
         events::{self, Event, EventKind},
         file_readers, files,
         idempotency_keys::Method,
-        quotas::{self, QuotaDelta},
+        quotas::QuotaDelta,
         usage_counters::{self, UsageDelta},
         versions::{self, VersionCopy},
     },
@@ -115,8 +119,6 @@ async fn insert_restored_version(
     delta.add_bytes(&file.category, file.media_kind, bytes);
     usage_counters::apply_delta(tx, &delta).await?;
     let file = load_file_details(tx, file).await?;
-    if quotas::apply_delta(tx, QuotaDelta::for_bytes(bytes)).await?.is_none() {
-        return Err(Error::quota_exceeded(&quotas::get(tx).await?, bytes));
-    }
+    charge(tx, &file.owner_id, QuotaDelta::for_bytes(bytes)).await?;
     Ok(file)
 }

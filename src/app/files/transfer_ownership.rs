@@ -4,6 +4,7 @@ use crate::{
     app::{
         App, Error, access, audit,
         idempotency::{self, RequestClaim},
+        quotas::charge::charge_users,
     },
     db::{
         TenantTx, Viewer,
@@ -12,6 +13,8 @@ use crate::{
         file_locks,
         file_owners::{self, OwnedFile},
         idempotency_keys::Method,
+        quotas::QuotaDelta,
+        user_quotas::UserDelta,
     },
     domain::{
         caller::Caller,
@@ -60,7 +63,7 @@ pub struct TransferResult {
 /// the call until no files remain. Read grants of other users do not change.
 ///
 /// # Errors
-/// Returns `Invalid` with every violation, or `NotAllowed`.
+/// Returns `Invalid` with every violation, `NotAllowed`, or `UserQuota` if the files exceed the quota of the new owner.
 pub async fn transfer_ownership(
     app: &App,
     caller: &Caller,
@@ -117,6 +120,7 @@ async fn transfer_in_tx(
         let ids: Vec<FileId> = owned.iter().map(|file| file.id).collect();
         file_owners::set_owner(tx, &ids, &request.to_user, &caller.actor.id).await?;
         record_transfers(tx, caller, request, &owned).await?;
+        charge_new_owner(tx, request, &ids).await?;
     }
     let count = i64::try_from(owned.len()).unwrap_or(i64::MAX);
     let transferred = transfer_result(tx, &request.from_user, count).await?;
@@ -124,6 +128,18 @@ async fn transfer_in_tx(
         attempt.record_response(tx, &transferred).await?;
     }
     Ok(transferred)
+}
+
+/// Moves the charge of the files to the quota of the new owner.
+async fn charge_new_owner(
+    tx: &mut TenantTx,
+    request: &TransferRequest,
+    files: &[FileId],
+) -> Result<(), Error> {
+    let charged = file_owners::sum_charge(tx, files).await?;
+    let users =
+        [UserDelta::new(&request.from_user, charged.negated()), UserDelta::new(&request.to_user, charged)];
+    charge_users(tx, QuotaDelta::default(), &users).await.map(|_| ())
 }
 
 /// Records an audit entry and an event for each file.

@@ -5,14 +5,17 @@ use super::{
     record_change,
 };
 use crate::{
-    app::{App, Error},
+    app::{
+        App, Error,
+        quotas::{charge, trash::explain_shortage},
+    },
     db::{
         TenantTx, Viewer,
         audit_entries::AuditAction,
         events::EventKind,
         file_readers, files,
         idempotency_keys::Method,
-        quotas::{self, QuotaDelta},
+        quotas::QuotaDelta,
         usage_counters::{self, UsageDelta},
         versions,
     },
@@ -23,7 +26,7 @@ use crate::{
 /// file is charged again. Returns a file that is not in the trash unchanged.
 ///
 /// # Errors
-/// Returns `NotFound`, `NotAllowed`, `QuotaBytes` or `QuotaFiles`.
+/// Returns `NotFound`, `NotAllowed`, `QuotaBytes`, `QuotaFiles` or `UserQuota`.
 pub async fn undelete_file(
     app: &App,
     caller: &Caller,
@@ -31,8 +34,8 @@ pub async fn undelete_file(
 ) -> Result<MutationResponse<File>, Error> {
     let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
     let restored = undelete_in_tx(app, &mut tx, caller, &change).await;
-    super::record_if_denied(app, caller, AuditAction::FileUndelete, change.file, tx.finish(restored).await)
-        .await
+    let restored = explain_shortage(app, caller, tx.finish(restored).await).await;
+    super::record_if_denied(app, caller, AuditAction::FileUndelete, change.file, restored).await
 }
 
 async fn undelete_in_tx(
@@ -59,14 +62,11 @@ async fn untrash(tx: &mut TenantTx, caller: &Caller, file: &File) -> Result<File
     let restored = load_file_details(tx, restored).await?;
     record_change(tx, caller, &restored, AuditAction::FileUndelete, EventKind::FileUndeleted).await?;
     if !caller.tenant.policy.trash.counts_against_quota {
-        let charge = versions::get_charge(tx, file.id).await?;
-        let charged_bytes = charge.bytes();
+        let charged = versions::get_charge(tx, file.id).await?;
         let mut delta = UsageDelta::default();
-        delta.add_file(file, &charge, 1);
+        delta.add_file(file, &charged, 1);
         usage_counters::apply_delta(tx, &delta).await?;
-        if quotas::apply_delta(tx, QuotaDelta::for_added_file(charged_bytes)).await?.is_none() {
-            return Err(Error::quota_exceeded(&quotas::get(tx).await?, charged_bytes));
-        }
+        charge::charge(tx, &file.owner_id, QuotaDelta::for_added_file(charged.bytes())).await?;
     }
     Ok(restored)
 }

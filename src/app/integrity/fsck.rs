@@ -7,6 +7,8 @@
 //!
 //! Does not use [`App`](crate::app::App), so that it also works if the service cannot start.
 
+mod records;
+
 use std::{sync::Arc, time::Duration};
 
 use super::{
@@ -144,7 +146,7 @@ impl Fsck {
             self.check_objects(store.as_ref(), &mut report).await?;
             self.check_multiparts(store.as_ref(), &mut report).await?;
         }
-        self.check_records(&mut report).await?;
+        records::check_records(&self.db, self.audit_days, &mut report).await?;
         Ok(report)
     }
 
@@ -385,68 +387,6 @@ impl Fsck {
 
     fn age(&self, since: Timestamp) -> Duration {
         (self.clock.now() - since).to_std().unwrap_or_default()
-    }
-
-    /// Checks that quotas and usage counters match the stored files, that balances of credits match their entries, and
-    /// that every version has an audit entry.
-    async fn check_records(&self, report: &mut FsckReport) -> Result<(), Error> {
-        let mut tx = self.db.system_tx().await?;
-        for drift in fsck::list_quota_drifts(&mut tx).await? {
-            let problem = format!(
-                "used {} of {} charged bytes, {} of {} files; reserved {} of {} open bytes, {} of {} uploads; \
-                 {} of {} bytes pending deletion",
-                drift.used_bytes,
-                drift.charged_bytes,
-                drift.file_count,
-                drift.charged_files,
-                drift.reserved_bytes,
-                drift.open_bytes,
-                drift.reserved_file_count,
-                drift.open_uploads,
-                drift.pending_deletion_bytes,
-                drift.scheduled_bytes,
-            );
-            report.add_violation(Invariant::Quotas, drift.tenant, "quotas", problem);
-        }
-        for drift in fsck::list_usage_drifts(&mut tx).await? {
-            let problem = format!("counts {} bytes, {} are stored", drift.counted_bytes, drift.stored_bytes);
-            report.add_violation(
-                Invariant::Quotas,
-                drift.tenant,
-                format!("usage_counters {}/{}", drift.category, drift.media_kind),
-                problem,
-            );
-        }
-        for drift in fsck::list_credit_drifts(&mut tx).await? {
-            let problem = format!(
-                "has {} credits, the entries add up to {}; {} of {} entries exist, {} have a wrong balance",
-                drift.balance,
-                drift.entry_sum,
-                drift.found_entry_count,
-                drift.last_number,
-                drift.wrong_entry_count,
-            );
-            report.add_violation(
-                Invariant::Credits,
-                drift.tenant,
-                format!("user {}", drift.user_id),
-                problem,
-            );
-        }
-        for drift in fsck::list_reader_drifts(&mut tx).await? {
-            let subject = format!("file {} reader {}", drift.file, drift.principal);
-            let problem = "differs from the grants of the file".to_owned();
-            report.add_violation(Invariant::Readers, drift.tenant, subject, problem);
-        }
-        for (tenant, file, version) in fsck::list_unaudited_versions(&mut tx, self.audit_days).await? {
-            report.add_violation(
-                Invariant::Audit,
-                tenant,
-                format!("file {file} version {version}"),
-                "has no audit entry".to_owned(),
-            );
-        }
-        Ok(tx.commit().await?)
     }
 }
 

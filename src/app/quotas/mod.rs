@@ -2,6 +2,7 @@
 
 mod alerts;
 pub(super) mod cache;
+pub(super) mod charge;
 mod check;
 mod check_rate_limit;
 mod get;
@@ -14,6 +15,7 @@ pub mod send_alert;
 pub(super) mod trash;
 pub(super) mod update;
 mod usage;
+mod users;
 
 pub use self::{
     alerts::{AlertPage, AlertQuery, list_quota_alerts},
@@ -25,6 +27,7 @@ pub use self::{
     recalculate::{get_recalculation, request_recalculation},
     update::{QuotaUpdate, update_quota},
     usage::{Usage, UsageEntry, get_usage},
+    users::{UserQuotaPage, UserQuotaUpdate, get_user_quota, list_user_quotas, update_user_quota},
 };
 pub use crate::db::{
     usage_measurements::{OwnerUsage, UsageMeasurement},

@@ -16,6 +16,7 @@ use crate::{
         idempotency_keys::Method,
         quotas, usage_counters,
         usage_recalculations::{self, UsageDrift},
+        user_quotas,
     },
     domain::{
         ids::{RequestId, TenantId},
@@ -148,17 +149,18 @@ impl Measurement {
         if !usage_recalculations::complete(tx, self.epoch, RecalculationState::Done, &self.drift).await? {
             return Ok(true);
         }
-        let (quota, counter_count) = (&self.drift.quota, self.drift.repair.counter_count());
+        let (quota, counter_count) = (&self.drift.quota, self.drift.counter_count());
         if *quota == QuotaDrift::default() && counter_count == 0 {
             return Ok(true);
         }
         let details = serde_json::json!({ "drift": quota, "drift_counters": counter_count });
         audit_entries::insert(tx, &[AuditEntry::system(AuditAction::UsageRepair, details)]).await?;
         // The quota last, as in every change.
-        if counter_count > 0 {
+        if self.drift.repair.counter_count() > 0 {
             usage_counters::apply_delta(tx, &self.drift.repair).await?;
         }
-        let fits = quotas::subtract_drift(tx, quota).await?;
+        let fits = quotas::subtract_drift(tx, quota).await?
+            && user_quotas::subtract_drifts(tx, &self.drift.users).await?;
         if fits {
             tracing::warn!(tenant = %self.tenant, drift = ?quota, counter_count, "repaired drift of usage");
         }

@@ -1,13 +1,13 @@
-//! Adds the bytes in the trash to the error of an exceeded quota.
+//! Adds the bytes in the trash to the error of an exceeded quota, and hides the usage of other users from it.
 
 use crate::{
-    app::{App, Error},
+    app::{App, Error, UserQuotaShortage},
     db::{Viewer, quotas},
-    domain::caller::Caller,
+    domain::caller::{Caller, Role},
 };
 
 /// Adds the bytes of files in the trash that the caller may see to the error of an exceeded quota, if purging
-/// them would free bytes. Returns other outcomes unchanged. Every use case that stores bytes passes its outcome
+/// them would free bytes. Removes the usage of another user, unless the caller is an admin. Returns other outcomes unchanged. Every use case that stores bytes passes its outcome
 /// through this function.
 pub(in crate::app) async fn explain_shortage<T>(
     app: &App,
@@ -25,7 +25,18 @@ pub(in crate::app) async fn explain_shortage<T>(
             }
             Err(Error::QuotaBytes(shortage))
         }
-        outcome => outcome,
+        outcome => outcome.map_err(|error| hide_usage(caller, error)),
+    }
+}
+
+/// Removes the usage of another user from an error, unless the caller is an admin. The owner of a file can be another
+/// user than the caller who changes it.
+pub(super) fn hide_usage(caller: &Caller, error: Error) -> Error {
+    match error {
+        Error::UserQuota(shortage) if caller.role < Role::Admin && shortage.user_id != caller.actor.id => {
+            Error::UserQuota(Box::new(UserQuotaShortage { usage: None, ..*shortage }))
+        }
+        error => error,
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     app::{
         App, Error, idempotency,
         integrity::read_object::{ReadObject, read_object},
+        quotas::charge::commit_error,
     },
     db::{
         TenantTx, Viewer, WrittenRow,
@@ -26,7 +27,7 @@ use crate::{
         commit::{self, UploadCommitOutcome},
         files,
         finished_upload::{FinishedDestination, FinishedUpload},
-        quotas, tenants,
+        tenants,
     },
     domain::{
         error_text::with_causes,
@@ -248,9 +249,12 @@ async fn commit_file(
         response: (),
     };
     let outcome = commit::commit_uploads(tx, &[finished], idempotency::retention_hours(app)).await?;
-    let Some((outcomes, _)) = outcome.outcomes else {
-        let needed = i64::try_from(object.size_bytes).unwrap_or(i64::MAX);
-        return Err(Error::quota_exceeded(&quotas::get(tx).await?, needed));
+    let outcomes = match outcome.outcomes {
+        Ok((outcomes, _)) => outcomes,
+        Err(exceeded) => {
+            let needed = i64::try_from(object.size_bytes).unwrap_or(i64::MAX);
+            return Err(commit_error(tx, exceeded, needed).await?);
+        }
     };
     match outcomes.as_slice() {
         [UploadCommitOutcome::Committed(..)] => {

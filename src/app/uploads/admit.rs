@@ -30,7 +30,7 @@ use crate::{
         object_label::{ObjectLabel, PrivateLabel},
         policy::{FileSizeLimits, Policy, ScanRule},
         quota::Quota,
-        upload_destination::{ContentRules, Destination, DestinationKind, NewVersion},
+        upload_destination::{ContentRules, Destination, DestinationKind, NewVersion, UploadOwner},
         upload_spec::{CheckedSpec, ResolvedSpec, UploadSpec},
         violations::Violations,
     },
@@ -277,6 +277,8 @@ pub(super) struct Target {
     pub(super) options: PutOptions,
     /// Whether the blob becomes a new file or a new version.
     pub(super) destination: DestinationKind,
+    /// The user whose quota the blob uses.
+    pub(super) owner: UploadOwner,
 }
 
 /// Chooses the location of a new blob. Each call returns a new key, so no object is ever overwritten.
@@ -290,7 +292,20 @@ pub(super) fn new_target(app: &App, caller: &Caller, spec: &ResolvedSpec) -> Res
             .map_err(Error::internal)?;
     let options = labeled_options(app, caller, spec, blob_id)?;
     let store = app.stores.primary_for(Holder::of_caller(caller));
-    Ok(Target { store, blob_id, key, options, destination: spec.checked.destination.kind() })
+    let destination = &spec.checked.destination;
+    let owner = owner_of(caller, destination);
+    Ok(Target { store, blob_id, key, options, destination: destination.kind(), owner })
+}
+
+/// Returns the user whose quota an upload uses.
+fn owner_of(caller: &Caller, destination: &Destination) -> UploadOwner {
+    match destination {
+        Destination::NewFile(record) => {
+            let origin = record.import_origin.as_ref();
+            UploadOwner::User(origin.map_or(&caller.actor.id, |origin| &origin.owner_id).clone())
+        }
+        Destination::NewVersion(version) => UploadOwner::OwnerOf(version.file),
+    }
 }
 
 /// Returns the options of the object of a blob, with a label that describes its file.
@@ -301,12 +316,10 @@ fn labeled_options(
     blob: BlobId,
 ) -> Result<PutOptions, Error> {
     let actor = &caller.actor.id;
-    let (file, owner_id) = match &checked.destination {
-        Destination::NewFile(record) => {
-            let owner_id = record.import_origin.as_ref().map_or(actor, |origin| &origin.owner_id);
-            (FileId::of_first_blob(blob), owner_id)
-        }
-        Destination::NewVersion(version) => (version.file, actor),
+    let (file, owner_id) = match owner_of(caller, &checked.destination) {
+        UploadOwner::User(owner_id) => (FileId::of_first_blob(blob), owner_id),
+        // The label of a version names the uploader.
+        UploadOwner::OwnerOf(file) => (file, actor.clone()),
     };
     let label = ObjectLabel {
         file,
@@ -316,7 +329,7 @@ fn labeled_options(
         sha256: checked.sha256,
         private: PrivateLabel {
             name: rules.file_name.clone(),
-            owner_id: owner_id.clone(),
+            owner_id,
             declared_mime_type: checked.declared_mime_type.clone(),
         },
     };
@@ -334,6 +347,7 @@ impl Target {
             key: stored.key.clone(),
             options: labeled_options(app, caller, &stored.spec, stored.blob_id)?,
             destination: stored.spec.checked.destination.kind(),
+            owner: owner_of(caller, &stored.spec.checked.destination),
         })
     }
 

@@ -6,7 +6,7 @@
 use std::{fmt, time::Duration};
 
 use crate::{
-    app::{App, Error},
+    app::{App, Error, UserLimit},
     domain::{
         checksum::ChecksumAlgorithm, file::FileState, ids::FileId, media_type::MediaKind,
         policy::FileSizeLimits,
@@ -245,6 +245,10 @@ pub(super) fn check_size(bytes: u64, kind: Option<MediaKind>, limits: &FileSizeL
 pub(super) fn count_refusal(metrics: &Metrics, error: &Error) {
     match error {
         Error::QuotaBytes(_) => metrics.count_quota_refusal(QuotaLimit::Bytes),
+        Error::UserQuota(shortage) => metrics.count_quota_refusal(match shortage.exceeded {
+            UserLimit::Bytes { .. } => QuotaLimit::UserBytes,
+            UserLimit::Files { .. } => QuotaLimit::UserFiles,
+        }),
         Error::QuotaFiles { .. } => metrics.count_quota_refusal(QuotaLimit::Files),
         Error::FileTooLarge { .. } => metrics.count_quota_refusal(QuotaLimit::FileSize),
         _ => {}

@@ -3,6 +3,7 @@
 mod alerts;
 mod check;
 mod recalculation;
+mod users;
 
 use clap::Args;
 use prost_types::FieldMask;
@@ -19,6 +20,9 @@ const EXAMPLES: &str = "Examples:
   strongroom quota --set-limit 10GiB
   strongroom quota --check 20MiB 1500MB --type video/mp4
   strongroom quota --alerts --json
+  strongroom quota --user alice --set-limit 5GiB --set-files 1000
+  strongroom quota --user alice --remove-limit
+  strongroom quota --users
   strongroom quota --set-alert-emails ops@example.org,finance@example.org";
 
 #[derive(Debug, Args)]
@@ -30,6 +34,16 @@ pub(crate) struct QuotaArgs {
     /// List the alerts, newest first; for tenant admins and operators.
     #[arg(long, conflicts_with_all = ["set_limit", "set_files", "set_alert_emails", "check", "usage"])]
     pub alerts: bool,
+    /// Show or set the quota of a user instead: the subject of a user's token, or `service:` and that of a service's.
+    /// Admins and operators set limits with --set-limit, --remove-limit and --set-files.
+    #[arg(long, value_name = "USER", conflicts_with_all = ["usage", "alerts", "check", "recalculate", "recalculation", "set_alert_emails"])]
+    pub user: Option<String>,
+    /// List the quotas of the users with a limit; for tenant admins and operators.
+    #[arg(long, conflicts_with_all = ["user", "set_limit", "set_files", "set_alert_emails", "check", "usage", "alerts", "recalculate", "recalculation"])]
+    pub users: bool,
+    /// Remove the storage limit of the user.
+    #[arg(long, requires = "user", conflicts_with = "set_limit")]
+    pub remove_limit: bool,
     /// Start a job that compares the recorded usage with the files and repairs it; for tenant admins and operators.
     #[arg(long, conflicts_with_all = ["set_limit", "set_files", "set_alert_emails", "check", "usage", "alerts", "recalculation"])]
     pub recalculate: bool,
@@ -85,6 +99,12 @@ pub(super) async fn run_quota(args: QuotaArgs, output: Output) -> Result<(), Fai
     }
     if args.recalculation {
         return recalculation::show(&client, tenant_id, output).await;
+    }
+    if let Some(user) = args.user.clone() {
+        return users::run_user(&client, &args, &user, output).await;
+    }
+    if args.users {
+        return users::run_users(&client, tenant_id, output).await;
     }
     if args.usage {
         let usage = client.get_usage(GetUsageRequest { tenant_id }).await?;

@@ -192,6 +192,30 @@ impl QuotaService for Fake {
         Ok(Response::new(GetUsageHistoryResponse::default()))
     }
 
+    async fn update_user_quota(
+        &self,
+        request: Request<UpdateUserQuotaRequest>,
+    ) -> Result<Response<UpdateUserQuotaResponse>, Status> {
+        self.record_call(&request)?;
+        Ok(Response::new(UpdateUserQuotaResponse::default()))
+    }
+
+    async fn get_user_quota(
+        &self,
+        request: Request<GetUserQuotaRequest>,
+    ) -> Result<Response<GetUserQuotaResponse>, Status> {
+        self.record_call(&request)?;
+        Ok(Response::new(GetUserQuotaResponse::default()))
+    }
+
+    async fn list_user_quotas(
+        &self,
+        request: Request<ListUserQuotasRequest>,
+    ) -> Result<Response<ListUserQuotasResponse>, Status> {
+        self.record_call(&request)?;
+        Ok(Response::new(ListUserQuotasResponse::default()))
+    }
+
     async fn add_credits(
         &self,
         request: Request<AddCreditsRequest>,

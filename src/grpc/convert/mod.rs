@@ -26,6 +26,7 @@ pub(super) mod update;
 pub(super) mod upload;
 pub(super) mod usage;
 pub(super) mod usage_recalculation;
+pub(super) mod user_quota;
 pub(super) mod version;
 pub(super) mod visit;
 pub(super) mod watch;

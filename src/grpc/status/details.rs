@@ -67,6 +67,9 @@ impl StatusBuilder {
             Error::PageTokenInvalid => {
                 self.violations = vec![FieldViolation::new("page_token", self.message.clone())];
             }
+            Error::UserQuota(_) => {
+                self.details.add_quota_failure_violation("user", self.message.clone());
+            }
             Error::QuotaBytes(_) | Error::QuotaFiles { .. } | Error::FileTooLarge { .. } => {
                 self.details.add_quota_failure_violation("tenant", self.message.clone());
             }
@@ -169,6 +172,7 @@ fn precondition_subject(error: &Error) -> Option<&'static str> {
         | Error::NotFound(_)
         | Error::QuotaBytes(_)
         | Error::QuotaFiles { .. }
+        | Error::UserQuota(_)
         | Error::FileTooLarge { .. }
         | Error::TooManyVersions { .. }
         | Error::TooManyGrants { .. }

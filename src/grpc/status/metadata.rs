@@ -8,7 +8,7 @@ use chrono::SecondsFormat;
 
 use crate::{
     app::{
-        Error, QuotaShortage,
+        Error, QuotaShortage, UserLimit, UserQuotaShortage,
         imports::ImportError,
         owner::NotOwner,
         uploads::{Stall, UploadError, bytes_per_second},
@@ -31,6 +31,7 @@ pub(super) fn error_metadata(error: &Error) -> Entries {
         Error::Import(error) => import_metadata(error),
         Error::QuotaBytes(_)
         | Error::QuotaFiles { .. }
+        | Error::UserQuota(_)
         | Error::FileTooLarge { .. }
         | Error::QuotaBelowUsage { .. }
         | Error::CreditsExhausted { .. } => limit_metadata(error),
@@ -102,6 +103,7 @@ fn limit_metadata(error: &Error) -> Entries {
         Error::QuotaFiles { file_count, file_count_max } => {
             vec![("file_count", file_count.to_string()), ("file_count_max", file_count_max.to_string())]
         }
+        Error::UserQuota(shortage) => user_shortage_entries(shortage),
         Error::FileTooLarge { kind, size_bytes, limit_bytes } => {
             file_size_entries(*kind, *size_bytes, *limit_bytes)
         }
@@ -115,6 +117,26 @@ fn limit_metadata(error: &Error) -> Entries {
         }
         _ => Vec::new(),
     }
+}
+
+fn user_shortage_entries(shortage: &UserQuotaShortage) -> Entries {
+    let (limit, usage) = match shortage.exceeded {
+        UserLimit::Bytes { needed_bytes, limit_bytes } => (
+            vec![("needed_bytes", needed_bytes.to_string()), ("limit_bytes", limit_bytes.to_string())],
+            shortage.usage.map(|usage| {
+                vec![
+                    ("used_bytes", usage.used_bytes.to_string()),
+                    ("reserved_bytes", usage.reserved_bytes.to_string()),
+                ]
+            }),
+        ),
+        UserLimit::Files { file_count_max } => (
+            one_entry("file_count_max", file_count_max),
+            shortage.usage.map(|usage| one_entry("file_count", usage.file_count)),
+        ),
+    };
+    let user_id = ("user_id", shortage.user_id.clone());
+    limit.into_iter().chain(usage.into_iter().flatten()).chain([user_id]).collect()
 }
 
 /// The limits of what belongs to one file.

@@ -4,7 +4,7 @@ use tonic::Code;
 
 use crate::{
     app::{
-        CredentialsError, Error,
+        CredentialsError, Error, UserLimit,
         imports::{FetchFailure, ImportError},
         uploads::UploadError,
         visitors::VisitorError,
@@ -42,6 +42,10 @@ pub(in crate::grpc) fn reason(error: &Error) -> ErrorReason {
         Error::NotFound(_) => ErrorReason::NotFound,
         Error::QuotaBytes(_) => ErrorReason::QuotaBytesExceeded,
         Error::QuotaFiles { .. } => ErrorReason::QuotaFilesExceeded,
+        Error::UserQuota(shortage) => match shortage.exceeded {
+            UserLimit::Bytes { .. } => ErrorReason::UserQuotaBytesExceeded,
+            UserLimit::Files { .. } => ErrorReason::UserQuotaFilesExceeded,
+        },
         Error::FileTooLarge { .. } => ErrorReason::FileTooLarge,
         Error::TooManyVersions { .. } => ErrorReason::FileVersionsExceeded,
         Error::TooManyGrants { .. } => ErrorReason::FileGrantsExceeded,
@@ -142,6 +146,8 @@ pub(super) fn code(reason: ErrorReason) -> Code {
         ErrorReason::NotFound => Code::NotFound,
         ErrorReason::QuotaBytesExceeded
         | ErrorReason::QuotaFilesExceeded
+        | ErrorReason::UserQuotaBytesExceeded
+        | ErrorReason::UserQuotaFilesExceeded
         | ErrorReason::OpenUploadsExceeded
         | ErrorReason::FileVersionsExceeded
         | ErrorReason::FileSharesExceeded

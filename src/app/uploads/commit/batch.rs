@@ -19,13 +19,16 @@ use super::{
     response::{UncommittedUpload, replay_upload},
 };
 use crate::{
-    app::{Denial, Error, Limits, Resource, group::BatchHandler, uploads::UploadError},
+    app::{
+        Denial, Error, Limits, Resource, group::BatchHandler, quotas::charge::commit_error,
+        uploads::UploadError,
+    },
     db::{
         Database, DbError, DbErrorKind, TenantTx, TransactionId, Viewer, WrittenRow,
         commit::{self, UploadCommitOutcome},
         finished_upload::{FinishedDestination, FinishedUpload},
         idempotency_keys::StoredResponse,
-        jobs, quotas,
+        jobs,
     },
     domain::{
         clock::{Clock, Timestamp},
@@ -313,10 +316,12 @@ impl UploadCommitter {
     ) -> Result<(Vec<ItemOutcome>, TransactionId), BatchError> {
         let finished: Vec<_> = items.iter().map(|item| item.to_finished_upload()).collect();
         let outcome = commit::commit_uploads(tx, &finished, self.idempotency_hours).await?;
-        let Some((outcomes, quota)) = outcome.outcomes else {
-            let quota = quotas::get(tx).await?;
-            let needed = items.iter().map(|item| item.needed_bytes()).sum();
-            return Err(BatchError::Refused(Error::quota_exceeded(&quota, needed)));
+        let (outcomes, quota) = match outcome.outcomes {
+            Ok(committed) => committed,
+            Err(exceeded) => {
+                let needed_bytes = items.iter().map(|item| item.needed_bytes()).sum();
+                return Err(BatchError::Refused(commit_error(tx, exceeded, needed_bytes).await?));
+            }
         };
         // Written after the quota's row, against the usual order: only now is it known which uploads are
         // committed, and inserting a new job waits for no lock.

@@ -91,6 +91,7 @@ pub(in crate::app::uploads) async fn reserve_direct_upload(
         reserved_bytes: i64::try_from(size_bytes).unwrap_or(i64::MAX),
         lease_seconds: lease_seconds(app),
         created_by: caller.actor.id.clone(),
+        owner: target.owner.clone(),
         destination: target.destination,
         is_direct: true,
         staging_key,

@@ -9,12 +9,13 @@ use crate::{
             StoreRefusal,
             delete::{Deletion, delete_from_store},
         },
+        quotas::charge::release,
     },
     db::{
         TenantTx, Viewer,
         audit_entries::AuditAction,
         blobs, quarantined_objects,
-        quotas::{self, QuotaDelta},
+        quotas::QuotaDelta,
         resumable_uploads::{self, StoredUpload, UploadedBytes},
         uploads::{self, UploadLease},
     },
@@ -153,10 +154,10 @@ pub(in crate::app::uploads) async fn release_reservation(
     if let Some(reserved) = reservation {
         let delta = QuotaDelta {
             reserved_bytes: -reserved.bytes,
-            reserved_file_count: -reserved.files,
+            reserved_file_count: -reserved.file_count(),
             ..QuotaDelta::default()
         };
-        quotas::apply_delta(tx, delta).await?;
+        release(tx, reserved.owner_id.as_deref(), delta).await?;
     }
     let is_unowned = match uploads::get_state(tx, upload.lease.id).await? {
         Some(state) => state == UploadState::Abandoned,

@@ -26,13 +26,15 @@ use crate::{
     app::{
         App, Error,
         owner::delete::{Deletion, delete_from_store},
+        quotas::charge::charge_users,
         uploads::UploadError,
     },
     db::{
         TenantTx, Viewer,
-        quotas::{self, QuotaDelta},
+        quotas::{self, ChargeOutcome, QuotaDelta},
         resumable_uploads::{StoredUpload, UploadedBytes},
         uploads::{self, NewUpload, ResumableFields, UploadLease},
+        user_quotas::UserDelta,
     },
     domain::{caller::Caller, first_call::FirstCallWork, ids::UploadId},
     storage::{MultipartId, PartLayout},
@@ -137,6 +139,7 @@ impl OpenUpload {
             destination: target.destination,
             lease_seconds: lease_seconds(&self.app),
             created_by: caller.actor.id.clone(),
+            owner: target.owner.clone(),
             is_direct: false,
             staging_key: None,
             resumable,
@@ -281,16 +284,14 @@ pub(super) fn lease_seconds(app: &App) -> u32 {
 
 /// Inserts the row of a new upload and reserves its bytes.
 pub(super) async fn insert_upload(tx: &mut TenantTx, upload: &NewUpload) -> Result<(), Error> {
-    uploads::insert(tx, upload).await?;
     let delta = QuotaDelta {
         reserved_bytes: upload.reserved_bytes,
         reserved_file_count: upload.destination.file_count(),
         ..QuotaDelta::default()
     };
-    match quotas::apply_delta(tx, delta).await? {
-        Some(_) => Ok(()),
-        None => Err(Error::quota_exceeded(&quotas::get(tx).await?, upload.reserved_bytes)),
-    }
+    let owner_id = uploads::insert(tx, upload).await?;
+    let users: Vec<UserDelta> = owner_id.iter().map(|owner_id| UserDelta::new(owner_id, delta)).collect();
+    charge_users(tx, delta, &users).await.map(|_| ())
 }
 
 /// Updates the upload's row before the quota's, which is also the lock order of the commit.
@@ -300,18 +301,21 @@ async fn grow_reservation(
     step: u64,
     needed: u64,
 ) -> Result<u64, Error> {
-    let mut recorded = 0;
-    for bytes in [step, needed] {
-        if !uploads::adjust_reservation(tx, lease, to_i64(bytes) - recorded).await? {
-            return Err(UploadError::Fenced.into());
-        }
-        recorded = to_i64(bytes);
-        let delta = QuotaDelta { reserved_bytes: recorded, ..QuotaDelta::default() };
-        if quotas::apply_delta(tx, delta).await?.is_some() {
-            return Ok(bytes);
-        }
+    let delta = |bytes| QuotaDelta { reserved_bytes: to_i64(bytes), ..QuotaDelta::default() };
+    let reservation = uploads::adjust_reservation(tx, lease, to_i64(step)).await?;
+    let owner_id = reservation.ok_or(UploadError::Fenced)?.owner_id;
+    let users = |bytes| -> Vec<UserDelta> {
+        owner_id.iter().map(|owner_id| UserDelta::new(owner_id, delta(bytes))).collect()
+    };
+    match quotas::apply_delta(tx, delta(step), &users(step)).await? {
+        ChargeOutcome::Charged(_) => return Ok(step),
+        ChargeOutcome::TenantExceeded => {}
+        ChargeOutcome::UserExceeded(_) => quotas::revert_delta(tx, delta(step)).await?,
     }
-    Err(Error::quota_exceeded(&quotas::get(tx).await?, to_i64(needed)))
+    uploads::adjust_reservation(tx, lease, to_i64(needed) - to_i64(step))
+        .await?
+        .ok_or(UploadError::Fenced)?;
+    charge_users(tx, delta(needed), &users(needed)).await.map(|_| needed)
 }
 
 fn to_i64(bytes: u64) -> i64 {
