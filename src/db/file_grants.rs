@@ -291,6 +291,23 @@ pub async fn list(
     query("list grants", page).load(tx.connection()?).await
 }
 
+/// Returns grants of all files after a grant, ordered by file and id, for an export.
+pub async fn list_after(
+    tx: &mut TenantTx,
+    after: Option<(FileId, GrantId)>,
+    limit: i64,
+) -> Result<Vec<Grant>, DbError> {
+    let start = (FileId::from_uuid(Uuid::nil()), GrantId::from_uuid(Uuid::nil()));
+    let position = (file_grants::file_id, file_grants::id);
+    let page = file_grants::table
+        .of(tx.tenant())
+        .filter(position.into_sql::<Record<(SqlUuid, SqlUuid)>>().gt(after.unwrap_or(start)))
+        .order(position)
+        .limit(limit)
+        .select(Grant::as_select());
+    query("list exported grants", page).load(tx.connection()?).await
+}
+
 /// A file with expired grants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, QueryableByName)]
 #[diesel(table_name = file_grants)]

@@ -248,6 +248,22 @@ pub async fn list_of_recipient(
     Ok(rows.into_iter().map(StoredShare::from).collect())
 }
 
+/// Returns shares after an id, in the order of their ids, for an export. Recipients are not loaded.
+pub async fn list_after(
+    tx: &mut TenantTx,
+    after: Option<ShareId>,
+    limit: i64,
+) -> Result<Vec<Share>, DbError> {
+    let page = shares::table
+        .of(tx.tenant())
+        .filter(shares::id.gt(after.unwrap_or(ShareId::from_uuid(Uuid::nil()))))
+        .order(shares::id)
+        .limit(limit)
+        .select(Row::as_select());
+    let rows: Vec<Row> = query("list exported shares", page).load(tx.connection()?).await?;
+    Ok(rows.into_iter().map(|row| StoredShare::from(row).share).collect())
+}
+
 /// Returns the principals that are recipients of these shares.
 pub async fn list_recipients(
     tx: &mut TenantTx,

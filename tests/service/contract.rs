@@ -483,6 +483,6 @@ fn owner_methods_reject_colleague_who_can_see_file() {
             targets.cancel_upload(&s.alice()).await;
         }
         let denials = "SELECT count(*) FROM audit_entries WHERE NOT is_allowed";
-        assert_eq!(s.superuser.query_number(denials).await, 34 + 28, "each denial is in the audit log");
+        assert_eq!(s.superuser.query_number(denials).await, 34 + 30, "each denial is in the audit log");
     });
 }

@@ -136,6 +136,7 @@ mod upload_limits;
 mod upload_retries;
 mod upload_streams;
 mod usage;
+mod user_quotas;
 mod values;
 mod versions;
 mod visitor_attempts;

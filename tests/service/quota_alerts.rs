@@ -4,8 +4,8 @@ use futures::future::join_all;
 use strongroom::{
     config::Config,
     db::{
-        Database, Viewer,
-        quotas::{QuotaDelta, apply_delta},
+        Database, TenantTx, Viewer,
+        quotas::{ChargeOutcome, QuotaDelta, apply_delta},
     },
     domain::ids::TenantId,
     proto::v1::{
@@ -22,6 +22,11 @@ use crate::{
     },
     webhooks::local_test,
 };
+
+async fn charge(tx: &mut TenantTx, delta: QuotaDelta) {
+    let outcome = apply_delta(tx, delta, &[]).await.unwrap();
+    assert!(matches!(outcome, ChargeOutcome::Charged(_)), "{outcome:?}");
+}
 
 async fn list_page(
     caller: &Caller,
@@ -194,7 +199,7 @@ fn concurrent_changes_raise_one_alert_per_crossing() {
             let uploads = (0..32).map(|_| upload(&alice, 100));
             let charges = (0..32).map(|_| async {
                 let mut tx = other.tenant_tx(tenant, &Viewer::system()).await.unwrap();
-                apply_delta(&mut tx, QuotaDelta::for_added_file(100)).await.unwrap().unwrap();
+                charge(&mut tx, QuotaDelta::for_added_file(100)).await;
                 tx.commit().await.unwrap();
             });
             let (files, _) = futures::join!(join_all(uploads), join_all(charges));
@@ -204,7 +209,7 @@ fn concurrent_changes_raise_one_alert_per_crossing() {
             let refunds = async {
                 let mut tx = other.tenant_tx(tenant, &Viewer::system()).await.unwrap();
                 for _ in 0..32 {
-                    apply_delta(&mut tx, QuotaDelta::for_removed_file(100)).await.unwrap().unwrap();
+                    charge(&mut tx, QuotaDelta::for_removed_file(100)).await;
                 }
                 tx.commit().await.unwrap();
             };
@@ -222,7 +227,7 @@ fn change_that_is_rolled_back_raises_no_alert() {
         let tenant: TenantId = s.alice().tenant_id().await.parse().unwrap();
         s.ada().set_limit_bytes(1000).await;
         let mut tx = s.app.db().tenant_tx(tenant, &Viewer::system()).await.unwrap();
-        apply_delta(&mut tx, QuotaDelta::for_added_file(990)).await.unwrap().unwrap();
+        charge(&mut tx, QuotaDelta::for_added_file(990)).await;
         tx.rollback().await.unwrap();
         let rows =
             "SELECT (SELECT count(*) FROM quota_alerts) + (SELECT count(*) FROM events) + sum(alert_count)

@@ -13,10 +13,11 @@ const FIELD_BEHAVIOR: &str = "google.api.field_behavior";
 const REQUIRED: i32 = 2;
 
 /// The path that an update of this method names in its mask.
-const MASKS: [(&str, &str); 6] = [
+const MASKS: [(&str, &str); 7] = [
     ("UpdateFile", "title"),
     ("UpdateCategory", "types"),
     ("UpdateQuota", "warning_percent"),
+    ("UpdateUserQuota", "file_count_max"),
     ("UpdateWebhook", "description"),
     ("UpdateTenant", "ceiling_bytes"),
     ("UpdateShare", "note"),

@@ -1,8 +1,12 @@
 //! `ExportTenant`: all records of a tenant for operators.
 
-use strongroom::proto::admin::v1::{ActorKind, export_tenant_response::Record};
+use strongroom::proto::{
+    admin::v1::{ActorKind, export_tenant_response::Record},
+    v1::{CreateShareRequest, FilePermission, Share, ShareType},
+};
 
 use crate::{
+    grants::{To, grant_request},
     harness::{PART, file_id, reason, service_test, spec},
     tenants::create_tenant_content,
 };
@@ -48,6 +52,56 @@ fn export_returns_all_records_and_is_audited() {
 
         operator.delete_tenant(&acme, false).await.unwrap();
         assert_eq!(reason(&operator.export_tenant(&acme).await.unwrap_err()), "TENANT_DELETED");
+    });
+}
+
+#[test]
+fn export_contains_shares_grants_and_quotas_of_users() {
+    service_test(|s| async move {
+        let (alice, ada) = (s.alice(), s.ada());
+        let file = file_id(&alice.upload(spec("a"), b"x").await.unwrap());
+        let to_bob = grant_request(&file, To::User("bob"), FilePermission::View);
+        alice.shares.clone().grant_access(to_bob).await.unwrap();
+        // More than one page.
+        for n in 0..201 {
+            let share = Share { file_id: file.clone(), note: n.to_string(), ..Share::default() };
+            let request = CreateShareRequest { share: Some(share), ..CreateShareRequest::default() };
+            alice.shares.clone().create_share(request).await.unwrap();
+        }
+        let users = Share {
+            file_id: file.clone(),
+            r#type: ShareType::Users.into(),
+            user_ids: vec!["carol".to_owned(), "dave".to_owned()],
+            ..Share::default()
+        };
+        let request = CreateShareRequest { share: Some(users), ..CreateShareRequest::default() };
+        alice.shares.clone().create_share(request).await.unwrap();
+        ada.set_user_limit("alice", 1_000).await;
+        s.mallory().upload(spec("theirs"), b"kept").await.unwrap();
+
+        let records = s.operator().export_tenant(&ada.tenant_id().await).await.unwrap();
+        let mut shares: Vec<&Share> = records
+            .iter()
+            .filter_map(|record| if let Record::Share(share) = record { Some(share) } else { None })
+            .collect();
+        assert_eq!(shares.len(), 202);
+        let with_recipients = shares.pop().unwrap();
+        assert_eq!(with_recipients.user_ids, ["carol", "dave"]);
+        assert_eq!(shares[0].file_id, file);
+        let mut grants: Vec<_> = records
+            .iter()
+            .filter_map(
+                |record| if let Record::Grant(grant) = record { Some(grant.principal.clone()) } else { None },
+            )
+            .map(|principal| format!("{principal:?}"))
+            .collect();
+        grants.sort();
+        assert_eq!(grants.len(), 3, "{grants:?}");
+        assert!(grants[0].contains("bob") && grants[2].contains("dave"), "{grants:?}");
+        let limits = records.iter().filter(|record| {
+            matches!(record, Record::UserQuota(quota) if quota.user_id == "alice" && quota.limit_bytes == Some(1_000))
+        });
+        assert_eq!(limits.count(), 1);
     });
 }
 

@@ -56,7 +56,7 @@ fn open_connections(s: &Service, count: usize) -> Database {
 async fn change_and_roll_back(db: &Database, tenant: TenantId) -> Result<(), DbError> {
     let mut tx = db.tenant_tx(tenant, &Viewer::system()).await?;
     quotas::get_for_update(&mut tx).await?;
-    quotas::apply_delta(&mut tx, QuotaDelta::for_added_file(1)).await?;
+    quotas::apply_delta(&mut tx, QuotaDelta::for_added_file(1), &[]).await?;
     quotas::get(&mut tx).await?;
     tx.rollback().await
 }

@@ -181,7 +181,7 @@ async fn is_recipient(tx: &mut TenantTx, caller: &Caller, share: &Share) -> Resu
 }
 
 /// Adds the recipients of shares, which are rows of another table.
-async fn load_recipients(tx: &mut TenantTx, shares: &mut [Share]) -> Result<(), DbError> {
+pub(super) async fn load_recipients(tx: &mut TenantTx, shares: &mut [Share]) -> Result<(), DbError> {
     let ids: Vec<ShareId> =
         shares.iter().filter(|share| !share.share_type.is_link()).map(|share| share.id).collect();
     if ids.is_empty() {

@@ -11,12 +11,15 @@ use futures::{Stream, stream};
 
 use super::{get, operator_entry};
 use crate::{
-    app::{App, Error, files::load_details},
+    app::{App, Error, files::load_details, shares::load_recipients},
     db::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction, StoredAuditEntry},
-        credits, files, lists, quotas,
+        credits,
+        file_grants::{self, Grant},
+        files, lists, quotas, shares,
         tenants::{self, StoredPolicy},
+        user_quotas,
         versions::{self, ExportedVersion, VersionPosition},
     },
     domain::{
@@ -24,9 +27,11 @@ use crate::{
         clock::Timestamp,
         credits::CreditEntry,
         file::File,
-        ids::{FileId, TenantId},
+        ids::{FileId, GrantId, ShareId, TenantId},
         quota::Quota,
+        share::Share,
         tenant_record::TenantRecord,
+        user_quota::UserQuota,
     },
 };
 
@@ -48,6 +53,12 @@ pub enum ExportRecord {
     File(Box<File>),
     /// A version of the previous file.
     Version(Box<ExportedVersion>),
+    /// The quota of a user.
+    UserQuota(Box<UserQuota>),
+    /// A permission on a file.
+    Grant(Box<Grant>),
+    /// A share with its recipients, and the time at which it was read. Its token and password are not stored.
+    Share(Box<Share>, Timestamp),
     /// An entry of a user's credits.
     Credit(Box<CreditEntry>),
     /// An audit entry. Audit entries are the last records.
@@ -61,6 +72,12 @@ enum Position {
     Files(Option<FileId>),
     /// Within the versions of these files.
     Versions(FileBatch),
+    /// After this user.
+    UserQuotas(String),
+    /// After this grant.
+    Grants(Option<(FileId, GrantId)>),
+    /// After this share.
+    Shares(Option<ShareId>),
     /// After this entry.
     Credits(Option<CreditEntry>),
     Audit(Timestamp, i64),
@@ -106,7 +123,7 @@ pub async fn export_tenant(
             }
             let is_finished = matches!(position, Position::End);
             let mut tx = app.db.platform_tx(id, &Viewer::system()).await?;
-            let next = read_page(&mut tx, position).await;
+            let next = read_page(&mut tx, position, app.clock.now()).await;
             (page, position) = tx.finish(next).await?;
             if is_finished {
                 return Ok(None);
@@ -118,6 +135,7 @@ pub async fn export_tenant(
 async fn read_page(
     tx: &mut TenantTx,
     position: Position,
+    now: Timestamp,
 ) -> Result<(VecDeque<ExportRecord>, Position), Error> {
     // An export must not silently omit records that are being erased. The state is checked in the transaction
     // of each page, including the last, empty one, so that an export that ends without an error is complete.
@@ -153,10 +171,13 @@ async fn read_page(
             let page = interleave(&mut batch.pending, rows, is_complete);
             let next = match (is_complete, batch.is_last) {
                 (false, _) => Position::Versions(batch),
-                (true, true) => Position::Credits(None),
+                (true, true) => Position::UserQuotas(String::new()),
                 (true, false) => Position::Files(batch.files.last().copied()),
             };
             Ok((page, next))
+        }
+        Position::UserQuotas(_) | Position::Grants(_) | Position::Shares(_) => {
+            read_access_page(tx, position, now).await
         }
         Position::Credits(after) => {
             let entries = credits::list_after(tx, after.as_ref(), limit).await?;
@@ -172,6 +193,39 @@ async fn read_page(
             Ok((entries.into_iter().map(|entry| ExportRecord::Audit(Box::new(entry))).collect(), next))
         }
         Position::End => Ok((VecDeque::new(), Position::End)),
+    }
+}
+
+/// Reads a page of the quotas of users, of grants or of shares.
+async fn read_access_page(
+    tx: &mut TenantTx,
+    position: Position,
+    now: Timestamp,
+) -> Result<(VecDeque<ExportRecord>, Position), Error> {
+    let limit = i64::try_from(PAGE_ROWS).unwrap_or(i64::MAX);
+    match position {
+        Position::UserQuotas(after) => {
+            let quotas = user_quotas::list(tx, &after, limit).await?;
+            let next = quotas.last().filter(|_| quotas.len() == PAGE_ROWS);
+            let next = next.map_or(Position::Grants(None), |last| Position::UserQuotas(last.user_id.clone()));
+            let page = quotas.into_iter().map(|quota| ExportRecord::UserQuota(Box::new(quota)));
+            Ok((page.collect(), next))
+        }
+        Position::Grants(after) => {
+            let grants = file_grants::list_after(tx, after, limit).await?;
+            let next = grants.last().filter(|_| grants.len() == PAGE_ROWS);
+            let next =
+                next.map_or(Position::Shares(None), |last| Position::Grants(Some((last.file, last.id))));
+            Ok((grants.into_iter().map(|grant| ExportRecord::Grant(Box::new(grant))).collect(), next))
+        }
+        Position::Shares(after) => {
+            let mut page = shares::list_after(tx, after, limit).await?;
+            load_recipients(tx, &mut page).await?;
+            let next = page.last().filter(|_| page.len() == PAGE_ROWS);
+            let next = next.map_or(Position::Credits(None), |last| Position::Shares(Some(last.id)));
+            Ok((page.into_iter().map(|share| ExportRecord::Share(Box::new(share), now)).collect(), next))
+        }
+        other => Ok((VecDeque::new(), other)),
     }
 }
 

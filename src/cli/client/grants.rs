@@ -205,7 +205,7 @@ fn principal(granted: &Grant) -> String {
     }
 }
 
-fn record(granted: &Grant) -> Value {
+pub(super) fn record(granted: &Grant) -> Value {
     let (user, group, organization) = match &granted.principal {
         Some(grant::Principal::UserId(id)) => (Some(id), None, false),
         Some(grant::Principal::GroupId(id)) => (None, Some(id), false),

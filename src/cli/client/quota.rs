@@ -5,6 +5,8 @@ mod check;
 mod recalculation;
 mod users;
 
+pub(super) use self::users::user_record;
+
 use clap::Args;
 use prost_types::FieldMask;
 

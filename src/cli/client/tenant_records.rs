@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::records::{self, FileRecord};
+use super::{
+    grants, quota,
+    records::{self, FileRecord},
+    share,
+};
 use crate::proto::{
     admin::v1::{
         Erasure, ExportTenantResponse, ExportedAuditEntry, ExportedVersion, Tenant, TenantDeletionPlan,
@@ -79,6 +83,9 @@ pub(super) fn export_record(message: ExportTenantResponse) -> Value {
         Some(Record::File(file)) => json!({ "file": FileRecord::from(file) }),
         Some(Record::Version(record)) => json!({ "version": version(&record) }),
         Some(Record::CreditEntry(entry)) => json!({ "credit_entry": records::credit_entry(&entry) }),
+        Some(Record::UserQuota(quota)) => json!({ "user_quota": quota::user_record(&quota) }),
+        Some(Record::Grant(grant)) => json!({ "grant": grants::record(&grant) }),
+        Some(Record::Share(share)) => json!({ "share": share::record(&share) }),
         Some(Record::AuditEntry(record)) => json!({ "audit_entry": audit_entry(&record) }),
         None => Value::Null,
     }

@@ -1,6 +1,6 @@
 //! Conversions of tenants, their deletion and export, for operators.
 
-use super::{credits, file, id, policy, quota, structs, time};
+use super::{credits, file, grant, id, policy, quota, share, structs, time, user_quota};
 use crate::{
     app::{
         quotas::QuotaUpdate,
@@ -217,6 +217,9 @@ pub(in crate::grpc) fn export_record_to_proto(record: ExportRecord) -> v1::Expor
             provider: version.stored.blob.provider,
             storage_key: version.stored.blob.key.to_string(),
         }),
+        ExportRecord::UserQuota(quota) => Record::UserQuota(user_quota::to_proto(*quota)),
+        ExportRecord::Grant(stored) => Record::Grant(grant::to_proto(*stored)),
+        ExportRecord::Share(stored, now) => Record::Share(share::to_proto(*stored, now)),
         ExportRecord::Credit(entry) => Record::CreditEntry(credits::entry_to_proto(*entry)),
         ExportRecord::Audit(audit) => Record::AuditEntry(v1::ExportedAuditEntry {
             create_time: Some(time::to_proto(audit.create_time)),

@@ -71,7 +71,7 @@ fn print_heading(output: Output) -> Result<(), Failure> {
 
 fn print(quota: &UserQuota, output: Output) -> Result<(), Failure> {
     if output.json {
-        return output.json(&to_json(quota));
+        return output.json(&user_record(quota));
     }
     let (limit, files) = (quota.limit_bytes.map(human::size), quota.file_count_max);
     print_row(
@@ -95,7 +95,7 @@ fn print_row(
         .line(format_args!("{user:<24}  {used:>10}  {reserved:>10}  {limit:>10}  {files:>9}  {files_max:>9}"))
 }
 
-fn to_json(quota: &UserQuota) -> Value {
+pub(in crate::cli::client) fn user_record(quota: &UserQuota) -> Value {
     json!({
         "user_id": quota.user_id,
         "limit_bytes": quota.limit_bytes,

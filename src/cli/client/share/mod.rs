@@ -8,6 +8,7 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 
+pub(super) use self::records::record;
 use self::records::{HEADING, print_row, print_share, print_share_with_token};
 use super::{connection::ConnectionArgs, failure::Failure, output::Output};
 use crate::proto::v1::{

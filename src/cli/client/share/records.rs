@@ -101,7 +101,7 @@ fn recipients(share: &Share) -> String {
     }
 }
 
-fn record(share: &Share) -> Value {
+pub(in crate::cli::client) fn record(share: &Share) -> Value {
     json!({
         "id": share.id,
         "file_id": share.file_id,
