@@ -24,7 +24,7 @@ const DELIVERY_FIXED_BYTES: usize = 256;
 /// The same for an entry of a ledger.
 const CREDIT_ENTRY_FIXED_BYTES: usize = 96;
 /// The same for a tenant.
-const TENANT_FIXED_BYTES: usize = 256;
+const TENANT_FIXED_BYTES: usize = 288;
 /// The bytes of the kind of an event in a list of kinds: its number in the contract is below 16,384.
 const EVENT_KIND_BYTES: usize = 2;
 /// The bytes of a number in metadata, which is a double.

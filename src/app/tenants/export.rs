@@ -16,6 +16,7 @@ use crate::{
         TenantTx, Viewer,
         audit_entries::{self, AuditAction, StoredAuditEntry},
         credits, files, lists, quotas,
+        storage_charges::{self, StorageCharge},
         tenants::{self, StoredPolicy},
         versions::{self, ExportedVersion, VersionPosition},
     },
@@ -50,6 +51,8 @@ pub enum ExportRecord {
     Version(Box<ExportedVersion>),
     /// An entry of a user's credits.
     Credit(Box<CreditEntry>),
+    /// What the storage of an owner cost on a day.
+    StorageCharge(Box<StorageCharge>),
     /// An audit entry. Audit entries are the last records.
     Audit(Box<StoredAuditEntry>),
 }
@@ -63,6 +66,8 @@ enum Position {
     Versions(FileBatch),
     /// After this entry.
     Credits(Option<CreditEntry>),
+    /// After this charge.
+    StorageCharges(Option<StorageCharge>),
     Audit(Timestamp, i64),
     End,
 }
@@ -161,9 +166,17 @@ async fn read_page(
         Position::Credits(after) => {
             let entries = credits::list_after(tx, after.as_ref(), limit).await?;
             let next = entries.last().filter(|_| entries.len() == PAGE_ROWS).cloned();
-            let next =
-                next.map_or(Position::Audit(Timestamp::UNIX_EPOCH, 0), |last| Position::Credits(Some(last)));
+            let next = next.map_or(Position::StorageCharges(None), |last| Position::Credits(Some(last)));
             Ok((entries.into_iter().map(|entry| ExportRecord::Credit(Box::new(entry))).collect(), next))
+        }
+        Position::StorageCharges(after) => {
+            let charges = storage_charges::list_after(tx, after.as_ref(), limit).await?;
+            let next = charges.last().filter(|_| charges.len() == PAGE_ROWS).cloned();
+            let next = next.map_or(Position::Audit(Timestamp::UNIX_EPOCH, 0), |last| {
+                Position::StorageCharges(Some(last))
+            });
+            let page = charges.into_iter().map(|charge| ExportRecord::StorageCharge(Box::new(charge)));
+            Ok((page.collect(), next))
         }
         Position::Audit(time, n) => {
             let entries = audit_entries::list_after(tx, time, n, limit).await?;
