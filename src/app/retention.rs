@@ -1,18 +1,23 @@
 //! Enforces retention: creates upcoming partitions and drops expired data.
 
 use super::{App, Error, idempotency};
-use crate::db::{partitions, share_grants, shares, tombstones, webhook_deliveries};
+use crate::db::{
+    paid_downloads, partitions, share_grants, shares, storage_charges, tombstones, webhook_deliveries,
+};
 
 /// How long revoked and expired shares are kept, in days, so that their access log can be read. Temporary ones are
 /// deleted when they end.
 const CLOSED_SHARE_DAYS: u32 = 30;
 /// The most shares that one round deletes.
 const CLOSED_SHARES_MAX: i64 = 10_000;
-/// The number of grants of visitors that one transaction deletes.
-const GRANTS_PER_TX: usize = 10_000;
+/// The number of grants of visitors, payments or charges that one transaction deletes.
+const ROWS_PER_TX: i64 = 10_000;
+/// How long the storage charges of owners are kept, in days.
+const STORAGE_CHARGE_DAYS: i64 = 400;
 
 /// Creates upcoming partitions, drops expired idempotency responses, events, audit entries, access log entries and
-/// finished jobs, and deletes expired grants of visitors, webhook deliveries, tombstones and shares.
+/// finished jobs, and deletes expired grants of visitors, webhook deliveries, tombstones, shares, payments of downloads
+/// and storage charges.
 ///
 /// Idempotent: every process may run it. Each step has its own transaction, to hold locks for as short a time
 /// as possible.
@@ -56,6 +61,7 @@ pub async fn enforce_retention(app: &App) -> Result<(), Error> {
     let mut tx = app.db.system_tx().await?;
     let shares = shares::delete_closed(&mut tx, CLOSED_SHARE_DAYS, CLOSED_SHARES_MAX).await?;
     tx.commit().await?;
+    delete_expired_payments(app).await?;
     if dropped > 0 || events > 0 || deliveries > 0 || tombstones > 0 || shares > 0 || share_grants > 0 {
         tracing::info!(dropped, events, deliveries, tombstones, shares, share_grants, "dropped expired data");
     }
@@ -66,14 +72,45 @@ async fn delete_expired_grants(app: &App) -> Result<usize, Error> {
     let mut deleted = 0;
     loop {
         let mut tx = app.db.system_tx().await?;
-        let batch =
-            share_grants::delete_expired(&mut tx, i64::try_from(GRANTS_PER_TX).unwrap_or(i64::MAX)).await?;
+        let batch = share_grants::delete_expired(&mut tx, ROWS_PER_TX).await?;
         tx.commit().await?;
         deleted += batch;
-        if batch < GRANTS_PER_TX {
+        if is_last(batch) {
             return Ok(deleted);
         }
     }
+}
+
+/// Deletes payments of downloads that are no longer valid, and old storage charges.
+async fn delete_expired_payments(app: &App) -> Result<(), Error> {
+    let (mut payments, mut charges) = (0, 0);
+    loop {
+        let mut tx = app.db.system_tx().await?;
+        let batch = paid_downloads::delete_expired(&mut tx, ROWS_PER_TX).await?;
+        tx.commit().await?;
+        payments += batch;
+        if is_last(batch) {
+            break;
+        }
+    }
+    loop {
+        let mut tx = app.db.system_tx().await?;
+        let batch = storage_charges::delete_expired(&mut tx, STORAGE_CHARGE_DAYS, ROWS_PER_TX).await?;
+        tx.commit().await?;
+        charges += batch;
+        if is_last(batch) {
+            break;
+        }
+    }
+    if payments > 0 || charges > 0 {
+        tracing::info!(payments, charges, "deleted expired payments of downloads and storage charges");
+    }
+    Ok(())
+}
+
+/// Returns whether a batch of deleted rows was the last.
+fn is_last(batch: usize) -> bool {
+    i64::try_from(batch).unwrap_or(i64::MAX) < ROWS_PER_TX
 }
 
 /// Creates the partitions of the current and the next periods. Idempotent: every process that writes runs it, so that

@@ -7,6 +7,9 @@ use crate::proto::v1::ErrorReason;
 const FREE_QUOTA: &str = "purge files that are no longer needed, in the trash too (a deleted file counts until it is \
                           purged), or ask an operator for a higher limit";
 
+/// What the caller can do about an exhausted quota of a user.
+const FREE_USER_QUOTA: &str = "purge files of the user, or have the limit of the user raised";
+
 /// Returns what the caller can do, or `None` if the server's message already states it.
 pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
     use ErrorReason as R;
@@ -51,9 +54,7 @@ pub(super) fn find_advice(reason: ErrorReason) -> Option<&'static str> {
         R::NotAllowed => "ask the owner of the file or an admin",
         R::NotFound => "check the id and the token: what the caller may not read is reported as not found",
         R::QuotaBytesExceeded | R::QuotaFilesExceeded => FREE_QUOTA,
-        R::UserQuotaBytesExceeded | R::UserQuotaFilesExceeded => {
-            "purge files of the user, or have the limit of the user raised"
-        }
+        R::UserQuotaBytesExceeded | R::UserQuotaFilesExceeded => FREE_USER_QUOTA,
         R::StorageFull => "purge files that are no longer needed, or ask the operator to add space",
         R::OpenUploadsExceeded => "complete or cancel an open upload first",
         R::FileVersionsExceeded => "delete versions of the file first",

@@ -8,10 +8,10 @@ use diesel::{
 
 use super::{
     DbError, TenantTx,
-    quotas::QuotaDelta,
+    charged::CHARGED,
+    quota_delta::QuotaDelta,
     schema::files,
     sql::{OfTenant as _, coalesce, now, query, sql, statement, sum_of},
-    usage_recalculations::CHARGED,
 };
 use crate::domain::ids::FileId;
 

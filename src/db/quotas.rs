@@ -11,8 +11,10 @@ use super::{
     DbError, SystemTx, TenantTx,
     schema::quotas,
     sql::{OfTenant as _, now, query, statement},
-    user_quotas::{self, UserDelta},
+    user_quotas,
 };
+
+pub use super::quota_delta::{QuotaDelta, UserDelta};
 use crate::domain::{
     clock::Timestamp,
     ids::TenantId,
@@ -128,43 +130,6 @@ impl From<QuotaRow> for Quota {
             update_time: row.update_time,
             last_warning_sent_time: row.last_warning_sent_time,
             alert_emails: limits.alert_emails,
-        }
-    }
-}
-
-/// A change of usage and reservations, applied only if the result stays within the limits.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct QuotaDelta {
-    pub used_bytes: i64,
-    pub reserved_bytes: i64,
-    pub file_count: i64,
-    pub reserved_file_count: i64,
-}
-
-impl QuotaDelta {
-    /// One added file of `bytes`.
-    pub fn for_added_file(bytes: i64) -> Self {
-        Self { used_bytes: bytes, file_count: 1, ..Self::default() }
-    }
-
-    /// A change of the used bytes of existing files.
-    pub fn for_bytes(bytes: i64) -> Self {
-        Self { used_bytes: bytes, ..Self::default() }
-    }
-
-    /// One removed file of `bytes`.
-    pub fn for_removed_file(bytes: i64) -> Self {
-        Self::for_added_file(bytes).negated()
-    }
-
-    /// Returns the delta that reverts this one.
-    #[must_use]
-    pub fn negated(self) -> Self {
-        Self {
-            used_bytes: -self.used_bytes,
-            reserved_bytes: -self.reserved_bytes,
-            file_count: -self.file_count,
-            reserved_file_count: -self.reserved_file_count,
         }
     }
 }

@@ -323,6 +323,16 @@ diesel::table! {
 }
 
 diesel::table! {
+    paid_downloads (tenant_id, user_id, file_id, version) {
+        tenant_id -> Uuid,
+        user_id -> Text,
+        file_id -> Uuid,
+        version -> Integer,
+        pay_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
     quarantined_objects (tenant_id, storage_key, provider) {
         tenant_id -> Uuid,
         provider -> Text,
@@ -440,6 +450,7 @@ diesel::table! {
         served_bytes -> BigInt,
         use_count -> Integer,
         expire_time -> Timestamptz,
+        paid_credits -> BigInt,
     }
 }
 
@@ -477,6 +488,16 @@ diesel::table! {
         failure_count -> Integer,
         last_error -> Text,
         report_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    storage_charges (tenant_id, user_id, day) {
+        tenant_id -> Uuid,
+        user_id -> Text,
+        day -> Date,
+        due_credits -> BigInt,
+        paid_credits -> BigInt,
     }
 }
 
@@ -546,6 +567,8 @@ diesel::table! {
         first_call_count -> Integer,
         may_have_objects -> Bool,
         is_read_only -> Bool,
+        download_credits -> BigInt,
+        gib_day_credits -> BigInt,
     }
 }
 
@@ -624,6 +647,7 @@ diesel::table! {
         trash_file_count -> BigInt,
         trash_bytes -> BigInt,
         owner_count -> BigInt,
+        charged_day -> Nullable<Date>,
     }
 }
 
@@ -784,6 +808,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     installations,
     jobs,
     owner_usage,
+    paid_downloads,
     quarantined_objects,
     quota_alerts,
     quotas,
@@ -794,6 +819,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     share_grants,
     shares,
     storage_breakers,
+    storage_charges,
     store_beats,
     stray_objects,
     sweep_candidates,
@@ -834,11 +860,13 @@ super::sql::tenant_tables!(
     imports,
     jobs,
     owner_usage,
+    paid_downloads,
     quarantined_objects,
     quota_alerts,
     quotas,
     share_grants,
     shares,
+    storage_charges,
     stray_objects,
     sweep_candidates,
     tombstones,

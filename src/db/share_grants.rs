@@ -3,7 +3,7 @@
 
 use diesel::{
     BoolExpressionMethods as _, ExpressionMethods as _, NullableExpressionMethods as _, QueryDsl as _,
-    sql_types::BigInt,
+    Queryable, sql_types::BigInt,
 };
 use uuid::Uuid;
 
@@ -31,6 +31,15 @@ pub enum UseKind {
     Download,
 }
 
+/// A grant with a new reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable)]
+pub struct ReservedGrant {
+    /// Whether it was counted before.
+    pub is_counted: bool,
+    /// What the sharer has paid for it.
+    pub paid_credits: i64,
+}
+
 /// The maximum of what a grant serves.
 #[derive(Debug, Clone, Copy)]
 pub struct GrantLimits {
@@ -39,13 +48,12 @@ pub struct GrantLimits {
     pub uses_max: i32,
 }
 
-/// Reserves bytes and a request of a grant, unless it then exceeds a limit. Returns whether the grant was counted before,
-/// or `None` without a reservation.
+/// Reserves bytes and a request of a grant, unless it then exceeds a limit. Returns `None` without a reservation.
 pub async fn reserve(
     tx: &mut TenantTx,
     used: &GrantUse,
     limits: GrantLimits,
-) -> Result<Option<bool>, DbError> {
+) -> Result<Option<ReservedGrant>, DbError> {
     let insert = diesel::insert_into(share_grants::table)
         .values((
             share_grants::tenant_id.eq(tx.tenant()),
@@ -65,7 +73,7 @@ pub async fn reserve(
             share_grants::served_bytes.eq(share_grants::served_bytes + used.bytes),
             share_grants::use_count.eq(share_grants::use_count + 1),
         ))
-        .returning(share_grants::is_counted);
+        .returning((share_grants::is_counted, share_grants::paid_credits));
     query("reserve bytes of share grant", reserve).first(tx.connection()?).await
 }
 
@@ -111,6 +119,13 @@ pub async fn count(
     Ok(true)
 }
 
+/// Records what the sharer has paid for a grant.
+pub async fn set_paid(tx: &mut TenantTx, id: Uuid, credits: i64) -> Result<(), DbError> {
+    let grant = share_grants::table.of(tx.tenant()).filter(share_grants::id.eq(id));
+    let update = diesel::update(grant).set(share_grants::paid_credits.eq(credits));
+    query("set credits of share grant", update).execute(tx.connection()?).await.map(|_| ())
+}
+
 /// Releases reserved bytes that were not sent.
 pub async fn release(tx: &mut TenantTx, id: Uuid, bytes: i64) -> Result<(), DbError> {
     let grant = share_grants::table.of(tx.tenant()).filter(share_grants::id.eq(id));
@@ -119,18 +134,20 @@ pub async fn release(tx: &mut TenantTx, id: Uuid, bytes: i64) -> Result<(), DbEr
 }
 
 /// Releases the reservation of a request that sent no byte, and uncounts the grant if no other request has sent or may
-/// send any.
-pub async fn undo(tx: &mut TenantTx, used: &GrantUse, kind: UseKind) -> Result<(), DbError> {
+/// send any. Returns what the sharer has paid for a grant that was uncounted, which must be refunded.
+pub async fn undo(tx: &mut TenantTx, used: &GrantUse, kind: UseKind) -> Result<i64, DbError> {
     let only_use = share_grants::table
         .of(tx.tenant())
         .filter(share_grants::id.eq(used.id))
         .filter(share_grants::is_counted)
         .filter(share_grants::served_bytes.eq(used.bytes));
     let update = diesel::update(only_use)
-        .set((share_grants::served_bytes.eq(0_i64), share_grants::is_counted.eq(false)));
-    if query("uncount share grant", update).execute(tx.connection()?).await? == 0 {
-        return release(tx, used.id, used.bytes).await;
-    }
+        .set((share_grants::served_bytes.eq(0_i64), share_grants::is_counted.eq(false)))
+        .returning(share_grants::paid_credits);
+    let uncounted: Option<i64> = query("uncount share grant", update).first(tx.connection()?).await?;
+    let Some(paid_credits) = uncounted else {
+        return release(tx, used.id, used.bytes).await.map(|()| 0);
+    };
     let share = shares::table.of(tx.tenant()).filter(shares::id.eq(used.share));
     match kind {
         UseKind::Download => {
@@ -144,7 +161,7 @@ pub async fn undo(tx: &mut TenantTx, used: &GrantUse, kind: UseKind) -> Result<(
             query("uncount view of share", update).execute(tx.connection()?).await
         }
     }
-    .map(|_| ())
+    .map(|_| paid_credits)
 }
 
 /// Deletes up to `limit` grants that have expired. Returns their number.

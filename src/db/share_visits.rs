@@ -31,6 +31,9 @@ pub struct VisitedShare {
     /// `None` if the tenant does not exist.
     #[diesel(sql_type = Nullable<SmallInt>)]
     pub tenant_state: Option<TenantState>,
+    /// The price of a download; 0 if it is free.
+    #[diesel(sql_type = BigInt)]
+    pub download_credits: i64,
     #[diesel(sql_type = Nullable<SqlUuid>)]
     pub share: Option<ShareId>,
 }
@@ -45,6 +48,7 @@ pub async fn find(tx: &mut TenantTx, key: ShareKey) -> Result<VisitedShare, DbEr
     statement(
         "find visited share",
         "SELECT app.now() AS now, (SELECT state FROM tenants WHERE id = $1) AS tenant_state,
+            coalesce((SELECT download_credits FROM tenants WHERE id = $1), 0) AS download_credits,
             (SELECT id FROM shares WHERE tenant_id = $1 AND (token_hash = $2 OR id = $3)) AS share",
     )
     .bind::<SqlUuid, _>(tx.tenant())

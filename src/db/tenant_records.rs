@@ -21,6 +21,7 @@ use crate::domain::{
     clock::Timestamp,
     digest::Digest,
     ids::{RequestId, TenantId},
+    metering::Metering,
     policy::Policy,
     tenant_record::{DeletionPlan, DeletionProgress, TenantRecord},
 };
@@ -46,6 +47,8 @@ struct RecordRow {
     erased_bytes: i64,
     deletion_problem: String,
     is_read_only: bool,
+    download_credits: i64,
+    gib_day_credits: i64,
 }
 
 impl From<RecordRow> for TenantRecord {
@@ -70,6 +73,10 @@ impl From<RecordRow> for TenantRecord {
                 problem: row.deletion_problem,
             },
             is_read_only: row.is_read_only,
+            metering: Metering {
+                download_credits: row.download_credits,
+                gib_day_credits: row.gib_day_credits,
+            },
         }
     }
 }
@@ -177,6 +184,15 @@ pub async fn set_state(tx: &mut TenantTx, state: TenantState, reason: &str) -> R
 pub async fn set_read_only(tx: &mut TenantTx, is_read_only: bool) -> Result<(), DbError> {
     let update = diesel::update(tenants::table.find(tx.tenant())).set(tenants::is_read_only.eq(is_read_only));
     query("set read-only tenant", update).execute(tx.connection()?).await.map(|_| ())
+}
+
+/// Sets the prices of the transaction's tenant.
+pub async fn set_metering(tx: &mut TenantTx, metering: Metering) -> Result<(), DbError> {
+    let update = diesel::update(tenants::table.find(tx.tenant())).set((
+        tenants::download_credits.eq(metering.download_credits),
+        tenants::gib_day_credits.eq(metering.gib_day_credits),
+    ));
+    query("set prices of tenant", update).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Starts the deletion of the transaction's tenant, and records the amount of data to delete.

@@ -14,6 +14,7 @@ use super::{
 use crate::domain::{
     caller::{Tenant, TenantKind, TenantState},
     ids::TenantId,
+    metering::Metering,
     policy::Policy,
 };
 
@@ -36,6 +37,8 @@ pub(super) struct TenantRow {
     state: TenantState,
     policy: Policy,
     is_read_only: bool,
+    download_credits: i64,
+    gib_day_credits: i64,
 }
 
 impl From<TenantRow> for Tenant {
@@ -46,6 +49,10 @@ impl From<TenantRow> for Tenant {
             state: row.state,
             policy: row.policy,
             is_read_only: row.is_read_only,
+            metering: Metering {
+                download_credits: row.download_credits,
+                gib_day_credits: row.gib_day_credits,
+            },
         }
     }
 }

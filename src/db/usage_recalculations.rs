@@ -12,6 +12,7 @@ use diesel::{
 
 use super::{
     DbError, TenantTx,
+    charged::CHARGED,
     schema::usage_recalculations,
     sql::{OfTenant as _, now, query, sql, statement},
     usage_counters::UsageDelta,
@@ -168,11 +169,6 @@ struct CounterDriftRow {
     #[diesel(sql_type = BigInt)]
     total_bytes: i64,
 }
-
-/// Selects the files of tenant $1 that count against its quota, with their versions, as `fsck` does.
-pub(super) const CHARGED: &str = "files AS f JOIN versions AS v ON v.tenant_id = f.tenant_id AND v.file_id = f.id
-     WHERE f.tenant_id = $1 AND (f.delete_time IS NULL OR (
-         SELECT (t.policy -> 'trash' ->> 'counts_against_quota')::boolean FROM tenants AS t WHERE t.id = $1))";
 
 /// Measures the drift. Each statement has one snapshot; the drift of the counters and that of the quota can be of two.
 pub async fn measure(tx: &mut TenantTx) -> Result<UsageDrift, DbError> {

@@ -11,10 +11,10 @@ use diesel::{
 
 use super::{
     DbError, TenantTx,
-    quotas::QuotaDelta,
+    charged::CHARGED,
+    quota_delta::{QuotaDelta, UserDelta},
     schema::{quotas, user_quotas},
     sql::{OfTenant as _, now, query, sql, statement},
-    usage_recalculations::CHARGED,
 };
 use crate::domain::{clock::Timestamp, upload::UploadState, user_quota::UserQuota};
 
@@ -45,20 +45,6 @@ impl From<Row> for UserQuota {
             revision: row.revision,
             update_time: row.update_time,
         }
-    }
-}
-
-/// A change of the usage of one user.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UserDelta {
-    pub user_id: String,
-    pub delta: QuotaDelta,
-}
-
-impl UserDelta {
-    /// Describes a change of the usage of a user.
-    pub fn new(user_id: &str, delta: QuotaDelta) -> Self {
-        Self { user_id: user_id.to_owned(), delta }
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
     erasure::OperatorName,
     first_call::FirstCallWork,
     ids::TenantId,
+    metering::Metering,
     policy::Policy,
     principal::{self, group_principal},
     scope::Scope,
@@ -59,6 +60,7 @@ pub struct Tenant {
     pub policy: Policy,
     /// Whether its callers can read but change nothing.
     pub is_read_only: bool,
+    pub metering: Metering,
 }
 
 /// An actor, as recorded in rows and audit entries.

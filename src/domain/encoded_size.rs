@@ -26,7 +26,7 @@ const CREDIT_ENTRY_FIXED_BYTES: usize = 96;
 /// The same for the quota of a user.
 const USER_QUOTA_FIXED_BYTES: usize = 128;
 /// The same for a tenant.
-const TENANT_FIXED_BYTES: usize = 256;
+const TENANT_FIXED_BYTES: usize = 288;
 /// The bytes of the kind of an event in a list of kinds: its number in the contract is below 16,384.
 const EVENT_KIND_BYTES: usize = 2;
 /// The bytes of a number in metadata, which is a double.

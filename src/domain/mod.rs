@@ -29,6 +29,7 @@ pub mod import_origin;
 pub mod lost_hours;
 pub mod media_names;
 pub mod media_type;
+pub mod metering;
 pub mod object_hasher;
 pub mod object_key;
 pub mod object_label;

@@ -29,6 +29,7 @@ fn caller() -> Caller {
         kind: TenantKind::Organization,
         state: TenantState::Active,
         is_read_only: false,
+        metering: crate::domain::metering::Metering::default(),
         policy: Policy::preset("general").unwrap(),
     };
     Caller {

@@ -65,10 +65,12 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261203040000_create_shares", 0xec76_6aba_d273_72d8),
     ("20261203045000_create_access_log", 0x013c_1cec_3e27_154a),
     ("20261203045010_create_share_grants", 0xfd57_4b2a_d718_dd79),
+    ("20261204010000_create_user_quotas", 0x6829_d707_86d7_9a4f),
+    ("20261204030000_create_metering", 0xfe62_70cf_a6b2_d4c1),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.
-const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x4ded_a7d6_fd41_8f0b, 0xe83c_73fa_7651_864c];
+const FUNCTION_REVISIONS: &[u64] = &[0xe533_3352_88a5_d9be, 0x4ded_a7d6_fd41_8f0b, 0xc049_ada2_616e_1a89];
 
 /// The file that contains the constant `FUNCTIONS_REVISION`.
 const REVISION_FILE: &str = "src/db/migrate/embedded.rs";

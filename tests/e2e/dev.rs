@@ -144,6 +144,15 @@ async fn check_operator_commands(data_dir: &Path) {
         let (code, tenant) = run_client(data_dir, "operator", command).await;
         assert_eq!((code, &tenant["state"]), (Some(0), &Value::from(state)));
     }
+    let prices = ["tenants", "update", id, "--download-credits", "5", "--gib-day-credits", "20"];
+    let (code, tenant) = run_client(data_dir, "operator", &prices).await;
+    assert_eq!(
+        (code, &tenant["metering"]),
+        (Some(0), &serde_json::json!({ "download_credits": 5, "gib_day_credits": 20 }))
+    );
+    let free = ["tenants", "update", id, "--download-credits", "0"];
+    let (_, tenant) = run_client(data_dir, "operator", &free).await;
+    assert_eq!(tenant["metering"]["gib_day_credits"], 20, "the other price is unchanged");
     let (code, _) = run_client(data_dir, "operator", &["tenants", "export", id]).await;
     assert_eq!(code, Some(0));
     for (command, state) in [

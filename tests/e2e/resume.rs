@@ -57,7 +57,8 @@ async fn persisted_bytes(client: &Client) -> Option<u64> {
     Some(upload.persisted_size_bytes.unsigned_abs())
 }
 
-async fn wait_until_persisted(client: &Client, bytes: u64) -> u64 {
+/// Waits until this many bytes are persisted. Returns `None` if there is no progress for a long time.
+async fn wait_until_persisted(client: &Client, bytes: u64) -> Option<u64> {
     let reached = async {
         loop {
             match persisted_bytes(client).await {
@@ -66,9 +67,19 @@ async fn wait_until_persisted(client: &Client, bytes: u64) -> u64 {
             }
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), reached)
-        .await
-        .expect("the upload makes no progress")
+    tokio::time::timeout(std::time::Duration::from_secs(60), reached).await.ok()
+}
+
+/// Fails with the log of a client that makes no progress.
+async fn fail_without_progress(mut client: Child, interruption: usize, gate: &Gate) -> ! {
+    let _ = client.start_kill();
+    let put = client.wait_with_output().await.unwrap();
+    panic!(
+        "no progress after {interruption} interruptions and {} bytes; {}: {}",
+        gate.passed_bytes(),
+        put.status,
+        String::from_utf8_lossy(&put.stderr)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,7 +101,10 @@ async fn interrupted_upload_resends_at_most_one_part_each_time() {
     for interruption in 0..INTERRUPTIONS {
         let observer = site.client(&server, "alice").await;
         gate.let_through(STEP_BYTES);
-        persisted = wait_until_persisted(&observer, persisted + PART as u64).await;
+        persisted = match wait_until_persisted(&observer, persisted + PART as u64).await {
+            Some(persisted) => persisted,
+            None => fail_without_progress(client, interruption, &gate).await,
+        };
         // Bytes that passed the gate but are not persisted are lost: at most one part per interruption.
         let resent_bytes = gate.passed_bytes().saturating_sub(persisted);
         let times = interruption as u64 + 1;

@@ -264,6 +264,7 @@ fn tenant(id: &str, preset: &Preset) -> Arc<Tenant> {
         kind: TenantKind::Organization,
         state: TenantState::Active,
         is_read_only: false,
+        metering: strongroom::domain::metering::Metering::default(),
         policy: Policy::preset(preset.name).unwrap(),
     })
 }

@@ -97,11 +97,11 @@ impl Caller {
 }
 
 /// Selects the balances that differ from the sum of the entries, in one snapshot.
-const WRONG_BALANCES: &str = "SELECT count(*) FROM credit_balances AS b WHERE balance <> (
+pub(crate) const WRONG_BALANCES: &str = "SELECT count(*) FROM credit_balances AS b WHERE balance <> (
     SELECT coalesce(sum(amount), 0) FROM credit_entries AS e WHERE e.tenant_id = b.tenant_id AND e.user_id = b.user_id)";
 
 /// Runs a future while another connection compares the balances with their entries. Returns its outcome.
-async fn while_sampling<T>(s: &Service, work: impl Future<Output = T>) -> T {
+pub(crate) async fn while_sampling<T>(s: &Service, work: impl Future<Output = T>) -> T {
     let (is_done, samples) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let sampler = tokio::spawn({
         let (superuser, is_done, samples) =

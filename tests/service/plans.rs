@@ -54,6 +54,7 @@ fn viewer(tenant: TenantId, role: Role) -> Viewer {
             kind: TenantKind::Organization,
             state: TenantState::Active,
             is_read_only: false,
+            metering: strongroom::domain::metering::Metering::default(),
             policy: Policy::preset("general").unwrap(),
         }),
         actor: Actor { kind: ActorKind::User, id: "someone".to_owned() },

@@ -76,7 +76,7 @@ const RULES: [(&str, &str); 12] = [
         "the service's role cannot update or delete append-only rows",
         "SELECT relname::text FROM tables
          WHERE (relname ~ '^(access_log|audit_entries|events|idempotency_keys)'
-                OR relname IN ('credit_entries', 'tombstones'))
+                OR relname IN ('credit_entries', 'storage_charges', 'tombstones'))
            AND has_table_privilege('strongroom_app', oid, 'UPDATE, DELETE')",
     ),
     (
@@ -122,7 +122,7 @@ fn new_partitions_obey_tenancy_rules() {
 #[test]
 fn each_rule_detects_a_violation() {
     service_test(|s| async move {
-        let violations: [(usize, &str); 10] = [
+        let violations: [(usize, &str); 11] = [
             (0, "CREATE TABLE broken (id int PRIMARY KEY)"),
             (1, "ALTER TABLE files NO FORCE ROW LEVEL SECURITY"),
             (2, "DROP POLICY tenant ON events_default"),
@@ -135,6 +135,7 @@ fn each_rule_detects_a_violation() {
             (8, "GRANT TRUNCATE ON files TO strongroom_app"),
             (9, "GRANT DELETE ON audit_entries TO strongroom_app"),
             (9, "GRANT UPDATE ON credit_entries TO strongroom_app"),
+            (9, "GRANT UPDATE ON storage_charges TO strongroom_app"),
             (10, "GRANT SELECT ON sweeps TO strongroom_app"),
         ];
         for (rule, sql) in violations {

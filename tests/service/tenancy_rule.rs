@@ -30,6 +30,7 @@ fn caller_of(tenant: &str, user: &str, role: Role, groups: &[&str]) -> Caller {
             kind: TenantKind::Organization,
             state: TenantState::Active,
             is_read_only: false,
+            metering: strongroom::domain::metering::Metering::default(),
             policy: Policy::preset("education").unwrap(),
         }),
         actor: Actor { kind: ActorKind::User, id: user.to_owned() },

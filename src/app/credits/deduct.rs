@@ -56,7 +56,7 @@ async fn deduct_in_tx(
 ///
 /// # Errors
 /// Returns `CreditsExhausted` with the balance, which is locked then, if the user has too few credits.
-async fn take_credits(tx: &mut TenantTx, new: NewCreditEntry<'_>) -> Result<CreditEntry, Error> {
+pub(super) async fn take_credits(tx: &mut TenantTx, new: NewCreditEntry<'_>) -> Result<CreditEntry, Error> {
     if let Some(entry) = credits::deduct(tx, new).await? {
         return Ok(entry);
     }

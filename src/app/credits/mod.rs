@@ -4,9 +4,11 @@
 //! and operators read those of every user.
 
 mod add;
+pub(in crate::app) mod charge_storage;
 mod deduct;
 mod get;
 mod list;
+pub(in crate::app) mod pay_download;
 
 pub use self::{
     add::add_credits,

@@ -8,6 +8,7 @@ use crate::{
         audit,
         idempotency::{self, RequestClaim},
         quotas::{charge::charge, trash::explain_shortage},
+        uploads::admit::check_credits_in_tx,
     },
     db::{
         TenantTx, Viewer,
@@ -50,7 +51,8 @@ pub struct CopyRequest {
 /// charged for its full size.
 ///
 /// # Errors
-/// Returns `Invalid`, `NotFound`, `FileDeleted`, `FileNotAvailable`, `QuotaBytes` or `QuotaFiles`.
+/// Returns `Invalid`, `NotFound`, `FileDeleted`, `FileNotAvailable`, `CreditsExhausted`, `QuotaBytes` or
+/// `QuotaFiles`.
 pub async fn copy_file(
     app: &App,
     caller: &Caller,
@@ -84,6 +86,7 @@ async fn copy_in_tx(
             RequestClaim::New(attempt) => attempt,
         };
     let request = &check_request(caller, request)?;
+    check_credits_in_tx(tx, caller).await?;
     // A shared lock, so that the file and this version are not purged before the copy references the blob.
     let source = file_locks::get_for_share(tx, request.file).await?;
     let source = require_access(caller, source, Operation::Copy)?;

@@ -25,6 +25,7 @@ use crate::{
         App, Error, Resource,
         access::{Disposition, disposition},
         audit,
+        credits::pay_download::pay_download,
     },
     db::{
         TenantTx, Viewer,
@@ -73,7 +74,7 @@ pub struct Download {
 ///
 /// # Errors
 /// Returns `Invalid`, `NotFound`, `ReadOutOfRange`, `FileDeleted`, `FileNotAvailable`, `EtagMismatch`,
-/// `ObjectMissing` or `ObjectDamaged`.
+/// `ObjectMissing`, `ObjectDamaged` or `CreditsExhausted`.
 pub async fn download_file(
     app: &Arc<App>,
     caller: &Caller,
@@ -106,6 +107,8 @@ pub async fn download_file(
         },
     )
     .await?;
+    // If the disclosure then fails, the payment is valid for the retry.
+    pay_download(app, caller, file.id, number).await?;
     let mut entry = audit::new_entry(caller, AuditAction::FileDownload).for_version(file.id, number);
     entry.details = serde_json::json!({ "offset": range.start, "length": range.end - range.start });
     app.disclosures

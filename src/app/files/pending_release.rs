@@ -7,9 +7,8 @@ use crate::{
     app::{App, Error, storage::relocation::deletion_delay_hours},
     db::{
         TenantTx, blobs,
-        quotas::{self, QuotaDelta},
+        quotas::{self, QuotaDelta, UserDelta},
         usage_counters::{self, UsageDelta},
-        user_quotas::UserDelta,
         versions::Charge,
     },
     domain::{file::File, ids::BlobId},

@@ -13,8 +13,7 @@ use crate::{
         file_locks,
         file_owners::{self, OwnedFile},
         idempotency_keys::Method,
-        quotas::QuotaDelta,
-        user_quotas::UserDelta,
+        quotas::{QuotaDelta, UserDelta},
     },
     domain::{
         caller::Caller,

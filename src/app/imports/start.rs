@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::source::Source;
 use crate::{
-    app::{App, Error, InvalidCredentials, Resource, access},
+    app::{App, Error, InvalidCredentials, Resource, access, uploads::admit::check_credits},
     domain::{caller::Caller, clock::Timestamp, violations::Violations},
     storage::{SourceEntry, SourceKeys},
 };
@@ -33,8 +33,8 @@ pub(super) struct ObjectKeys(SourceKeys);
 /// Starts an import. It ends when the caller's credentials expire.
 ///
 /// # Errors
-/// Returns `NotAllowed` if the caller is not an admin, `NotFound` if this tenant has no such source, and
-/// `StorageUnavailable` if the directory is unreachable.
+/// Returns `NotAllowed` if the caller is not an admin, `NotFound` if this tenant has no such source, `CreditsExhausted`
+/// if storage has a price and the caller has no credits, and `StorageUnavailable` if the directory is unreachable.
 pub(super) async fn start_import(
     app: &Arc<App>,
     caller: Caller,
@@ -45,6 +45,7 @@ pub(super) async fn start_import(
     app.owners.check_primary()?;
     let source = app.limits.imports.source_for(&options.source, caller.tenant_id(), caller.tenant.kind);
     let location = &source.ok_or(Error::NotFound(Resource::ImportSource))?.location;
+    check_credits(app, &caller).await?;
     let source = Source::open(app, &options.source, location).await?;
     Ok(Import { app: Arc::clone(app), caller, options, source, valid_until })
 }

@@ -6,8 +6,8 @@ use crate::{
     db::{
         DbError, TenantTx,
         commit::ExceededQuota,
-        quotas::{self, ChargeOutcome, QuotaDelta},
-        user_quotas::{self, UserDelta},
+        quotas::{self, ChargeOutcome, QuotaDelta, UserDelta},
+        user_quotas,
     },
     domain::quota::Quota,
 };

@@ -1,4 +1,5 @@
-//! Measures what tenants store: the parts of their usage, their largest owners, and one sample a day.
+//! Measures what tenants store: the parts of their usage, their largest owners, and one sample a day. Where storage has a
+//! price, the first measurement of a day charges the owners for the bytes that it found.
 //!
 //! A measurement reads all files of a tenant, one page in each transaction, so no request does that. It is not a
 //! snapshot: a file that changes meanwhile counts as before or after its change. The figures that decide, the quota and
@@ -9,9 +10,11 @@ use std::collections::HashMap;
 use crate::{
     app::{
         App, Error, RoundReport,
+        credits::charge_storage::{charge_owners, find_due_charges},
         rounds::{DueItems, ItemFields, ItemOutcome, run_round},
     },
     db::{
+        storage_charges,
         usage_measurements::{self, OwnerPart, UsageParts},
         usage_samples,
     },
@@ -63,7 +66,13 @@ impl DueItems for DueTenants<'_> {
     }
 
     async fn process(&self, item: &TenantId) -> Result<ItemOutcome, Error> {
-        let measured = sum_files(self.app, *item).await?;
+        let due = find_due_charges(self.app, *item).await?;
+        let owners = sum_files(self.app, *item).await?;
+        if let Some(due) = due {
+            let bytes = owners.iter().map(|(owner, parts)| (owner.as_str(), parts.total_bytes()));
+            charge_owners(self.app, *item, due, bytes).await?;
+        }
+        let measured = rank(owners);
         let mut tx = self.app.db.system_tx().await?;
         let owner_count = i64::try_from(measured.owner_count).unwrap_or(i64::MAX);
         let is_replaced =
@@ -72,6 +81,9 @@ impl DueItems for DueTenants<'_> {
         if is_replaced {
             usage_measurements::replace_owners(&mut tx, *item, &measured.largest).await?;
             usage_samples::add_today(&mut tx, *item, SAMPLE_DAYS).await?;
+        }
+        if let Some(due) = due {
+            storage_charges::mark_charged(&mut tx, *item, due.day).await?;
         }
         tx.commit().await?;
         Ok(ItemOutcome::from_done(is_replaced))
@@ -87,14 +99,14 @@ struct Measured {
     largest: Vec<OwnerPart>,
 }
 
-async fn sum_files(app: &App, tenant: TenantId) -> Result<Measured, Error> {
-    let (mut owners, mut last) = (HashMap::new(), None);
+async fn sum_files(app: &App, tenant: TenantId) -> Result<HashMap<String, UsageParts>, Error> {
+    let (mut owners, mut last) = (HashMap::<String, UsageParts>::new(), None);
     loop {
         let mut tx = app.db.system_tx().await?;
         let page = usage_measurements::sum_page(&mut tx, tenant, last, PAGE_FILES).await?;
         tx.commit().await?;
         if page.last.is_none() {
-            return Ok(rank(owners));
+            return Ok(owners);
         }
         last = page.last;
         for OwnerPart { owner, parts } in page.owners {

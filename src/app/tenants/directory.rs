@@ -27,6 +27,7 @@ use crate::{
         caller::{Tenant, TenantState},
         clock::Timestamp,
         ids::TenantId,
+        metering::Metering,
         policy::Policy,
     },
 };
@@ -288,7 +289,14 @@ impl TenantDirectory {
         }
         quotas::create(tx, id, &policy.quota).await?;
         rate.record(now, per_minute_max);
-        Ok(Some(Tenant { id, kind: name.kind, state: TenantState::Active, policy, is_read_only: false }))
+        Ok(Some(Tenant {
+            id,
+            kind: name.kind,
+            state: TenantState::Active,
+            policy,
+            is_read_only: false,
+            metering: Metering::default(),
+        }))
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
         credits,
         file_grants::{self, Grant},
         files, lists, quotas, shares,
+        storage_charges::{self, StorageCharge},
         tenants::{self, StoredPolicy},
         user_quotas,
         versions::{self, ExportedVersion, VersionPosition},
@@ -61,6 +62,8 @@ pub enum ExportRecord {
     Share(Box<Share>, Timestamp),
     /// An entry of a user's credits.
     Credit(Box<CreditEntry>),
+    /// What the storage of an owner cost on a day.
+    StorageCharge(Box<StorageCharge>),
     /// An audit entry. Audit entries are the last records.
     Audit(Box<StoredAuditEntry>),
 }
@@ -80,6 +83,8 @@ enum Position {
     Shares(Option<ShareId>),
     /// After this entry.
     Credits(Option<CreditEntry>),
+    /// After this charge.
+    StorageCharges(Option<StorageCharge>),
     Audit(Timestamp, i64),
     End,
 }
@@ -182,9 +187,17 @@ async fn read_page(
         Position::Credits(after) => {
             let entries = credits::list_after(tx, after.as_ref(), limit).await?;
             let next = entries.last().filter(|_| entries.len() == PAGE_ROWS).cloned();
-            let next =
-                next.map_or(Position::Audit(Timestamp::UNIX_EPOCH, 0), |last| Position::Credits(Some(last)));
+            let next = next.map_or(Position::StorageCharges(None), |last| Position::Credits(Some(last)));
             Ok((entries.into_iter().map(|entry| ExportRecord::Credit(Box::new(entry))).collect(), next))
+        }
+        Position::StorageCharges(after) => {
+            let charges = storage_charges::list_after(tx, after.as_ref(), limit).await?;
+            let next = charges.last().filter(|_| charges.len() == PAGE_ROWS).cloned();
+            let next = next.map_or(Position::Audit(Timestamp::UNIX_EPOCH, 0), |last| {
+                Position::StorageCharges(Some(last))
+            });
+            let page = charges.into_iter().map(|charge| ExportRecord::StorageCharge(Box::new(charge)));
+            Ok((page.collect(), next))
         }
         Position::Audit(time, n) => {
             let entries = audit_entries::list_after(tx, time, n, limit).await?;
@@ -215,7 +228,7 @@ async fn read_access_page(
             let grants = file_grants::list_after(tx, after, limit).await?;
             let next = grants.last().filter(|_| grants.len() == PAGE_ROWS);
             let next =
-                next.map_or(Position::Shares(None), |last| Position::Grants(Some((last.file, last.id))));
+                next.map_or(Position::Shares(None), |last| Position::Grants(Some((last.file_id, last.id))));
             Ok((grants.into_iter().map(|grant| ExportRecord::Grant(Box::new(grant))).collect(), next))
         }
         Position::Shares(after) => {

@@ -1,4 +1,4 @@
-//! Updates the limits of a tenant: its ceilings, and the limits of its policy that only an operator changes.
+//! Updates the limits of a tenant: its ceilings, the limits of its policy that only an operator changes, and its prices.
 
 use super::operator_entry;
 use crate::{
@@ -17,7 +17,8 @@ use crate::{
         tenant_records, tenants,
     },
     domain::{
-        caller::Operator, ids::TenantId, policy::RetainRule, quota::Quota, tenant_record::TenantRecord,
+        caller::Operator, ids::TenantId, metering::Metering, policy::RetainRule, quota::Quota,
+        tenant_record::TenantRecord,
     },
 };
 
@@ -28,6 +29,14 @@ pub struct TenantUpdate {
     pub retain: RetainChange,
     /// Whether the tenant's callers can change anything from now on.
     pub read_only: Option<bool>,
+    pub metering: MeteringChange,
+}
+
+/// New prices, in credits. Fields that are `None` are left unchanged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct MeteringChange {
+    pub download_credits: Option<i64>,
+    pub gib_day_credits: Option<i64>,
 }
 
 /// New limits of `retain_until_time`, in days. Fields that are `None` are left unchanged.
@@ -80,6 +89,9 @@ async fn update_in_tx(
     if let Some(read_only) = update.read_only {
         payload.push(format!("read_only {read_only}").into_bytes());
     }
+    if update.metering != MeteringChange::default() {
+        payload.push(serde_json::to_vec(&update.metering).map_err(Error::internal)?);
+    }
     let request_id = update.quota.request_id;
     let claim = idempotency::claim_request(app, tx, request_id, Method::UpdateTenant, &payload).await?;
     let attempt = match claim {
@@ -89,6 +101,7 @@ async fn update_in_tx(
     if let Some(is_read_only) = update.read_only {
         set_read_only(tx, operator, is_read_only).await?;
     }
+    change_prices(tx, operator, update.metering).await?;
     change_policy(tx, operator, update.retain).await?;
     let quota = change_limits(tx, principal, &update.quota).await?;
     let updated = UpdatedTenant { tenant: tenant_records::get_own(tx).await?, quota };
@@ -108,6 +121,25 @@ async fn set_read_only(tx: &mut TenantTx, operator: &Operator, is_read_only: boo
     let details = serde_json::json!({ "method": "UpdateTenant", "read_only": is_read_only });
     audit_entries::insert(tx, &[operator_entry(operator, AuditAction::PolicyUpdate, details)]).await?;
     tenant_records::set_read_only(tx, is_read_only).await?;
+    Ok(())
+}
+
+/// Changes the prices and writes the audit entry, if the update changes any.
+async fn change_prices(tx: &mut TenantTx, operator: &Operator, change: MeteringChange) -> Result<(), Error> {
+    if change == MeteringChange::default() {
+        return Ok(());
+    }
+    let former = tenant_records::get_for_update(tx).await?.metering;
+    let metering = Metering {
+        download_credits: change.download_credits.unwrap_or(former.download_credits),
+        gib_day_credits: change.gib_day_credits.unwrap_or(former.gib_day_credits),
+    };
+    if metering == former {
+        return Ok(());
+    }
+    let details = serde_json::json!({ "method": "UpdateTenant", "metering": metering });
+    audit_entries::insert(tx, &[operator_entry(operator, AuditAction::PolicyUpdate, details)]).await?;
+    tenant_records::set_metering(tx, metering).await?;
     Ok(())
 }
 

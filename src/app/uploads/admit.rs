@@ -16,11 +16,11 @@ use crate::{
         restore::label::seal_label,
     },
     db::{
-        TenantTx, Viewer, admission_data::AdmissionData, audit_entries::AuditAction, blobs::Blob, files,
-        idempotency_keys::StoredResponse, resumable_uploads::StoredUpload,
+        TenantTx, Viewer, admission_data::AdmissionData, audit_entries::AuditAction, blobs::Blob, credits,
+        files, idempotency_keys::StoredResponse, resumable_uploads::StoredUpload,
     },
     domain::{
-        caller::Caller,
+        caller::{ActorKind, Caller},
         clock::Timestamp,
         digest::ObjectHashes,
         file::File,
@@ -65,14 +65,16 @@ pub(super) enum AdmissionBasis {
 /// Admits an upload, or finds the response of an earlier attempt.
 ///
 /// # Errors
-/// Returns the errors of [`check_admission`] and [`resolve_spec`].
+/// Returns the errors of [`check_credits`], [`check_admission`] and [`resolve_spec`].
 pub(super) async fn admit_upload(app: &App, caller: &Caller, spec: UploadSpec) -> Result<Admission, Error> {
     // An invalid id is reported later, together with all other violations.
     let request_id = spec.request_id.parse::<RequestId>().ok();
     // A retry with a digest gets its response at the first message, so the request id is looked up before the
     // bytes arrive.
     let has_lookup = request_id.is_some() && spec.sha256.is_some();
+    let credits = check_credits(app, caller).await;
     if !has_lookup
+        && credits.is_ok()
         && let Some(quota) = cached_quota(app, caller, &spec).await
         && let Ok(checked) = check_admission(app, caller, spec.clone(), &quota)
         && let Some(rules) = unrestricted_rules(&caller.tenant.policy, &checked)
@@ -86,6 +88,7 @@ pub(super) async fn admit_upload(app: &App, caller: &Caller, spec: UploadSpec) -
         let spec = spec.check(&caller.tenant.policy, Timestamp::MIN_UTC)?;
         return Ok(Admission::Replay { spec: Box::new(spec), stored });
     }
+    credits?;
     let spec = check_admission(app, caller, spec, &admission.quota);
     let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
     let spec = resolve_spec(app, caller, spec).await?;
@@ -130,6 +133,33 @@ pub(in crate::app) async fn read_admission_data(
     let admission = app.db.read_admission_data(tenant, &viewer, request_id, hours).await?;
     app.quota_cache.insert(&admission.quota).await;
     Ok(admission)
+}
+
+/// Checks that the caller has credits, if storage has a price. Services are never rejected. The credits are not
+/// reserved: the storage of a day costs what the user has, and never more.
+///
+/// # Errors
+/// Returns `CreditsExhausted` for a user without credits.
+pub(in crate::app) async fn check_credits(app: &App, caller: &Caller) -> Result<(), Error> {
+    if !needs_credits(caller) {
+        return Ok(());
+    }
+    let mut tx = app.db.tenant_tx(caller.tenant_id(), &Viewer::from_caller(caller)).await?;
+    let checked = check_credits_in_tx(&mut tx, caller).await;
+    tx.finish(checked).await
+}
+
+/// Does the same as [`check_credits`] in a transaction.
+pub(in crate::app) async fn check_credits_in_tx(tx: &mut TenantTx, caller: &Caller) -> Result<(), Error> {
+    if !needs_credits(caller) {
+        return Ok(());
+    }
+    let balance = credits::get(tx, &caller.actor.id).await?.map_or(0, |credits| credits.balance);
+    if balance > 0 { Ok(()) } else { Err(Error::CreditsExhausted { balance, required: 1 }) }
+}
+
+fn needs_credits(caller: &Caller) -> bool {
+    caller.tenant.metering.gib_day_credits > 0 && caller.actor.kind == ActorKind::User
 }
 
 /// Checks the spec, the scan rule and the quota before any bytes are received.

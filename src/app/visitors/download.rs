@@ -15,6 +15,7 @@ use super::{
     find::{FoundShare, find_share},
     grant::Grant,
     log,
+    payment::Payer,
     running::{CountedUse, VisitorPermission, recheck_interval},
     start_lookup,
 };
@@ -32,7 +33,7 @@ use crate::{
     },
     db::{
         DbError, TenantTx,
-        share_grants::{self, GrantLimits, GrantUse, UseKind},
+        share_grants::{self, GrantLimits, GrantUse, ReservedGrant, UseKind},
         share_visits::{RunningVisit, ShareKey},
         versions::{self, ReadableVersion},
     },
@@ -172,7 +173,8 @@ async fn start_counted_use(
     let started = start_use(&app, &mut tx, &visitor, &grant, &request).await;
     match tx.finish(started).await {
         Ok(started) => {
-            let counted = CountedUse::new(&app, grant, started.used, started.kind);
+            let payer = Payer::of(&started.found, started.version.stored.version);
+            let counted = CountedUse::new(&app, grant, started.used, started.kind, payer);
             Ok((started, counted))
         }
         Err(Refusal::Failed(error)) => Err(error),
@@ -217,22 +219,43 @@ async fn start_use(
         uses_max: USES_PER_GRANT_MAX,
     };
     let used = GrantUse { id: grant.id, share: grant.share, expire_time: grant.expire_time, bytes: length };
-    let Some(was_counted) = share_grants::reserve(tx, &used, limits).await? else {
+    let Some(reserved) = share_grants::reserve(tx, &used, limits).await? else {
         return Err(
             Error::from(VisitorError::GrantSpent { size_bytes, use_count_max: USES_PER_GRANT_MAX }).into()
         );
     };
-    let kind = use_kind(&found);
-    if !was_counted && !share_grants::count(tx, &used, grant.secret_revision, kind).await? {
-        return Err(Refusal::Closed(Box::new(found), "share is exhausted"));
+    if !reserved.is_counted
+        && let Some(reason) = count_use(tx, &found, grant, &used, reserved, number).await?
+    {
+        return Err(Refusal::Closed(Box::new(found), reason));
     }
+    let (kind, is_new) = (use_kind(&found), !reserved.is_counted);
     let mut entry = log::entry(visitor, &found, action(&found), None);
     entry.version = Some(number);
-    match was_counted {
-        true => log::write_uncounted(tx, visitor, &found, entry).await?,
-        false => log::write(tx, entry).await?,
+    match is_new {
+        true => log::write(tx, entry).await?,
+        false => log::write_uncounted(tx, visitor, &found, entry).await?,
     }
-    Ok(StartedUse { found, version, slice, range, used, kind, is_new: !was_counted })
+    Ok(StartedUse { found, version, slice, range, used, kind, is_new })
+}
+
+/// Counts the first use of a grant, and deducts its price. Returns why the use is refused: nothing must be committed
+/// then.
+async fn count_use(
+    tx: &mut TenantTx,
+    found: &FoundShare,
+    grant: &Grant,
+    used: &GrantUse,
+    reserved: ReservedGrant,
+    version: i32,
+) -> Result<Option<&'static str>, Error> {
+    if !share_grants::count(tx, used, grant.secret_revision, use_kind(found)).await? {
+        return Ok(Some("share is exhausted"));
+    }
+    // A grant that was uncounted without a refund does not pay again.
+    let price = if reserved.paid_credits > 0 { 0 } else { found.download_credits };
+    let has_paid = Payer::of(found, version).pay(tx, price, used.id).await?;
+    Ok((!has_paid).then_some("sharer has too few credits"))
 }
 
 fn stopped_reason(grant: &Grant, found: &FoundShare) -> Option<&'static str> {

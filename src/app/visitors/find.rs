@@ -26,6 +26,8 @@ pub(super) struct FoundShare {
     pub(super) tenant: TenantId,
     pub(super) now: Timestamp,
     pub(super) tenant_state: Option<TenantState>,
+    /// The price of a download; 0 if it is free.
+    pub(super) download_credits: i64,
     pub(super) stored: StoredShare,
     pub(super) file: File,
     pub(super) policy: Policy,
@@ -44,6 +46,7 @@ pub(super) async fn find_share(tx: &mut TenantTx, key: ShareKey) -> Result<Optio
         tenant: tx.tenant(),
         now: visited.now,
         tenant_state: visited.tenant_state,
+        download_credits: visited.download_credits,
         stored,
         file: file.file,
         policy: policy.policy,

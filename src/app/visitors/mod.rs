@@ -13,6 +13,7 @@ mod error;
 mod find;
 mod grant;
 mod log;
+mod payment;
 mod resolve;
 mod running;
 

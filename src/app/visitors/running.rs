@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use futures::{Stream, StreamExt as _, stream::BoxStream};
 
-use super::{find::find_share, grant::Grant};
+use super::{find::find_share, grant::Grant, payment::Payer};
 use crate::{
     app::{
         App, Error, Resource,
@@ -87,18 +87,19 @@ impl ReadPermission for VisitorPermission {
 }
 
 /// A counted use of a grant. When it is dropped, the reserved bytes that were not sent are released; if none was sent,
-/// the use is not counted any more.
+/// the use is not counted any more, and its price is refunded.
 pub(super) struct CountedUse {
     app: Arc<App>,
     grant: Grant,
     used: GrantUse,
     kind: UseKind,
+    payer: Payer,
     sent_bytes: i64,
 }
 
 impl CountedUse {
-    pub(super) fn new(app: &Arc<App>, grant: Grant, used: GrantUse, kind: UseKind) -> Self {
-        Self { app: Arc::clone(app), grant, used, kind, sent_bytes: 0 }
+    pub(super) fn new(app: &Arc<App>, grant: Grant, used: GrantUse, kind: UseKind, payer: Payer) -> Self {
+        Self { app: Arc::clone(app), grant, used, kind, payer, sent_bytes: 0 }
     }
 
     /// Returns the stream, whose bytes count as sent when they are taken from it.
@@ -113,7 +114,7 @@ impl CountedUse {
 impl Drop for CountedUse {
     fn drop(&mut self) {
         let (app, holder, used, kind) = (Arc::clone(&self.app), self.grant.holder(), self.used, self.kind);
-        let (tenant, sent) = (self.grant.tenant, self.sent_bytes);
+        let (tenant, sent, payer) = (self.grant.tenant, self.sent_bytes, self.payer.clone());
         if sent >= used.bytes {
             return;
         }
@@ -121,8 +122,10 @@ impl Drop for CountedUse {
             let settled = async {
                 let mut tx = app.db.visitor_tx(tenant, holder).await?;
                 let settled = match sent {
-                    0 => share_grants::undo(&mut tx, &used, kind).await,
-                    sent => share_grants::release(&mut tx, used.id, used.bytes - sent).await,
+                    0 => undo(&mut tx, &used, kind, &payer).await,
+                    sent => {
+                        share_grants::release(&mut tx, used.id, used.bytes - sent).await.map_err(Error::from)
+                    }
                 };
                 tx.finish(settled).await
             };
@@ -134,6 +137,12 @@ impl Drop for CountedUse {
         // It continues although its request has ended.
         drop(self.app.tasks.spawn(settle));
     }
+}
+
+/// Undoes a use that sent no byte, and refunds its price if the grant is not counted any more.
+async fn undo(tx: &mut TenantTx, used: &GrantUse, kind: UseKind, payer: &Payer) -> Result<(), Error> {
+    let paid_credits = share_grants::undo(tx, used, kind).await?;
+    payer.refund(tx, used.id, paid_credits).await
 }
 
 struct CountedBytes {

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::proto::{
     admin::v1::{
-        Erasure, ExportTenantResponse, ExportedAuditEntry, ExportedVersion, Tenant, TenantDeletionPlan,
-        export_tenant_response::Record,
+        Erasure, ExportTenantResponse, ExportedAuditEntry, ExportedStorageCharge, ExportedVersion, Metering,
+        Tenant, TenantDeletionPlan, export_tenant_response::Record,
     },
     v1::{Category, Policy},
 };
@@ -39,7 +39,12 @@ pub(super) fn tenant(tenant: &Tenant) -> Value {
         "create_time": records::time(tenant.create_time.as_ref()),
         "deletion": deletion,
         "read_only": tenant.read_only,
+        "metering": metering(&tenant.metering.unwrap_or_default()),
     })
+}
+
+fn metering(prices: &Metering) -> Value {
+    json!({ "download_credits": prices.download_credits, "gib_day_credits": prices.gib_day_credits })
 }
 
 /// The result of `tenants delete`.
@@ -86,9 +91,19 @@ pub(super) fn export_record(message: ExportTenantResponse) -> Value {
         Some(Record::UserQuota(quota)) => json!({ "user_quota": quota::user_record(&quota) }),
         Some(Record::Grant(grant)) => json!({ "grant": grants::record(&grant) }),
         Some(Record::Share(share)) => json!({ "share": share::record(&share) }),
+        Some(Record::StorageCharge(charge)) => json!({ "storage_charge": storage_charge(&charge) }),
         Some(Record::AuditEntry(record)) => json!({ "audit_entry": audit_entry(&record) }),
         None => Value::Null,
     }
+}
+
+fn storage_charge(charge: &ExportedStorageCharge) -> Value {
+    json!({
+        "user_id": charge.user_id,
+        "day": charge.day,
+        "due_credits": charge.due_credits,
+        "paid_credits": charge.paid_credits,
+    })
 }
 
 fn version(version: &ExportedVersion) -> Value {

@@ -12,7 +12,7 @@ use crate::{
     client::Client,
     proto::admin::v1::{
         ApproveErasureRequest, CreateTenantRequest, DeleteTenantRequest, ExportTenantRequest,
-        GetTenantRequest, ListTenantsRequest, RequestErasureRequest, ResumeTenantRequest,
+        GetTenantRequest, ListTenantsRequest, Metering, RequestErasureRequest, ResumeTenantRequest,
         SuspendTenantRequest, Tenant, TenantDeletionPlan, TenantKind, UpdateTenantRequest,
     },
 };
@@ -77,7 +77,7 @@ pub(crate) enum TenantsCommand {
         #[command(flatten)]
         common: CommonArgs,
     },
-    /// Change limits of a tenant's policy that only operators change, or make a tenant read-only.
+    /// Change limits and prices of a tenant that only operators change, or make a tenant read-only.
     Update(UpdateArgs),
     /// Make the objects of a tenant's purged files due for deletion now. A database that is restored to an earlier
     /// time no longer finds them.
@@ -165,6 +165,12 @@ pub(crate) struct UpdateArgs {
     /// Whether the tenant is read-only: reads work, and every change by its members, admins and services fails.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", group = "limits")]
     pub read_only: Option<bool>,
+    /// The price of downloading a version, in credits of the user; 0 makes downloads free.
+    #[arg(long, value_name = "N", group = "limits")]
+    pub download_credits: Option<i64>,
+    /// The price of storing a GiB for a day, in credits of the owner; 0 makes storage free.
+    #[arg(long, value_name = "N", group = "limits")]
+    pub gib_day_credits: Option<i64>,
     #[command(flatten)]
     pub common: CommonArgs,
 }
@@ -176,6 +182,8 @@ impl UpdateArgs {
             ("retain_member_days_max", self.retain_member_days.is_some()),
             ("pending_deletion_multiple", self.pending_deletion_multiple.is_some()),
             ("read_only", self.read_only.is_some()),
+            ("metering.download_credits", self.download_credits.is_some()),
+            ("metering.gib_day_credits", self.gib_day_credits.is_some()),
         ];
         let paths = set.into_iter().filter(|(_, is_set)| *is_set).map(|(path, _)| path.to_owned()).collect();
         UpdateTenantRequest {
@@ -184,6 +192,10 @@ impl UpdateArgs {
             retain_member_days_max: self.retain_member_days.unwrap_or_default(),
             pending_deletion_multiple: self.pending_deletion_multiple.unwrap_or_default(),
             read_only: self.read_only.unwrap_or_default(),
+            metering: Some(Metering {
+                download_credits: self.download_credits.unwrap_or_default(),
+                gib_day_credits: self.gib_day_credits.unwrap_or_default(),
+            }),
             update_mask: Some(FieldMask { paths }),
             ..UpdateTenantRequest::default()
         }
@@ -330,6 +342,13 @@ fn print_tenant(tenant: &Tenant, output: Output) -> Result<(), Failure> {
     output.line(format_args!("state      {}", format_state(tenant)))?;
     if tenant.read_only {
         output.line(format_args!("read-only  yes"))?;
+    }
+    let prices = tenant.metering.unwrap_or_default();
+    if prices != Metering::default() {
+        output.line(format_args!(
+            "prices     {} credits for a download, {} for a GiB a day",
+            prices.download_credits, prices.gib_day_credits,
+        ))?;
     }
     if !tenant.state_reason.is_empty() {
         output.line(format_args!("reason     {}", human::printable(&tenant.state_reason)))?;

@@ -35,6 +35,7 @@ use crate::{
         },
         ids::{FileId, GrantId, ShareId, TenantId, UploadId, WebhookId},
         media_type::MediaKind,
+        metering::Metering,
         permission::Permission,
         policy::{
             Category, LinkRules, Policy, ReaderRule,
@@ -316,6 +317,7 @@ impl Draw {
                 problem: self.text(500),
             },
             is_read_only: true,
+            metering: Metering { download_credits: self.number(), gib_day_credits: self.number() },
         }
     }
 

@@ -4,13 +4,14 @@ use super::{credits, file, grant, id, policy, quota, share, structs, time, user_
 use crate::{
     app::{
         quotas::QuotaUpdate,
-        tenants::{ExportRecord, NewTenant, RetainChange, TenantName, TenantUpdate},
+        tenants::{ExportRecord, MeteringChange, NewTenant, RetainChange, TenantName, TenantUpdate},
     },
     domain::{
         caller::{ActorKind, TenantKind, TenantState},
         file::project_state,
         file_fields::RETENTION_DAYS_MAX,
         ids::{RequestId, TenantId},
+        metering::PRICE_MAX,
         quota::QuotaChange,
         tenant_record::{DeletionPlan, DeletionProgress, TenantRecord},
         violations::Violations,
@@ -32,6 +33,10 @@ pub(in crate::grpc) fn to_proto(record: TenantRecord) -> v1::Tenant {
         create_time: Some(time::to_proto(record.create_time)),
         deletion: is_deleting.then(|| deletion_to_proto(record.deletion)),
         read_only: record.is_read_only,
+        metering: Some(v1::Metering {
+            download_credits: record.metering.download_credits,
+            gib_day_credits: record.metering.gib_day_credits,
+        }),
     }
 }
 
@@ -134,13 +139,15 @@ pub(in crate::grpc) struct UpdateRequest {
 }
 
 /// The fields of a tenant that can be updated.
-const UPDATE_PATHS: [&str; 6] = [
+const UPDATE_PATHS: [&str; 8] = [
     "ceiling_bytes",
     "ceiling_file_count",
     "pending_deletion_multiple",
     "retain_admin_days_max",
     "retain_member_days_max",
     "read_only",
+    "metering.download_credits",
+    "metering.gib_day_credits",
 ];
 
 pub(in crate::grpc) fn update_request_from_proto(
@@ -156,6 +163,7 @@ pub(in crate::grpc) fn update_request_from_proto(
         return Err(violations);
     }
     let (mut change, mut retain, mut read_only) = (QuotaChange::default(), RetainChange::default(), None);
+    let (prices, mut metering) = (request.metering.unwrap_or_default(), MeteringChange::default());
     for (index, path) in paths.iter().enumerate() {
         match path.as_str() {
             _ if paths[..index].contains(path) => {
@@ -175,6 +183,12 @@ pub(in crate::grpc) fn update_request_from_proto(
                     parse_days("retain_member_days_max", request.retain_member_days_max, &mut violations);
             }
             "read_only" => read_only = Some(request.read_only),
+            "metering.download_credits" => {
+                metering.download_credits = parse_price(path, prices.download_credits, &mut violations);
+            }
+            "metering.gib_day_credits" => {
+                metering.gib_day_credits = parse_price(path, prices.gib_day_credits, &mut violations);
+            }
             _ => violations.add(
                 format!("update_mask.paths[{index}]"),
                 format!("must be one of {}", UPDATE_PATHS.join(", ")),
@@ -184,10 +198,15 @@ pub(in crate::grpc) fn update_request_from_proto(
     match tenant {
         Some(tenant) if violations.is_empty() => {
             let quota = QuotaUpdate { change, if_etag: request.if_etag, request_id };
-            Ok(UpdateRequest { tenant, update: TenantUpdate { quota, retain, read_only } })
+            Ok(UpdateRequest { tenant, update: TenantUpdate { quota, retain, read_only, metering } })
         }
         _ => Err(violations),
     }
+}
+
+fn parse_price(field: &str, credits: i64, violations: &mut Violations) -> Option<i64> {
+    let allowed = Some(credits).filter(|credits| (0..=PRICE_MAX).contains(credits));
+    violations.ok_or_add(field, allowed.ok_or_else(|| format!("must be from 0 to {PRICE_MAX}, is {credits}")))
 }
 
 fn parse_days(field: &str, days: i32, violations: &mut Violations) -> Option<u32> {
@@ -221,6 +240,12 @@ pub(in crate::grpc) fn export_record_to_proto(record: ExportRecord) -> v1::Expor
         ExportRecord::Grant(stored) => Record::Grant(grant::to_proto(*stored)),
         ExportRecord::Share(stored, now) => Record::Share(share::to_proto(*stored, now)),
         ExportRecord::Credit(entry) => Record::CreditEntry(credits::entry_to_proto(*entry)),
+        ExportRecord::StorageCharge(charge) => Record::StorageCharge(v1::ExportedStorageCharge {
+            user_id: charge.user_id,
+            day: charge.day.to_string(),
+            due_credits: charge.due_credits,
+            paid_credits: charge.paid_credits,
+        }),
         ExportRecord::Audit(audit) => Record::AuditEntry(v1::ExportedAuditEntry {
             create_time: Some(time::to_proto(audit.create_time)),
             actor_kind: actor_kind_to_proto(audit.entry.actor.kind).into(),

@@ -31,10 +31,9 @@ use crate::{
     },
     db::{
         TenantTx, Viewer,
-        quotas::{self, ChargeOutcome, QuotaDelta},
+        quotas::{self, ChargeOutcome, QuotaDelta, UserDelta},
         resumable_uploads::{StoredUpload, UploadedBytes},
         uploads::{self, NewUpload, ResumableFields, UploadLease},
-        user_quotas::UserDelta,
     },
     domain::{caller::Caller, first_call::FirstCallWork, ids::UploadId},
     storage::{MultipartId, PartLayout},

@@ -401,6 +401,7 @@ mod tests {
             kind: TenantKind::Organization,
             state: TenantState::Active,
             is_read_only: false,
+            metering: crate::domain::metering::Metering::default(),
             policy: Policy::preset("general").unwrap(),
         };
         let share = limiter.share_of(&Caller {

@@ -10,7 +10,10 @@ use crate::{
         App, Error, idempotency,
         quotas::trash::explain_shortage,
         uploads::{
-            admit::{check_admission, check_target_again, new_target, read_admission_data, resolve_spec},
+            admit::{
+                check_admission, check_credits, check_target_again, new_target, read_admission_data,
+                resolve_spec,
+            },
             direct,
             error::{check_fits_parts, count_refusal},
             open::{
@@ -33,8 +36,8 @@ use crate::{
 /// Creates an upload.
 ///
 /// # Errors
-/// Returns `Invalid`, `ScanRequired`, `QuotaBytes`, `QuotaFiles`, `FileTooLarge`, `RequestIdReused` or
-/// `DirectUnsupported`.
+/// Returns `Invalid`, `ScanRequired`, `CreditsExhausted`, `QuotaBytes`, `QuotaFiles`, `FileTooLarge`,
+/// `RequestIdReused` or `DirectUnsupported`.
 pub async fn create_upload(
     app: &Arc<App>,
     caller: &Caller,
@@ -65,6 +68,7 @@ async fn admit_and_reserve(
             &idempotency_payload(caller, &spec, is_direct),
         );
     }
+    check_credits(app, caller).await?;
     let spec = check_admission(app, caller, spec, &admission.quota);
     let spec = spec.inspect_err(|error| count_refusal(&app.metrics, error))?;
     if is_direct {
