@@ -426,7 +426,7 @@ impl Error {
     /// An error of the database, for tests of modules that cannot name the database's own errors.
     pub(crate) fn database_unavailable() -> Self {
         Self::DatabaseUnavailable(DbError {
-            kind: DbErrorKind::Unavailable,
+            kind: crate::db::DbErrorKind::Unavailable,
             operation: "commit transaction",
             source: std::sync::Arc::new(std::io::Error::from(std::io::ErrorKind::ConnectionReset)),
         })

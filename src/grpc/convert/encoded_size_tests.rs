@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use prost::Message;
 use serde_json::{Map, Value};
 
-use super::{credits, file, share, structs, tenant, upload, version, watch, webhook};
+use super::{credits, file, share, structs, tenant, upload, user_quota, version, watch, webhook};
 use crate::{
     app::{
         credits::CreditEntryPage,
@@ -13,6 +13,7 @@ use crate::{
             FileVersionList, batch_get,
             watch::{FileEvent, MessageBody, WatchMessage},
         },
+        quotas::UserQuotaPage,
         tenants::ExportRecord,
     },
     db::{
@@ -47,6 +48,7 @@ use crate::{
         text,
         upload::{Upload, UploadState},
         upload_spec::{ATTACHMENTS_MAX, ENTITY_NAME_CHARACTERS_MAX},
+        user_quota::UserQuota,
         webhook::{DeliveryState, Webhook, WebhookState},
     },
     proto::{admin, v1},
@@ -296,6 +298,20 @@ impl Draw {
         }
     }
 
+    fn user_quota(&mut self) -> UserQuota {
+        UserQuota {
+            user_id: self.text(text::EXTERNAL_ID_CHARACTERS_MAX),
+            limit_bytes: self.maybe(Self::number),
+            file_count_max: self.number(),
+            used_bytes: self.number(),
+            reserved_bytes: self.number(),
+            file_count: self.number(),
+            reserved_file_count: self.number(),
+            revision: self.number(),
+            update_time: self.time(),
+        }
+    }
+
     fn tenant(&mut self) -> TenantRecord {
         TenantRecord {
             id: TenantId::from_uuid(self.id()),
@@ -396,6 +412,11 @@ fn assert_bounds(draw: &mut Draw) {
     let bytes_max = encoded_size::credit_entry_bytes_max(&drawn);
     let list = CreditEntryPage { entries: vec![drawn], next_page_token: String::new() };
     assert_bound(credits::page_to_proto(list).encoded_len(), bytes_max, "credit entry");
+
+    let drawn = draw.user_quota();
+    let bytes_max = encoded_size::user_quota_bytes_max(&drawn);
+    let list = UserQuotaPage { quotas: vec![drawn], next_page_token: String::new() };
+    assert_bound(user_quota::page_to_proto(list).encoded_len(), bytes_max, "user quota");
 
     let drawn = draw.tenant();
     let bytes_max = encoded_size::tenant_bytes_max(&drawn);

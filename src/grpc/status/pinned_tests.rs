@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{reasons::reason_name, *};
 use crate::{
     app::{
-        CategoryUse, Denial, Resource, Workload,
+        CategoryUse, Denial, Resource, UserLimit, UserQuotaShortage, UserUsage, Workload,
         imports::{FetchFailure, ImportError, ImportStreamOrder},
         uploads::{Stall, UploadError, UploadStreamOrder},
         visitors::VisitorError,
@@ -21,6 +21,12 @@ fn assert_pinned(errors: impl IntoIterator<Item = (Error, &'static str, &'static
     for (error, expected_reason, text) in errors {
         assert_eq!((reason_name(reason(&error)), error.to_string().as_str()), (expected_reason, text));
     }
+}
+
+const USAGE: UserUsage = UserUsage { used_bytes: 7, reserved_bytes: 1, file_count: 2 };
+
+fn user_quota(exceeded: UserLimit, usage: Option<UserUsage>) -> Error {
+    Error::UserQuota(Box::new(UserQuotaShortage { user_id: "alice".to_owned(), exceeded, usage }))
 }
 
 #[test]
@@ -53,6 +59,22 @@ fn errors_with_subjects_are_pinned() {
             Error::CreditsExhausted { balance: 3, required: 5 },
             "CREDITS_EXHAUSTED",
             "user has 3 credits, and 5 are needed; ask the operator to add credits",
+        ),
+        (
+            user_quota(UserLimit::Bytes { needed_bytes: 5, limit_bytes: 9 }, Some(USAGE)),
+            "USER_QUOTA_BYTES_EXCEEDED",
+            "5 more bytes exceed the quota of user alice: 7 bytes used and 1 reserved of 9; purge files of the user, or \
+             ask an admin for a higher limit",
+        ),
+        (
+            user_quota(UserLimit::Bytes { needed_bytes: 5, limit_bytes: 9 }, None),
+            "USER_QUOTA_BYTES_EXCEEDED",
+            "5 more bytes exceed the quota of user alice: 9; purge files of the user, or ask an admin for a higher limit",
+        ),
+        (
+            user_quota(UserLimit::Files { file_count_max: 2 }, None),
+            "USER_QUOTA_FILES_EXCEEDED",
+            "user alice has too many files; its limit is 2; purge some, or ask an admin for a higher limit",
         ),
         (
             Error::TooManyGrants { grant_count_max: 1_000 },

@@ -13,7 +13,7 @@ use super::{details::RETRY_PUSHBACK, reasons::code, *};
 use crate::{
     app::{
         CategoryUse, CredentialsError, Denial, InvalidCredentials, PendingDeletion, QuotaShortage, RateEvent,
-        RateScope, Resource, Workload,
+        RateScope, Resource, UserLimit, UserQuotaShortage, UserUsage, Workload,
         imports::{FetchFailure, ImportError, ImportStreamOrder},
         owner::NotOwner,
         uploads::{OpenUploadScope, Stall, UploadError, UploadStreamOrder},
@@ -48,6 +48,16 @@ fn errors() -> Vec<Error> {
         Error::NotFound(Resource::File),
         Error::QuotaBytes(shortage()),
         Error::QuotaFiles { file_count: 10, file_count_max: 10 },
+        Error::UserQuota(Box::new(UserQuotaShortage {
+            user_id: "alice".to_owned(),
+            exceeded: UserLimit::Bytes { needed_bytes: 500, limit_bytes: 1_000 },
+            usage: Some(UserUsage { used_bytes: 600, reserved_bytes: 0, file_count: 3 }),
+        })),
+        Error::UserQuota(Box::new(UserQuotaShortage {
+            user_id: "alice".to_owned(),
+            exceeded: UserLimit::Files { file_count_max: 100 },
+            usage: Some(UserUsage { used_bytes: 600, reserved_bytes: 0, file_count: 100 }),
+        })),
         Error::TooManyVersions { version_count_max: 1_000 },
         Error::TooManyGrants { grant_count_max: 1_000 },
         Error::FileTooLarge { kind: Some(MediaKind::Video), size_bytes: 501, limit_bytes: 500 },
