@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use super::{App, Error, group::BatchHandler};
 use crate::{
     db::{
-        Database, Viewer,
+        Database, DbError, TenantTx, Viewer, access_log,
         audit_entries::{self, AuditAction, AuditEntry},
     },
     domain::{
+        access_log::AccessEntry,
         caller::Caller,
         ids::{FileId, TenantId},
     },
@@ -78,7 +79,37 @@ pub(super) async fn write_entries(
     tx.finish(outcome).await.map_err(Error::from)
 }
 
-/// Writes the audit entries of disclosures, in batches per tenant.
+/// The entries about bytes that a caller gets.
+#[derive(Debug, Clone)]
+pub(super) struct Disclosure {
+    /// The entry of the audit log.
+    pub(super) entry: AuditEntry,
+    /// The entry of the access log of the file.
+    pub(super) access: AccessEntry,
+}
+
+async fn write_disclosures(
+    db: &Database,
+    tenant: TenantId,
+    disclosures: Vec<Disclosure>,
+) -> Result<(), Error> {
+    let (entries, accesses): (Vec<AuditEntry>, Vec<AccessEntry>) =
+        disclosures.into_iter().map(|Disclosure { entry, access }| (entry, access)).unzip();
+    let mut tx = db.tenant_tx(tenant, &Viewer::system()).await?;
+    let outcome = insert_disclosures(&mut tx, &entries, &accesses).await;
+    tx.finish(outcome).await.map_err(Error::from)
+}
+
+async fn insert_disclosures(
+    tx: &mut TenantTx,
+    entries: &[AuditEntry],
+    accesses: &[AccessEntry],
+) -> Result<(), DbError> {
+    audit_entries::insert(tx, entries).await?;
+    access_log::insert(tx, accesses).await
+}
+
+/// Writes the entries of disclosures, in batches per tenant.
 pub(super) struct DisclosureWriter {
     db: Database,
 }
@@ -91,12 +122,12 @@ impl DisclosureWriter {
 
 #[async_trait]
 impl BatchHandler for DisclosureWriter {
-    type Item = AuditEntry;
+    type Item = Disclosure;
     type Outcome = Result<(), Error>;
 
-    async fn run_batch(&self, tenant: TenantId, items: Vec<AuditEntry>) -> Vec<Result<(), Error>> {
+    async fn run_batch(&self, tenant: TenantId, items: Vec<Disclosure>) -> Vec<Result<(), Error>> {
         let mut outcomes = Vec::with_capacity(items.len());
-        match write_entries(&self.db, tenant, &items).await {
+        match write_disclosures(&self.db, tenant, items.clone()).await {
             Ok(()) => outcomes.resize_with(items.len(), || Ok(())),
             Err(Error::DatabaseUnavailable(error)) => {
                 outcomes.resize_with(items.len(), || Err(Error::DatabaseUnavailable(error.clone())));
@@ -107,7 +138,7 @@ impl BatchHandler for DisclosureWriter {
             // Retry one by one, so that an entry that cannot be written fails only its own disclosure.
             Err(_) => {
                 for item in items {
-                    outcomes.push(write_entries(&self.db, tenant, &[item]).await);
+                    outcomes.push(write_disclosures(&self.db, tenant, vec![item]).await);
                 }
             }
         }

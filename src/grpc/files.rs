@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
     call::{CallerCall, extract_caller, extract_stream_sender, respond},
+    client_origin::client_origin,
     convert::{self, file, id::BatchGetRequest, quota, watch},
     downloads::{DownloadStream, Downloads, StreamedBytes},
     uploads::UploadStreams,
@@ -40,12 +41,13 @@ impl FileService for Files {
         &self,
         request: Request<v1::DownloadFileRequest>,
     ) -> Result<Response<Self::DownloadFileStream>, Status> {
+        let metadata = request.metadata().clone();
         let CallerCall { caller, request } = extract_caller(request).await?;
+        let client = client_origin(&metadata, caller.origin.clone());
         let slot = self.downloads.acquire_slot(&caller)?;
         respond(&caller.origin, async {
-            let download =
-                files::download_file(&self.app, &caller, convert::download::request_from_proto(request)?)
-                    .await?;
+            let request = convert::download::request_from_proto(request, client)?;
+            let download = files::download_file(&self.app, &caller, request).await?;
             let header = convert::download::header_to_proto(&download);
             let bytes = StreamedBytes { range: download.range, bytes: download.bytes };
             Ok(self.downloads.start_sending(slot, header, bytes, &caller.origin))

@@ -8,6 +8,7 @@ mod arrivals;
 pub mod auth;
 mod call;
 mod client_address;
+mod client_origin;
 mod connections;
 mod convert;
 mod downloads;

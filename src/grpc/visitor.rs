@@ -5,12 +5,12 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
 use super::{
-    call::request_origin, client_address::ClientAddress, connections::PeerInfo, layers::RequestSlot, status,
+    call::request_origin, client_address::ClientAddress, client_origin::client_origin, connections::PeerInfo,
+    layers::RequestSlot, status,
 };
 use crate::{
     admission::{Holder, holder::normalize_address, peers::Peer},
@@ -18,11 +18,7 @@ use crate::{
         Error, Workload,
         visitors::{ShareVisitor, VisitorAdmission},
     },
-    domain::access_log::{ClientOrigin, shorten_text},
 };
-
-/// The header in which a client declares why it reads a file.
-const PURPOSE: &str = "access-purpose";
 
 /// The place of a visitor's request until its secret is verified, in the extensions of the request.
 #[derive(Clone)]
@@ -62,24 +58,10 @@ pub(super) fn extract_visitor<T>(request: Request<T>) -> Result<(ShareVisitor, T
     };
     let peer = extensions.get::<PeerInfo>().map(|info| info.peer.clone());
     let address = extensions.get::<ClientAddress>().map(|ClientAddress(address)| *address);
-    let headers = metadata.into_headers();
-    let client = ClientOrigin {
-        origin,
-        user_agent: text_of(&headers, http::header::USER_AGENT.as_str()),
-        purpose: text_of(&headers, PURPOSE),
-    };
     let visitor = ShareVisitor {
-        client,
+        client: client_origin(&metadata, origin),
         address: normalize_address(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))),
         admission: Box::new(Admission { place, peer }),
     };
     Ok((visitor, message))
-}
-
-/// Returns the text of a header, shortened. Bytes that are not UTF-8 are replaced.
-fn text_of(headers: &HeaderMap, name: &str) -> String {
-    headers
-        .get(name)
-        .map(|value| shorten_text(&String::from_utf8_lossy(value.as_bytes())))
-        .unwrap_or_default()
 }

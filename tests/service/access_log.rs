@@ -17,10 +17,18 @@ use strongroom::{
         ids::{FileId, ShareId, TenantId},
         visitor_attempts::{AttemptBucket, BUCKETS},
     },
+    proto::v1::{
+        AccessAction as ProtoAction, AccessOutcome, DownloadFileRequest, File, FilePermission,
+        ListFileAccessRequest, Visibility,
+    },
 };
+use tonic::Code;
 use uuid::Uuid;
 
-use crate::harness::{Service, service_test};
+use crate::{
+    grants::{To, grant_request},
+    harness::{Service, file_id, service_test, spec},
+};
 
 /// The number of addresses that attempt to guess a password. With `STRONGROOM_TEST_FULL=1` it is five times as large.
 const ADDRESSES: u32 = 20_000;
@@ -49,6 +57,53 @@ fn attempts_of_many_addresses_use_bounded_rows() {
         assert!((i64::from(BUCKETS / 2)..=i64::from(BUCKETS)).contains(&rows), "{rows} rows");
         let counted = s.superuser.query_number("SELECT sum(attempts) FROM visitor_attempts").await;
         assert_eq!(counted, i64::from(addresses));
+    });
+}
+
+#[test]
+fn downloads_of_members_are_in_the_log_of_the_file() {
+    service_test(|s| async move {
+        let file = file_id(&s.alice().upload(spec("a"), b"bytes").await.unwrap());
+        let mut request =
+            tonic::Request::new(DownloadFileRequest { file_id: file.clone(), ..Default::default() });
+        request.metadata_mut().insert("access-purpose", "grading".parse().unwrap());
+        let mut stream = s.bob().files.clone().download_file(request).await.unwrap().into_inner();
+        while stream.message().await.unwrap().is_some() {}
+        let range = DownloadFileRequest { file_id: file.clone(), read_offset: 2, ..Default::default() };
+        s.billing().download(range).await.unwrap();
+        let missing = DownloadFileRequest { file_id: file.clone(), version: 9, ..Default::default() };
+        s.bob().download(missing).await.unwrap_err();
+        s.bob().get(&file).await.unwrap();
+        let to_carol = grant_request(&file, To::User("carol"), FilePermission::View);
+        s.alice().shares.clone().grant_access(to_carol).await.unwrap();
+        let hidden = File { id: file.clone(), visibility: Visibility::Owner.into(), ..File::default() };
+        s.alice().update(hidden, &["visibility"]).await.unwrap();
+        s.member("carol", "acme", "member", &[]).read(&file).await.unwrap();
+
+        let request = ListFileAccessRequest { file_id: file.clone(), ..Default::default() };
+        let listed = s.alice().shares.clone().list_file_access(request.clone()).await.unwrap().into_inner();
+        let entries: Vec<_> = listed
+            .entries
+            .iter()
+            .rev()
+            .map(|entry| (entry.actor_id.as_str(), entry.action(), entry.outcome(), entry.purpose.as_str()))
+            .collect();
+        let (download, view, granted) = (ProtoAction::Download, ProtoAction::View, AccessOutcome::Granted);
+        assert_eq!(
+            entries,
+            [
+                ("bob", download, granted, "grading"),
+                ("service:billing", download, granted, ""),
+                ("carol", view, granted, ""),
+            ]
+        );
+        let newest = &listed.entries[2];
+        assert_eq!((newest.version, newest.address.as_str(), newest.share_id.as_str()), (1, "127.0.0.1", ""));
+        assert!(newest.user_agent.starts_with("tonic/"), "{}", newest.user_agent);
+        assert_eq!(
+            s.bob().shares.clone().list_file_access(request).await.unwrap_err().code(),
+            Code::NotFound
+        );
     });
 }
 

@@ -1,6 +1,6 @@
 //! Downloads a file or a range of its bytes.
 //!
-//! The disclosure is durable in the audit log before the first byte is sent.
+//! The disclosure is durable in the audit log and the access log before the first byte is sent.
 //!
 //! Each block of a file is compared with its CRC-32C before any of its bytes is sent (`block_stream`), also for a
 //! range. Whole files are also checked against the CRC-64 that was computed during the upload. The CRC-64 misses one in
@@ -24,7 +24,7 @@ use crate::{
     app::{
         App, Error, Resource,
         access::{Disposition, disposition},
-        audit,
+        audit::{self, Disclosure},
         credits::pay_download::pay_download,
     },
     db::{
@@ -34,6 +34,7 @@ use crate::{
         versions::{self, ReadableVersion},
     },
     domain::{
+        access_log::{AccessAction, AccessEntry, ClientOrigin},
         block_checksums::BlockSlice,
         byte_range::ByteRangeRequest,
         caller::Caller,
@@ -53,6 +54,8 @@ pub struct DownloadRequest {
     pub range: ByteRangeRequest,
     /// An etag of the file. The download fails if the content has changed since then. Empty means no check.
     pub if_etag: String,
+    /// The client, for the access log.
+    pub client: ClientOrigin,
 }
 
 /// An open download.
@@ -111,8 +114,20 @@ pub async fn download_file(
     pay_download(app, caller, file.id, number).await?;
     let mut entry = audit::new_entry(caller, AuditAction::FileDownload).for_version(file.id, number);
     entry.details = serde_json::json!({ "offset": range.start, "length": range.end - range.start });
+    let access = AccessEntry {
+        file: file.id,
+        version: Some(number),
+        share: None,
+        actor: Some(caller.actor.clone()),
+        client: request.client.clone(),
+        action: match disposition {
+            Disposition::Inline => AccessAction::View,
+            Disposition::Attachment => AccessAction::Download,
+        },
+        denial_reason: None,
+    };
     app.disclosures
-        .submit(caller.tenant_id(), CallerKey::of_actor(&caller.actor), entry)
+        .submit(caller.tenant_id(), CallerKey::of_actor(&caller.actor), Disclosure { entry, access })
         .await
         .map_err(Error::internal)??;
     let counted = CountedFile { tenant: caller.tenant_id(), file: file.id };

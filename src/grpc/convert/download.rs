@@ -10,12 +10,16 @@ use crate::{
         access::Disposition,
         files::{Download, DownloadPiece, DownloadRequest},
     },
-    domain::{block_checksums::Crc32c, byte_range::ByteRangeRequest, ids::FileId, violations::Violations},
+    domain::{
+        access_log::ClientOrigin, block_checksums::Crc32c, byte_range::ByteRangeRequest, ids::FileId,
+        violations::Violations,
+    },
     proto::v1::{self, download_file_response::Message},
 };
 
 pub(in crate::grpc) fn request_from_proto(
     request: v1::DownloadFileRequest,
+    client: ClientOrigin,
 ) -> Result<DownloadRequest, Violations> {
     let mut violations = Violations::new();
     let id = violations.ok_or_add("file_id", request.file_id.parse::<FileId>().map_err(|_| "must be a UUID"));
@@ -24,7 +28,8 @@ pub(in crate::grpc) fn request_from_proto(
     }
     match (id, ByteRangeRequest::new(request.read_offset, request.read_limit)) {
         (Some(file), Ok(range)) if violations.is_empty() => {
-            Ok(DownloadRequest { file, version: request.version, range, if_etag: request.if_etag })
+            let v1::DownloadFileRequest { version, if_etag, .. } = request;
+            Ok(DownloadRequest { file, version, range, if_etag, client })
         }
         (_, range) => {
             for violation in range.err().iter().flat_map(Violations::iter) {
