@@ -1,6 +1,6 @@
 //! A resumable upload that is interrupted by killing the client, the service and the store.
 
-use std::{path::Path, process::Stdio};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -25,6 +25,8 @@ const PART: usize = 5 << 20;
 const STEP_BYTES: usize = PART + PART / 2;
 /// The bytes of frames, headers and other calls per attempt.
 const OVERHEAD_BYTES: u64 = 512 << 10;
+/// Longer than `uploads.idle_timeout_seconds`, after which the service ends a stalled stream and the client resumes.
+const PROGRESS_WAIT_MAX: Duration = Duration::from_secs(180);
 /// Larger than all steps together.
 const SIZE: usize = INTERRUPTIONS * STEP_BYTES + PART;
 
@@ -67,7 +69,7 @@ async fn wait_until_persisted(client: &Client, bytes: u64) -> Option<u64> {
             }
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), reached).await.ok()
+    tokio::time::timeout(PROGRESS_WAIT_MAX, reached).await.ok()
 }
 
 /// Fails with the log of a client that makes no progress.

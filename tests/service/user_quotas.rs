@@ -100,7 +100,7 @@ fn concurrent_uploads_fill_the_quota_of_a_user_exactly() {
         s.ada().set_user_limit("alice", 30_000).await;
         let sampler = Sampler::start(&s).await;
         let upload = |caller: Caller, n: usize| async move {
-            let size_bytes = (n % 2 == 0).then_some(1_000);
+            let size_bytes = n.is_multiple_of(2).then_some(1_000);
             caller.upload(UploadSpec { size_bytes, ..spec(&format!("{n}")) }, &pattern(1_000)).await
         };
         let uploads = (0..120).map(|n| upload(if n % 3 == 0 { s.bob() } else { s.alice() }, n));

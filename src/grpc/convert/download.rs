@@ -107,7 +107,9 @@ mod tests {
             read_limit: -1,
             ..v1::DownloadFileRequest::default()
         };
-        let Err(violations) = request_from_proto(request) else { panic!("accepted") };
+        let Err(violations) = request_from_proto(request, ClientOrigin::default()) else {
+            panic!("accepted")
+        };
         let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["file_id", "version", "read_limit"]);
     }
