@@ -1,6 +1,6 @@
 //! Reads the balance of a user.
 
-use super::resolve_user;
+use super::resolve_owner;
 use crate::{
     app::{
         App, Error, Principal,
@@ -23,7 +23,7 @@ pub async fn get_credits(
     user_id: Option<String>,
 ) -> Result<CreditBalance, Error> {
     let (tenant, viewer) = resolve_tenant(app, principal, tenant).await?;
-    let user_id = resolve_user(app, principal, user_id).await?;
+    let user_id = resolve_owner(app, principal, user_id).await?;
     let mut tx = begin_tx(app, principal, tenant, &viewer).await?;
     let found = credits::get(&mut tx, &user_id).await;
     let found = tx.finish(found).await?;

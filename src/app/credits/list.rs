@@ -1,6 +1,6 @@
 //! Lists the entries of a ledger.
 
-use super::resolve_user;
+use super::resolve_owner;
 use crate::{
     app::{
         App, Error, Principal, pages,
@@ -33,7 +33,7 @@ pub async fn list_credit_entries(
 ) -> Result<CreditEntryPage, Error> {
     let size = pages::resolve_page_size(app, page_size)?;
     let (tenant, viewer) = resolve_tenant(app, principal, tenant).await?;
-    let user_id = resolve_user(app, principal, user_id).await?;
+    let user_id = resolve_owner(app, principal, user_id).await?;
     let purpose = sealing_purpose(tenant, &user_id);
     let before = match page_token {
         "" => None,

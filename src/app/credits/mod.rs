@@ -20,6 +20,7 @@ pub use self::{
 use super::{
     App, Denial, Error, Principal, access, audit,
     idempotency::{self, RequestClaim},
+    quotas::resolve_tenant::{UserRecords, resolve_user},
     tenants::operator_entry,
 };
 use crate::{
@@ -29,13 +30,7 @@ use crate::{
         credits::NewCreditEntry,
         idempotency_keys::Method,
     },
-    domain::{
-        caller::{Actor, ActorKind, Role},
-        credits::CreditEntry,
-        ids::RequestId,
-        scope::Scope,
-        violations::Violations,
-    },
+    domain::{caller::Actor, credits::CreditEntry, ids::RequestId, scope::Scope},
 };
 
 /// A request to add or deduct credits.
@@ -89,22 +84,13 @@ fn check_may_write(principal: &Principal) -> Result<(), Error> {
 }
 
 /// Returns the id of the user whose credits are read: the caller, or the user that the request names.
-async fn resolve_user(app: &App, principal: &Principal, named: Option<String>) -> Result<String, Error> {
-    match (principal, named) {
-        (Principal::Caller(caller), None) => Ok(caller.actor.id.clone()),
-        (Principal::Caller(caller), Some(named)) => {
-            let may_read_all = caller.role >= Role::Admin || caller.actor.kind == ActorKind::Service;
-            if may_read_all || named == caller.actor.id {
-                return Ok(named);
-            }
-            let error = Error::NotAllowed(Denial::CreditsOfOthers);
-            Err(audit::record_denial(app, caller, AuditAction::CreditRead, None, error).await)
-        }
-        (Principal::Operator(_), None) => {
-            Err(Violations::one("user_id", "is required: an operator has no credits").into())
-        }
-        (Principal::Operator(_), Some(named)) => Ok(named),
-    }
+async fn resolve_owner(app: &App, principal: &Principal, named: Option<String>) -> Result<String, Error> {
+    let records = UserRecords {
+        action: AuditAction::CreditRead,
+        denial: Denial::CreditsOfOthers,
+        operator_problem: "is required: an operator has no credits",
+    };
+    resolve_user(app, principal, named, records).await
 }
 
 /// Claims the request id of a change, or returns the entry of an earlier attempt.

@@ -1,9 +1,13 @@
-//! Resolves the tenant of a quota request.
+//! Resolves the tenant of a quota request, and the user whose records it reads.
 
 use crate::{
-    app::{App, Error, Principal, Resource},
-    db::{DbError, TenantTx, Viewer, tenants},
-    domain::{caller::TenantState, ids::TenantId, violations::Violations},
+    app::{App, Denial, Error, Principal, Resource, audit},
+    db::{DbError, TenantTx, Viewer, audit_entries::AuditAction, tenants},
+    domain::{
+        caller::{ActorKind, Role, TenantState},
+        ids::TenantId,
+        violations::Violations,
+    },
 };
 
 /// Returns the caller's own tenant, or the tenant that an operator names, and the viewer for reading it.
@@ -45,5 +49,40 @@ pub(in crate::app) async fn begin_tx(
     match principal {
         Principal::Caller(_) => app.db.tenant_tx(tenant, viewer).await,
         Principal::Operator(_) => app.db.platform_tx(tenant, viewer).await,
+    }
+}
+
+/// The records of users that a request reads.
+pub(in crate::app) struct UserRecords {
+    /// The action of the audit entry about a denial.
+    pub(in crate::app) action: AuditAction,
+    pub(in crate::app) denial: Denial,
+    /// Why an operator must name a user.
+    pub(in crate::app) operator_problem: &'static str,
+}
+
+/// Returns the user whose records are read: the caller, or the user that the request names. Admins and services of the
+/// tenant, and operators, may name any user.
+///
+/// # Errors
+/// Returns `NotAllowed` for the records of another user, and `Invalid` if an operator names none.
+pub(in crate::app) async fn resolve_user(
+    app: &App,
+    principal: &Principal,
+    named: Option<String>,
+    records: UserRecords,
+) -> Result<String, Error> {
+    match (principal, named) {
+        (Principal::Caller(caller), None) => Ok(caller.actor.id.clone()),
+        (Principal::Caller(caller), Some(named)) => {
+            let may_read_all = caller.role >= Role::Admin || caller.actor.kind == ActorKind::Service;
+            if may_read_all || named == caller.actor.id {
+                return Ok(named);
+            }
+            let error = Error::NotAllowed(records.denial);
+            Err(audit::record_denial(app, caller, records.action, None, error).await)
+        }
+        (Principal::Operator(_), None) => Err(Violations::one("user_id", records.operator_problem).into()),
+        (Principal::Operator(_), Some(named)) => Ok(named),
     }
 }
