@@ -11,7 +11,6 @@ use diesel::{
 
 use super::{
     DbError, TenantTx,
-    charged::CHARGED,
     quota_delta::{QuotaDelta, UserDelta},
     schema::{quotas, user_quotas},
     sql::{OfTenant as _, now, query, sql, statement},
@@ -161,9 +160,17 @@ pub async fn measure_drift(tx: &mut TenantTx, user_id: Option<&str>) -> Result<V
         "WITH q AS MATERIALIZED (
              SELECT * FROM user_quotas
              WHERE tenant_id = $1 AND is_counted = ($2 IS NULL) AND ($2 IS NULL OR user_id = $2)
+         ), f AS (
+             -- Two scans, so that each can use the index of its half.
+             SELECT id, owner_id FROM files
+             WHERE tenant_id = $1 AND owner_id IN (SELECT user_id FROM q) AND delete_time IS NULL
+             UNION ALL
+             SELECT id, owner_id FROM files
+             WHERE tenant_id = $1 AND owner_id IN (SELECT user_id FROM q) AND delete_time IS NOT NULL AND (
+                 SELECT (t.policy -> 'trash' ->> 'counts_against_quota')::boolean FROM tenants AS t WHERE t.id = $1)
          ), c AS (
              SELECT f.owner_id AS user_id, sum(v.size_bytes)::bigint AS bytes, count(DISTINCT f.id) AS files
-             FROM {charged} AND f.owner_id IN (SELECT user_id FROM q) GROUP BY f.owner_id
+             FROM f JOIN versions AS v ON v.tenant_id = $1 AND v.file_id = f.id GROUP BY f.owner_id
          ), o AS (
              SELECT owner_id AS user_id, sum(reserved_bytes)::bigint AS bytes,
                  count(*) FILTER (WHERE NOT is_version) AS files
@@ -180,7 +187,6 @@ pub async fn measure_drift(tx: &mut TenantTx, user_id: Option<&str>) -> Result<V
          WHERE $2 IS NOT NULL
              OR used_bytes <> 0 OR reserved_bytes <> 0 OR file_count <> 0 OR reserved_file_count <> 0
          ORDER BY user_id",
-        charged = CHARGED,
         open = UploadState::Open,
     );
     statement("measure user quotas", text)

@@ -207,24 +207,25 @@ fn first_limit_counts_files_and_uploads_from_before() {
 fn first_limits_are_exact_while_files_change() {
     service_test(|s| async move {
         let users: Vec<String> = (0..6).map(|n| format!("user {n}")).collect();
-        let writes = users.iter().map(|user| {
-            let caller = s.member(user, "acme", "member", &[]);
+        let changes = users.iter().map(|user| {
+            let (caller, ada) = (s.member(user, "acme", "member", &[]), s.ada());
             async move {
-                for n in 0..10 {
-                    let size = if n % 4 == 3 { 2 * PART } else { 100 };
-                    let stored = caller.upload(spec(&format!("{n}")), &pattern(size)).await.unwrap();
-                    if n % 3 == 0 {
-                        caller.delete(&file_id(&stored)).await.unwrap();
-                        caller.purge(&file_id(&stored)).await.unwrap();
+                let write = async |numbers: std::ops::Range<usize>| {
+                    for n in numbers {
+                        let size = if n % 4 == 3 { 2 * PART } else { 100 };
+                        let stored = caller.upload(spec(&format!("{n}")), &pattern(size)).await.unwrap();
+                        if n % 3 == 0 {
+                            caller.delete(&file_id(&stored)).await.unwrap();
+                            caller.purge(&file_id(&stored)).await.unwrap();
+                        }
                     }
-                }
+                };
+                // Files from before the limit, and changes while they are counted.
+                write(0..5).await;
+                tokio::join!(write(5..10), ada.set_user_limit(user, 1 << 40));
             }
         });
-        let limits = users.iter().map(|user| {
-            let ada = s.ada();
-            async move { ada.set_user_limit(user, 1 << 40).await }
-        });
-        tokio::join!(join_all(writes), join_all(limits));
+        join_all(changes).await;
         // The invariants at the end of the test compare each user with its files.
         for user in &users {
             assert_eq!(usage(&s, user).await.1, 6);
