@@ -3,13 +3,16 @@
 //! All processes share the limits of requests through Redis, if it is configured and available. Otherwise, and for
 //! refusals and newcomers, each process limits by itself.
 
-use std::time::Duration;
+mod requests;
 
+use std::hash::Hash;
+
+use self::requests::RequestRates;
 use crate::{
     admission::{
         CallerKey,
-        rates::{EmptyBucket, RateLevel, RateLimiter},
-        shared_rates::{RedisOptions, RedisUrlError, SharedBucket, SharedCheck, SharedRates, SharedTake},
+        rates::{RateLevel, RateLimiter},
+        shared_rates::{RedisOptions, RedisUrlError, SharedCheck, SharedRates},
         subject_rates::{SubjectRates, TooManySubjects},
     },
     app::{Error, RateEvent, RateScope, Workload},
@@ -19,6 +22,7 @@ use crate::{
         caller::Caller,
         digest::Digest,
         ids::{ShareId, TenantId},
+        rate_limits::RateAction,
         subject_rate::{RateDecision, SubjectEvent},
     },
     telemetry::Metrics,
@@ -50,64 +54,34 @@ pub struct CountedRequest {
 pub struct CallerRates {
     /// The buckets of requests that all processes share, if they share any.
     shared: Option<SharedRates>,
-    requests: Limiters,
+    requests: RequestRates,
     /// The requests to tenants that do not exist yet.
     newcomers: RateLimiter<TenantName>,
-    refusals: Limiters,
+    caller_refusals: RateLimiter<(TenantId, CallerKey)>,
+    tenant_refusals: RateLimiter<TenantId>,
     /// The requests of the visitors of each share. They take nothing from the members of the tenant.
     visitors: RateLimiter<ShareId>,
-    share_per_second_max: u32,
     /// The limits that services of tenants define.
     subjects: SubjectRates,
 }
 
-#[derive(Debug)]
-struct Limiters {
-    event: RateEvent,
-    caller_per_second_max: u32,
-    tenant_per_second_max: u32,
-    burst: Duration,
-    callers: RateLimiter<(TenantId, CallerKey)>,
-    tenants: RateLimiter<TenantId>,
-}
-
 impl CallerRates {
     pub(in crate::app) fn new(config: &RateLimitsConfig, shared: Option<SharedRates>) -> Self {
-        let limiters = |event, caller_per_second_max, tenant_per_second_max| Limiters {
-            event,
-            caller_per_second_max,
-            tenant_per_second_max,
-            burst: Duration::from_secs(config.burst_seconds),
-            callers: RateLimiter::new(caller_per_second_max, config.burst_seconds),
-            tenants: RateLimiter::new(tenant_per_second_max, config.burst_seconds),
-        };
         Self {
             shared,
+            requests: RequestRates::new(config),
             subjects: SubjectRates::default(),
             visitors: RateLimiter::new(config.share_requests_per_second, config.burst_seconds),
-            share_per_second_max: config.share_requests_per_second,
             newcomers: RateLimiter::new(config.tenant_requests_per_second, config.burst_seconds),
-            requests: limiters(
-                RateEvent::Requests,
-                config.caller_requests_per_second,
-                config.tenant_requests_per_second,
-            ),
-            refusals: limiters(
-                RateEvent::Refusals,
-                config.caller_refusals_per_second,
-                config.tenant_refusals_per_second,
-            ),
+            caller_refusals: RateLimiter::new(config.caller_refusals_per_second, config.burst_seconds),
+            tenant_refusals: RateLimiter::new(config.tenant_refusals_per_second, config.burst_seconds),
         }
     }
 
-    /// Counts a request of a caller, in one round trip to Redis if processes share the limits.
-    pub async fn count_request(&self, caller: &Caller) -> CountedRequest {
-        if let Some(shared) = &self.shared
-            && let Some(counted) = self.requests.count_shared(shared, caller).await
-        {
-            return counted;
-        }
-        self.requests.count(caller.tenant_id(), CallerKey::of_actor(&caller.actor))
+    /// Counts a request of a caller, in one round trip to Redis if processes share the limits. The limits that the
+    /// record of its tenant sets replace those of the configuration.
+    pub async fn count_request(&self, caller: &Caller, action: RateAction) -> CountedRequest {
+        self.requests.count(self.shared.as_ref(), caller, action).await
     }
 
     /// Checks an event of a subject that a service of a tenant names.
@@ -139,12 +113,7 @@ impl CallerRates {
     /// # Errors
     /// Returns `RateLimited` if there are too many.
     pub fn count_newcomer(&self, name: &TenantName) -> Result<(), Error> {
-        self.newcomers.take(name.clone()).map_err(|retry_after| Error::RateLimited {
-            scope: RateScope::Tenant,
-            event: RateEvent::Requests,
-            per_second_max: self.requests.tenant_per_second_max,
-            retry_after,
-        })
+        take(&self.newcomers, name.clone(), RateScope::Tenant, RateEvent::Requests)
     }
 
     /// Counts a request of a visitor of a share.
@@ -152,84 +121,29 @@ impl CallerRates {
     /// # Errors
     /// Returns `RateLimited` if the visitors of the share make too many.
     pub(in crate::app) fn count_visitor(&self, share: ShareId) -> Result<(), Error> {
-        self.visitors.take(share).map_err(|retry_after| Error::RateLimited {
-            scope: RateScope::Share,
-            event: RateEvent::Requests,
-            per_second_max: self.share_per_second_max,
-            retry_after,
-        })
+        take(&self.visitors, share, RateScope::Share, RateEvent::Requests)
     }
 
-    /// Counts a refused call of a caller.
+    /// Counts a refused call of a caller. Takes from the caller first, so that a caller above its own rate does not use
+    /// up that of its tenant.
     ///
     /// # Errors
     /// Returns `RateLimited` if the caller or its tenant makes too many.
     pub(in crate::app) fn count_refusal(&self, caller: &Caller) -> Result<(), Error> {
-        self.refusals.count(caller.tenant_id(), CallerKey::of_actor(&caller.actor)).outcome
+        let (tenant, key) = (caller.tenant_id(), CallerKey::of_actor(&caller.actor));
+        take(&self.caller_refusals, (tenant, key), RateScope::Caller, RateEvent::Refusals)?;
+        take(&self.tenant_refusals, tenant, RateScope::Tenant, RateEvent::Refusals)
     }
 }
 
-impl Limiters {
-    /// Takes from the caller first, so that a caller above its own rate does not use up that of its tenant.
-    fn count(&self, tenant: TenantId, key: CallerKey) -> CountedRequest {
-        let own = match self.callers.take_with_level((tenant, key)) {
-            Ok(level) => level,
-            Err(EmptyBucket { level, retry_after }) => {
-                return self.refuse(RateScope::Caller, level, retry_after);
-            }
-        };
-        match self.tenants.take_with_level(tenant) {
-            Ok(tenants) => {
-                let level = own.into_iter().chain(tenants).min_by_key(|level| level.remaining);
-                CountedRequest { level, outcome: Ok(()) }
-            }
-            Err(EmptyBucket { level, retry_after }) => self.refuse(RateScope::Tenant, level, retry_after),
-        }
-    }
-
-    /// Takes from both buckets in Redis, or from none. Returns `None` if Redis is unavailable.
-    async fn count_shared(&self, shared: &SharedRates, caller: &Caller) -> Option<CountedRequest> {
-        let scopes = [RateScope::Caller, RateScope::Tenant].into_iter();
-        let limited: Vec<RateScope> = scopes.filter(|scope| self.per_second_max(*scope) > 0).collect();
-        if limited.is_empty() {
-            return Some(CountedRequest { level: None, outcome: Ok(()) });
-        }
-        let buckets: Vec<SharedBucket> = limited.iter().map(|scope| self.bucket(*scope, caller)).collect();
-        match shared.take(&buckets).await? {
-            SharedTake::Taken(level) => Some(CountedRequest { level: Some(level), outcome: Ok(()) }),
-            SharedTake::Empty { index, level, retry_after } => {
-                Some(self.refuse(*limited.get(index)?, level, retry_after))
-            }
-        }
-    }
-
-    fn bucket(&self, scope: RateScope, caller: &Caller) -> SharedBucket {
-        // All keys of a call have the same tag in braces, so a cluster stores them together.
-        let tenant = format!("strongroom:rate:{{{}}}", caller.tenant_id());
-        let key = match scope {
-            RateScope::Tenant => tenant,
-            RateScope::Caller | RateScope::Address | RateScope::Share => {
-                let name = format!("{} {}", caller.actor.kind.number(), caller.actor.id);
-                format!("{tenant}:{}", Digest::compute(name.as_bytes()))
-            }
-        };
-        SharedBucket { key, per_second_max: self.per_second_max(scope), burst: self.burst }
-    }
-
-    const fn per_second_max(&self, scope: RateScope) -> u32 {
-        match scope {
-            RateScope::Tenant => self.tenant_per_second_max,
-            RateScope::Caller | RateScope::Address | RateScope::Share => self.caller_per_second_max,
-        }
-    }
-
-    fn refuse(&self, scope: RateScope, level: RateLevel, retry_after: Duration) -> CountedRequest {
-        let (event, per_second_max) = (self.event, self.per_second_max(scope));
-        CountedRequest {
-            level: Some(level),
-            outcome: Err(Error::RateLimited { scope, event, per_second_max, retry_after }),
-        }
-    }
+fn take<K: Clone + Eq + Hash>(
+    limiter: &RateLimiter<K>,
+    key: K,
+    scope: RateScope,
+    event: RateEvent,
+) -> Result<(), Error> {
+    let per_second_max = limiter.per_second_max();
+    limiter.take(key).map_err(|retry_after| Error::RateLimited { scope, event, per_second_max, retry_after })
 }
 
 #[cfg(test)]

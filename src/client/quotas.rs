@@ -2,13 +2,13 @@
 
 use super::{connection::Client, error::ClientError, randomness::fill_request_id};
 use crate::proto::v1::{
-    AddCreditsRequest, AddCreditsResponse, CheckQuotaRequest, CheckQuotaResponse, DeductCreditsRequest,
-    DeductCreditsResponse, GetCreditsRequest, GetCreditsResponse, GetQuotaRequest, GetQuotaResponse,
-    GetUsageHistoryRequest, GetUsageHistoryResponse, GetUsageRecalculationRequest,
-    GetUsageRecalculationResponse, GetUsageRequest, GetUsageResponse, ListCreditEntriesRequest,
-    ListCreditEntriesResponse, ListQuotaAlertsRequest, ListQuotaAlertsResponse, ListTopOwnersRequest,
-    ListTopOwnersResponse, RecalculateUsageRequest, RecalculateUsageResponse, UpdateQuotaRequest,
-    UpdateQuotaResponse,
+    AddCreditsRequest, AddCreditsResponse, CheckQuotaRequest, CheckQuotaResponse, CheckRateLimitRequest,
+    CheckRateLimitResponse, DeductCreditsRequest, DeductCreditsResponse, GetCreditsRequest,
+    GetCreditsResponse, GetQuotaRequest, GetQuotaResponse, GetUsageHistoryRequest, GetUsageHistoryResponse,
+    GetUsageRecalculationRequest, GetUsageRecalculationResponse, GetUsageRequest, GetUsageResponse,
+    ListCreditEntriesRequest, ListCreditEntriesResponse, ListQuotaAlertsRequest, ListQuotaAlertsResponse,
+    ListTopOwnersRequest, ListTopOwnersResponse, RecalculateUsageRequest, RecalculateUsageResponse,
+    UpdateQuotaRequest, UpdateQuotaResponse,
 };
 
 impl Client {
@@ -81,6 +81,15 @@ impl Client {
     ) -> Result<GetUsageHistoryResponse, ClientError> {
         self.call(request, |mut api, request| async move { api.quotas.get_usage_history(request).await })
             .await
+    }
+
+    /// Checks an event against a limit, and counts it if it is allowed. It is counted again if it is retried after the
+    /// connection broke.
+    pub async fn check_rate_limit(
+        &self,
+        request: CheckRateLimitRequest,
+    ) -> Result<CheckRateLimitResponse, ClientError> {
+        self.call(request, |mut api, request| async move { api.quotas.check_rate_limit(request).await }).await
     }
 
     /// Adds credits to a user. Safe to retry: a missing request id is generated.

@@ -5,9 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::validation::Violations;
-
-/// The maximum number of requests, and of refusals, per second that can be configured.
-const PER_SECOND_MAX: u32 = 1_000_000;
+use crate::domain::rate_limits::{PER_SECOND_MAX, RequestLimit, RequestLimits};
 
 /// Limits of requests and refusals per second, in this process. 0 means no limit.
 #[derive(Debug, Clone, Deserialize)]
@@ -17,6 +15,16 @@ pub struct RateLimitsConfig {
     pub caller_requests_per_second: u32,
     /// Maximum number of requests of one tenant per second.
     pub tenant_requests_per_second: u32,
+    /// Maximum number of requests of one caller per second that read single records or check something.
+    pub caller_reads_per_second: u32,
+    /// Maximum number of requests of one caller per second for lists and watches.
+    pub caller_lists_per_second: u32,
+    /// Maximum number of requests of one caller per second for the bytes of files.
+    pub caller_downloads_per_second: u32,
+    /// Maximum number of requests of one caller per second that begin an upload or send a file or a part.
+    pub caller_uploads_per_second: u32,
+    /// Maximum number of requests of one caller per second that change anything else.
+    pub caller_changes_per_second: u32,
     /// Maximum number of requests from one address per second.
     pub address_requests_per_second: u32,
     /// Maximum number of requests of visitors of shares from one address per second.
@@ -41,10 +49,26 @@ impl RateLimitsConfig {
         Duration::from_secs(self.refusal_audit_seconds)
     }
 
+    /// Returns the limits of the requests of callers and tenants.
+    pub fn request_limits(&self) -> RequestLimits {
+        RequestLimits {
+            tenant_requests_per_second: self.tenant_requests_per_second,
+            caller_requests_per_second: self.caller_requests_per_second,
+            caller_reads_per_second: self.caller_reads_per_second,
+            caller_lists_per_second: self.caller_lists_per_second,
+            caller_downloads_per_second: self.caller_downloads_per_second,
+            caller_uploads_per_second: self.caller_uploads_per_second,
+            caller_changes_per_second: self.caller_changes_per_second,
+        }
+    }
+
     pub(super) fn check(&self, violations: &mut Violations) {
+        let limits = self.request_limits();
+        for limit in RequestLimit::ALL {
+            let key = format!("rate_limits.{}", limit.key());
+            violations.check_range(&key, limits.get(limit), 0..=PER_SECOND_MAX);
+        }
         for (key, value) in [
-            ("rate_limits.caller_requests_per_second", self.caller_requests_per_second),
-            ("rate_limits.tenant_requests_per_second", self.tenant_requests_per_second),
             ("rate_limits.address_requests_per_second", self.address_requests_per_second),
             ("rate_limits.visitor_requests_per_second", self.visitor_requests_per_second),
             ("rate_limits.share_requests_per_second", self.share_requests_per_second),

@@ -545,6 +545,7 @@ diesel::table! {
         first_call_count -> Integer,
         may_have_objects -> Bool,
         is_read_only -> Bool,
+        rate_limits -> Jsonb,
     }
 }
 

@@ -22,6 +22,7 @@ use crate::domain::{
     digest::Digest,
     ids::{RequestId, TenantId},
     policy::Policy,
+    rate_limits::RequestLimits,
     tenant_record::{DeletionPlan, DeletionProgress, TenantRecord},
 };
 
@@ -46,6 +47,7 @@ struct RecordRow {
     erased_bytes: i64,
     deletion_problem: String,
     is_read_only: bool,
+    rate_limits: RequestLimits,
 }
 
 impl From<RecordRow> for TenantRecord {
@@ -70,6 +72,7 @@ impl From<RecordRow> for TenantRecord {
                 problem: row.deletion_problem,
             },
             is_read_only: row.is_read_only,
+            rate_limits: row.rate_limits,
         }
     }
 }
@@ -177,6 +180,12 @@ pub async fn set_state(tx: &mut TenantTx, state: TenantState, reason: &str) -> R
 pub async fn set_read_only(tx: &mut TenantTx, is_read_only: bool) -> Result<(), DbError> {
     let update = diesel::update(tenants::table.find(tx.tenant())).set(tenants::is_read_only.eq(is_read_only));
     query("set read-only tenant", update).execute(tx.connection()?).await.map(|_| ())
+}
+
+/// Sets the own limits of requests of the transaction's tenant.
+pub async fn set_rate_limits(tx: &mut TenantTx, limits: RequestLimits) -> Result<(), DbError> {
+    let update = diesel::update(tenants::table.find(tx.tenant())).set(tenants::rate_limits.eq(limits));
+    query("set rate limits of tenant", update).execute(tx.connection()?).await.map(|_| ())
 }
 
 /// Starts the deletion of the transaction's tenant, and records the amount of data to delete.

@@ -15,6 +15,7 @@ use crate::domain::{
     caller::{Tenant, TenantKind, TenantState},
     ids::TenantId,
     policy::Policy,
+    rate_limits::RequestLimits,
 };
 
 /// The name of a tenant at the identity provider.
@@ -36,6 +37,7 @@ pub(super) struct TenantRow {
     state: TenantState,
     policy: Policy,
     is_read_only: bool,
+    rate_limits: RequestLimits,
 }
 
 impl From<TenantRow> for Tenant {
@@ -46,6 +48,7 @@ impl From<TenantRow> for Tenant {
             state: row.state,
             policy: row.policy,
             is_read_only: row.is_read_only,
+            rate_limits: row.rate_limits,
         }
     }
 }

@@ -9,6 +9,7 @@ use super::{
     ids::TenantId,
     policy::Policy,
     principal::{self, group_principal},
+    rate_limits::RequestLimits,
     scope::Scope,
     sql_enum::sql_enum,
 };
@@ -59,6 +60,8 @@ pub struct Tenant {
     pub policy: Policy,
     /// Whether its callers can read but change nothing.
     pub is_read_only: bool,
+    /// Its own limits of requests. 0 means that of the configuration.
+    pub rate_limits: RequestLimits,
 }
 
 /// An actor, as recorded in rows and audit entries.

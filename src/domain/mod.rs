@@ -39,6 +39,7 @@ pub mod policy;
 pub mod principal;
 pub mod quota;
 pub mod quota_alert;
+pub mod rate_limits;
 pub mod role;
 pub mod scope;
 pub mod scrub;

@@ -6,6 +6,7 @@ use super::{
     caller::{TenantKind, TenantState},
     clock::Timestamp,
     ids::TenantId,
+    rate_limits::RequestLimits,
 };
 
 /// The maximum length of the reason of a suspension, in characters.
@@ -29,6 +30,9 @@ pub struct TenantRecord {
     /// Whether its callers can read but change nothing. Absent from responses that an earlier release has recorded.
     #[serde(default)]
     pub is_read_only: bool,
+    /// Its own limits of requests. Absent from responses that an earlier release has recorded.
+    #[serde(default, skip_serializing_if = "RequestLimits::is_empty")]
+    pub rate_limits: RequestLimits,
 }
 
 /// The progress of a deletion: the amount of data when it started, and the amount deleted so far.

@@ -11,6 +11,7 @@ use crate::{
         caller::{Actor, ActorKind, Role, Tenant, TenantKind, TenantState},
         ids::TenantId,
         policy::Policy,
+        rate_limits::RequestLimits,
     },
     proto::v1::{ContentRange, DownloadFileResponse, DownloadHeader, download_file_response::Message},
 };
@@ -29,6 +30,7 @@ fn caller() -> Caller {
         kind: TenantKind::Organization,
         state: TenantState::Active,
         is_read_only: false,
+        rate_limits: RequestLimits::default(),
         policy: Policy::preset("general").unwrap(),
     };
     Caller {

@@ -5,7 +5,8 @@ use std::{collections::HashMap, sync::LazyLock};
 use prost::Message as _;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto, method_options::IdempotencyLevel};
 
-use crate::proto;
+use super::rate_actions;
+use crate::{domain::rate_limits::RateAction, proto};
 
 /// How a method responds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub(super) enum Responses {
 struct Method {
     responses: Responses,
     is_read: bool,
+    /// `None` for methods of visitors, who are no callers.
+    action: Option<RateAction>,
 }
 
 static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
@@ -36,7 +39,8 @@ static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
             for method in &service.method {
                 let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
                 let is_read = declares_no_side_effects(method);
-                methods.insert(path, Method { responses: responses_of(method, is_read), is_read });
+                let (responses, action) = (responses_of(method, is_read), rate_actions::find_action(&path));
+                methods.insert(path, Method { responses, is_read, action });
             }
         }
     }
@@ -64,6 +68,11 @@ pub(super) fn responses(path: &str) -> Option<Responses> {
 /// Returns whether the contract declares that the method at this path has no side effects.
 pub(super) fn has_no_side_effects(path: &str) -> bool {
     METHODS.get(path).is_some_and(|method| method.is_read)
+}
+
+/// Returns the action of the method at this path, if it has one.
+pub(super) fn rate_action(path: &str) -> Option<RateAction> {
+    METHODS.get(path).and_then(|method| method.action)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod methods;
 mod peer_waits;
 mod policies;
 mod quotas;
+mod rate_actions;
 mod server;
 mod service_info;
 mod shares;

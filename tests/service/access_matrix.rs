@@ -14,6 +14,7 @@ use strongroom::{
         ids::FileId,
         permission::Permission,
         policy::Policy,
+        rate_limits::RequestLimits,
     },
     proto::v1::{
         AccessOperation, AccessRole, AccessSubject, CheckAccessRequest, CheckAccessResponse, EntityRef,
@@ -264,6 +265,7 @@ fn tenant(id: &str, preset: &Preset) -> Arc<Tenant> {
         kind: TenantKind::Organization,
         state: TenantState::Active,
         is_read_only: false,
+        rate_limits: RequestLimits::default(),
         policy: Policy::preset(preset.name).unwrap(),
     })
 }

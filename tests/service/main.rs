@@ -86,6 +86,7 @@ mod recalculate;
 mod rechecks;
 mod replica;
 mod replica_turns;
+mod request_limits;
 mod required_fields;
 mod restore;
 mod restore_copies;

@@ -15,6 +15,7 @@ use strongroom::{
         file_list::{FileFilter, FileOrder, PagePosition},
         ids::TenantId,
         policy::Policy,
+        rate_limits::RequestLimits,
     },
 };
 
@@ -54,6 +55,7 @@ fn viewer(tenant: TenantId, role: Role) -> Viewer {
             kind: TenantKind::Organization,
             state: TenantState::Active,
             is_read_only: false,
+            rate_limits: RequestLimits::default(),
             policy: Policy::preset("general").unwrap(),
         }),
         actor: Actor { kind: ActorKind::User, id: "someone".to_owned() },

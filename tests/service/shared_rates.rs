@@ -41,13 +41,13 @@ const BURST: usize = 200;
 const CONCURRENCY: usize = 16;
 
 /// A directory in which a Redis can be started, stopped and started again with the same address.
-struct Redis {
+pub(crate) struct Redis {
     directory: tempfile::TempDir,
     program: Option<Child>,
 }
 
 impl Redis {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let directory = tempfile::Builder::new().prefix("strongroom-redis-").tempdir_in("/tmp").unwrap();
         let mut redis = Self { directory, program: None };
         redis.start_again();
@@ -58,7 +58,7 @@ impl Redis {
         self.directory.path().join("socket")
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis+unix://{}", self.socket().display())
     }
 
@@ -112,7 +112,7 @@ fn limit_callers(config: &mut Config, redis_url: Option<String>) {
 }
 
 /// Calls as one caller until the process shares its limits.
-async fn wait_until_shared(s: &Service, caller: &Caller) {
+pub(crate) async fn wait_until_shared(s: &Service, caller: &Caller) {
     s.wait_until("limits are shared", || async {
         let _outcome = caller.quota().await;
         s.read_metric("strongroom_rate_limit_shared") == 1
@@ -131,7 +131,7 @@ async fn count_served(callers: &[&Caller], calls: usize) -> usize {
 }
 
 /// Returns one of the headers about rate limits.
-fn rate_header(metadata: &MetadataMap, name: &str) -> Option<usize> {
+pub(crate) fn rate_header(metadata: &MetadataMap, name: &str) -> Option<usize> {
     metadata.get(format!("ratelimit-{name}")).map(|value| value.to_str().unwrap().parse().unwrap())
 }
 

@@ -13,6 +13,7 @@ use strongroom::{
         ids::FileId,
         policy::Policy,
         principal::{caller_principal, group_principal},
+        rate_limits::RequestLimits,
     },
     proto::v1::{UploadSpec, Visibility},
 };
@@ -30,6 +31,7 @@ fn caller_of(tenant: &str, user: &str, role: Role, groups: &[&str]) -> Caller {
             kind: TenantKind::Organization,
             state: TenantState::Active,
             is_read_only: false,
+            rate_limits: RequestLimits::default(),
             policy: Policy::preset("education").unwrap(),
         }),
         actor: Actor { kind: ActorKind::User, id: user.to_owned() },

@@ -3,6 +3,8 @@
 //! The names of resources and of limits are part of the contract: they are sent to callers as `resource_type`
 //! and as `resource`.
 
+use crate::domain::rate_limits::RateAction;
+
 /// The type of a resource that was not found. Its text is the `resource_type` of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Resource {
@@ -91,14 +93,35 @@ pub enum RateScope {
     Share,
 }
 
-/// The calls that a limit of calls per second counts. Its text is the `event` of the contract.
+/// The calls that a limit of calls per second counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RateEvent {
     #[error("requests")]
     Requests,
+    /// Requests with this action.
+    #[error("{0}")]
+    Action(RateAction),
     /// Calls that are rejected because of missing credentials or permissions.
     #[error("refusals")]
     Refusals,
+}
+
+impl RateEvent {
+    /// Returns the `event` of the contract.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Requests | Self::Action(_) => "requests",
+            Self::Refusals => "refusals",
+        }
+    }
+
+    /// Returns the `action` of the contract, if the limit is that of an action.
+    pub const fn action(self) -> Option<&'static str> {
+        match self {
+            Self::Action(action) => Some(action.name()),
+            Self::Requests | Self::Refusals => None,
+        }
+    }
 }
 
 /// The use that prevents the deletion of a category.
@@ -148,8 +171,13 @@ mod tests {
         }
         let scopes = [RateScope::Caller, RateScope::Tenant, RateScope::Address, RateScope::Share];
         assert_eq!(scopes.map(|scope| scope.to_string()), ["caller", "tenant", "address", "share"]);
-        let events = [RateEvent::Requests, RateEvent::Refusals];
-        assert_eq!(events.map(|event| event.to_string()), ["requests", "refusals"]);
+        for (event, text, name, action) in [
+            (RateEvent::Requests, "requests", "requests", None),
+            (RateEvent::Refusals, "refusals", "refusals", None),
+            (RateEvent::Action(RateAction::Upload), "uploads", "requests", Some("upload")),
+        ] {
+            assert_eq!((event.to_string().as_str(), event.name(), event.action()), (text, name, action));
+        }
         for (used_by, text) in [
             (CategoryUse::Files, "it still has files, perhaps in the trash; purge them first"),
             (CategoryUse::Default, "it is the default category; make another one the default first"),

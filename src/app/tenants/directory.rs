@@ -28,6 +28,7 @@ use crate::{
         clock::Timestamp,
         ids::TenantId,
         policy::Policy,
+        rate_limits::RequestLimits,
     },
 };
 
@@ -288,7 +289,14 @@ impl TenantDirectory {
         }
         quotas::create(tx, id, &policy.quota).await?;
         rate.record(now, per_minute_max);
-        Ok(Some(Tenant { id, kind: name.kind, state: TenantState::Active, policy, is_read_only: false }))
+        Ok(Some(Tenant {
+            id,
+            kind: name.kind,
+            state: TenantState::Active,
+            policy,
+            is_read_only: false,
+            rate_limits: RequestLimits::default(),
+        }))
     }
 }
 

@@ -34,7 +34,7 @@ pub use self::{
     resume::resume_tenant,
     suspend::suspend_tenant,
     suspension::wait_until_suspended,
-    update::{RetainChange, TenantUpdate, update_tenant},
+    update::{RateLimitsChange, RetainChange, TenantUpdate, update_tenant},
 };
 pub use crate::db::tenants::TenantName;
 

@@ -1,5 +1,7 @@
 //! Updates the limits of a tenant: its ceilings, and the limits of its policy that only an operator changes.
 
+use std::collections::BTreeMap;
+
 use super::operator_entry;
 use crate::{
     app::{
@@ -17,7 +19,8 @@ use crate::{
         tenant_records, tenants,
     },
     domain::{
-        caller::Operator, ids::TenantId, policy::RetainRule, quota::Quota, tenant_record::TenantRecord,
+        caller::Operator, ids::TenantId, policy::RetainRule, quota::Quota, rate_limits::RequestLimit,
+        tenant_record::TenantRecord,
     },
 };
 
@@ -28,6 +31,20 @@ pub struct TenantUpdate {
     pub retain: RetainChange,
     /// Whether the tenant's callers can change anything from now on.
     pub read_only: Option<bool>,
+    pub rate_limits: RateLimitsChange,
+}
+
+/// New limits of requests of the tenant, by limit. Other limits are left unchanged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RateLimitsChange {
+    pub limits: BTreeMap<RequestLimit, u32>,
+}
+
+impl RateLimitsChange {
+    /// Returns the change with the names of its limits.
+    fn to_json(&self) -> serde_json::Value {
+        self.limits.iter().map(|(limit, per_second_max)| (limit.key(), *per_second_max)).collect()
+    }
 }
 
 /// New limits of `retain_until_time`, in days. Fields that are `None` are left unchanged.
@@ -80,6 +97,9 @@ async fn update_in_tx(
     if let Some(read_only) = update.read_only {
         payload.push(format!("read_only {read_only}").into_bytes());
     }
+    if update.rate_limits != RateLimitsChange::default() {
+        payload.push(format!("rate_limits {}", update.rate_limits.to_json()).into_bytes());
+    }
     let request_id = update.quota.request_id;
     let claim = idempotency::claim_request(app, tx, request_id, Method::UpdateTenant, &payload).await?;
     let attempt = match claim {
@@ -89,6 +109,7 @@ async fn update_in_tx(
     if let Some(is_read_only) = update.read_only {
         set_read_only(tx, operator, is_read_only).await?;
     }
+    change_rate_limits(tx, operator, &update.rate_limits).await?;
     change_policy(tx, operator, update.retain).await?;
     let quota = change_limits(tx, principal, &update.quota).await?;
     let updated = UpdatedTenant { tenant: tenant_records::get_own(tx).await?, quota };
@@ -108,6 +129,27 @@ async fn set_read_only(tx: &mut TenantTx, operator: &Operator, is_read_only: boo
     let details = serde_json::json!({ "method": "UpdateTenant", "read_only": is_read_only });
     audit_entries::insert(tx, &[operator_entry(operator, AuditAction::PolicyUpdate, details)]).await?;
     tenant_records::set_read_only(tx, is_read_only).await?;
+    Ok(())
+}
+
+/// Changes the tenant's own limits of requests and writes the audit entry, unless they are the same already.
+async fn change_rate_limits(
+    tx: &mut TenantTx,
+    operator: &Operator,
+    change: &RateLimitsChange,
+) -> Result<(), Error> {
+    if change.limits.is_empty() {
+        return Ok(());
+    }
+    let current = tenant_records::get_for_update(tx).await?.rate_limits;
+    let mut changed = current;
+    change.limits.iter().for_each(|(limit, per_second_max)| changed.set(*limit, *per_second_max));
+    if changed == current {
+        return Ok(());
+    }
+    let details = serde_json::json!({ "method": "UpdateTenant", "rate_limits": change.to_json() });
+    audit_entries::insert(tx, &[operator_entry(operator, AuditAction::PolicyUpdate, details)]).await?;
+    tenant_records::set_rate_limits(tx, changed).await?;
     Ok(())
 }
 

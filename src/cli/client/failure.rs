@@ -36,6 +36,9 @@ pub(crate) enum Failure {
     /// The checked uploads do not fit. The reasons have already been printed.
     #[error("the uploads do not fit the quota")]
     UploadsDoNotFit,
+    /// The checked event is above its limit. The level has already been printed.
+    #[error("the event is above the limit of {limit}; retry later")]
+    EventNotAllowed { limit: i64 },
     /// At least one of several items failed. Each error has already been reported.
     #[error("{failed} of {total} items failed")]
     Several {
@@ -69,7 +72,7 @@ impl Failure {
             Self::Usage(_) => Exit::Usage,
             Self::LocalIo { .. } | Self::Stdout(_) => Exit::Other,
             Self::WithSubject { failure, .. } => failure.exit(),
-            Self::UploadsDoNotFit => Exit::LimitReached,
+            Self::UploadsDoNotFit | Self::EventNotAllowed { .. } => Exit::LimitReached,
             Self::Several { exit, .. } => *exit,
         }
     }

@@ -18,11 +18,13 @@ mod partial_file;
 mod port;
 mod put;
 mod quota;
+mod rate_limit;
 mod records;
 mod rm;
 mod safe_name;
 mod share;
 mod standard_streams;
+mod tenant_rate_limits;
 mod tenant_records;
 mod tenants;
 mod transfer_ownership;
@@ -107,6 +109,9 @@ pub(super) enum ClientCommand {
     Usage(usage::UsageArgs),
     /// Show the credits of a user, add or deduct credits, or list their entries.
     Credits(Box<credits::CreditsArgs>),
+    /// Check the events of users against limits that a backend service defines.
+    #[command(subcommand)]
+    RateLimit(rate_limit::RateLimitCommand),
     /// Transfer all files of a user to another user; for tenant admins.
     ///
     /// Includes files in the trash. Run the command again after an interruption to transfer the remaining
@@ -137,6 +142,7 @@ impl ClientCommand {
             Self::Quota(args) => args.json,
             Self::Usage(args) => args.json,
             Self::Credits(args) => args.common().json,
+            Self::RateLimit(command) => command.is_json(),
             Self::TransferOwnership(args) => args.json,
             Self::Tenants(args) => args.common().json,
         };
@@ -163,6 +169,7 @@ impl ClientCommand {
             Self::Quota(args) => &args.connection,
             Self::Usage(args) => &args.connection,
             Self::Credits(args) => &args.common().connection,
+            Self::RateLimit(command) => command.connection(),
             Self::TransferOwnership(args) => &args.connection,
             Self::Tenants(args) => &args.common().connection,
         }
@@ -188,6 +195,7 @@ impl ClientCommand {
             Self::Quota(args) => quota::run_quota(args, output).await,
             Self::Usage(args) => usage::run_usage(args, output).await,
             Self::Credits(args) => credits::run_credits(*args, output).await,
+            Self::RateLimit(command) => rate_limit::run_rate_limit(command, output).await,
             Self::TransferOwnership(args) => transfer_ownership::run_transfer_ownership(args, output).await,
             Self::Tenants(args) => tenants::run_tenants(*args, output).await,
         }
@@ -408,6 +416,12 @@ mod tests {
         assert_eq!(strongroom(&server, &["quota", "--check", "1MiB", "2MB"]).await, Exit::Ok);
         for option in ["--alerts", "--recalculate", "--recalculation"] {
             assert_eq!(strongroom(&server, &["quota", option]).await, Exit::Ok, "{option}");
+        }
+        for (subject, exit) in [("alice", Exit::Ok), ("mallory", Exit::LimitReached)] {
+            let check =
+                ["rate-limit", "check", subject, "--action", "send_mail", "--limit", "5", "--window", "60s"];
+            assert_eq!(strongroom(&server, &check).await, exit, "{subject}");
+            assert_eq!(strongroom(&server, &[&check[..], &["--json"]].concat()).await, exit, "{subject}");
         }
         let conflict = ["strongroom", "quota", "--check", "1", "--usage", "--server", "x", "--token", "y"];
         assert!(Strongroom::try_parse_from(conflict).is_err());

@@ -2,11 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::records::{self, FileRecord};
+use super::{
+    records::{self, FileRecord},
+    tenant_rate_limits,
+};
 use crate::proto::{
     admin::v1::{
         Erasure, ExportTenantResponse, ExportedAuditEntry, ExportedVersion, Tenant, TenantDeletionPlan,
-        export_tenant_response::Record,
+        TenantRateLimits, export_tenant_response::Record,
     },
     v1::{Category, Policy},
 };
@@ -35,7 +38,12 @@ pub(super) fn tenant(tenant: &Tenant) -> Value {
         "create_time": records::time(tenant.create_time.as_ref()),
         "deletion": deletion,
         "read_only": tenant.read_only,
+        "rate_limits": tenant.rate_limits.as_ref().map(rate_limits),
     })
+}
+
+fn rate_limits(limits: &TenantRateLimits) -> Value {
+    tenant_rate_limits::list(limits).into_iter().collect()
 }
 
 /// The result of `tenants delete`.

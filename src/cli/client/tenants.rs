@@ -5,7 +5,12 @@ use futures::TryStreamExt;
 use prost_types::FieldMask;
 
 use super::{
-    connection::ConnectionArgs, erasures, exit, failure::Failure, human, output::Output,
+    connection::ConnectionArgs,
+    erasures, exit,
+    failure::Failure,
+    human,
+    output::Output,
+    tenant_rate_limits::{self, RateLimitArg},
     tenant_records as records,
 };
 use crate::{
@@ -13,7 +18,7 @@ use crate::{
     proto::admin::v1::{
         ApproveErasureRequest, CreateTenantRequest, DeleteTenantRequest, ExportTenantRequest,
         GetTenantRequest, ListTenantsRequest, RequestErasureRequest, ResumeTenantRequest,
-        SuspendTenantRequest, Tenant, TenantDeletionPlan, TenantKind, UpdateTenantRequest,
+        SuspendTenantRequest, Tenant, TenantDeletionPlan, TenantKind, TenantRateLimits, UpdateTenantRequest,
     },
 };
 
@@ -77,7 +82,7 @@ pub(crate) enum TenantsCommand {
         #[command(flatten)]
         common: CommonArgs,
     },
-    /// Change limits of a tenant's policy that only operators change, or make a tenant read-only.
+    /// Change limits of a tenant that only operators change, or make a tenant read-only.
     Update(UpdateArgs),
     /// Make the objects of a tenant's purged files due for deletion now. A database that is restored to an earlier
     /// time no longer finds them.
@@ -165,6 +170,11 @@ pub(crate) struct UpdateArgs {
     /// Whether the tenant is read-only: reads work, and every change by its members, admins and services fails.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", group = "limits")]
     pub read_only: Option<bool>,
+    /// A limit of the requests of the tenant (tenant_requests_per_second) or of each of its callers
+    /// (caller_requests_per_second, or caller_reads_, caller_lists_, caller_downloads_, caller_uploads_ or
+    /// caller_changes_per_second); 0 means the limit of the configuration. Can be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = tenant_rate_limits::parse, group = "limits")]
+    pub rate_limit: Vec<RateLimitArg>,
     #[command(flatten)]
     pub common: CommonArgs,
 }
@@ -177,13 +187,20 @@ impl UpdateArgs {
             ("pending_deletion_multiple", self.pending_deletion_multiple.is_some()),
             ("read_only", self.read_only.is_some()),
         ];
-        let paths = set.into_iter().filter(|(_, is_set)| *is_set).map(|(path, _)| path.to_owned()).collect();
+        let mut paths: Vec<String> =
+            set.into_iter().filter(|(_, is_set)| *is_set).map(|(path, _)| path.to_owned()).collect();
+        let mut rate_limits = TenantRateLimits::default();
+        for limit in self.rate_limit {
+            *tenant_rate_limits::field(&mut rate_limits, limit.limit) = limit.per_second_max;
+            paths.push(format!("rate_limits.{}", limit.limit.key()));
+        }
         UpdateTenantRequest {
             tenant_id: self.id,
             retain_admin_days_max: self.retain_admin_days.unwrap_or_default(),
             retain_member_days_max: self.retain_member_days.unwrap_or_default(),
             pending_deletion_multiple: self.pending_deletion_multiple.unwrap_or_default(),
             read_only: self.read_only.unwrap_or_default(),
+            rate_limits: Some(rate_limits),
             update_mask: Some(FieldMask { paths }),
             ..UpdateTenantRequest::default()
         }
@@ -330,6 +347,10 @@ fn print_tenant(tenant: &Tenant, output: Output) -> Result<(), Failure> {
     output.line(format_args!("state      {}", format_state(tenant)))?;
     if tenant.read_only {
         output.line(format_args!("read-only  yes"))?;
+    }
+    let limits = tenant.rate_limits.iter().flat_map(tenant_rate_limits::list);
+    for (key, per_second_max) in limits.filter(|(_, per_second_max)| *per_second_max != 0) {
+        output.line(format_args!("rate limit {key}={per_second_max}"))?;
     }
     if !tenant.state_reason.is_empty() {
         output.line(format_args!("reason     {}", human::printable(&tenant.state_reason)))?;

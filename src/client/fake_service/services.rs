@@ -229,7 +229,8 @@ impl QuotaService for Fake {
         request: Request<CheckRateLimitRequest>,
     ) -> Result<Response<CheckRateLimitResponse>, Status> {
         self.record_call(&request)?;
-        Ok(Response::new(CheckRateLimitResponse::default()))
+        let allowed = request.get_ref().subject != "mallory";
+        Ok(Response::new(CheckRateLimitResponse { allowed, ..CheckRateLimitResponse::default() }))
     }
 }
 

@@ -40,6 +40,7 @@ use crate::{
         permission::Permission,
         policy::Policy,
         quota_alert::AlertLevel,
+        rate_limits::RequestLimits,
         share::ShareType,
         storage_class::StorageClass,
         upload::UploadState,
@@ -280,20 +281,28 @@ impl FromSql<Text, Pg> for ObjectKey {
     }
 }
 
-stored!(Policy, Jsonb);
+/// Stores a type as a JSON document.
+macro_rules! stored_as_json {
+    ($type:ty) => {
+        stored!($type, Jsonb);
 
-impl ToSql<Jsonb, Pg> for Policy {
-    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
-        ToSql::<Jsonb, Pg>::to_sql(&serde_json::to_value(self)?, &mut out.reborrow())
-    }
+        impl ToSql<Jsonb, Pg> for $type {
+            fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+                ToSql::<Jsonb, Pg>::to_sql(&serde_json::to_value(self)?, &mut out.reborrow())
+            }
+        }
+
+        impl FromSql<Jsonb, Pg> for $type {
+            fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+                let document = <serde_json::Value as FromSql<Jsonb, Pg>>::from_sql(bytes)?;
+                Ok(serde_json::from_value(document)?)
+            }
+        }
+    };
 }
 
-impl FromSql<Jsonb, Pg> for Policy {
-    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
-        let document = <serde_json::Value as FromSql<Jsonb, Pg>>::from_sql(bytes)?;
-        Ok(serde_json::from_value(document)?)
-    }
-}
+stored_as_json!(Policy);
+stored_as_json!(RequestLimits);
 
 stored!(Xid, Xid8);
 

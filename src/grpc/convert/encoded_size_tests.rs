@@ -40,6 +40,7 @@ use crate::{
             Category, LinkRules, Policy, ReaderRule,
             categories::{CATEGORIES_MAX, NAME_CHARACTERS_MAX, TYPES_MAX},
         },
+        rate_limits::{PER_SECOND_MAX, RequestLimit, RequestLimits},
         share::{Share, ShareType},
         storage_class::StorageClass,
         tenant_record::{DeletionProgress, TenantRecord},
@@ -316,7 +317,14 @@ impl Draw {
                 problem: self.text(500),
             },
             is_read_only: true,
+            rate_limits: self.request_limits(),
         }
+    }
+
+    fn request_limits(&self) -> RequestLimits {
+        let mut limits = RequestLimits::default();
+        RequestLimit::ALL.into_iter().for_each(|limit| limits.set(limit, PER_SECOND_MAX));
+        limits
     }
 
     fn policy(&mut self) -> StoredPolicy {

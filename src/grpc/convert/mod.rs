@@ -17,6 +17,7 @@ pub(super) mod policy;
 pub(super) mod quota;
 pub(super) mod quota_alert;
 pub(super) mod quota_check;
+pub(super) mod rate_limits;
 pub(super) mod service_info;
 pub(super) mod share;
 pub(super) mod structs;

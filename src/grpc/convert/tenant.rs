@@ -1,10 +1,10 @@
 //! Conversions of tenants, their deletion and export, for operators.
 
-use super::{credits, file, id, policy, quota, structs, time};
+use super::{credits, file, id, policy, quota, rate_limits, structs, time};
 use crate::{
     app::{
         quotas::QuotaUpdate,
-        tenants::{ExportRecord, NewTenant, RetainChange, TenantName, TenantUpdate},
+        tenants::{ExportRecord, NewTenant, RateLimitsChange, RetainChange, TenantName, TenantUpdate},
     },
     domain::{
         caller::{ActorKind, TenantKind, TenantState},
@@ -32,6 +32,7 @@ pub(in crate::grpc) fn to_proto(record: TenantRecord) -> v1::Tenant {
         create_time: Some(time::to_proto(record.create_time)),
         deletion: is_deleting.then(|| deletion_to_proto(record.deletion)),
         read_only: record.is_read_only,
+        rate_limits: rate_limits::to_proto(record.rate_limits),
     }
 }
 
@@ -134,13 +135,21 @@ pub(in crate::grpc) struct UpdateRequest {
 }
 
 /// The fields of a tenant that can be updated.
-const UPDATE_PATHS: [&str; 6] = [
+const UPDATE_PATHS: [&str; 14] = [
     "ceiling_bytes",
     "ceiling_file_count",
     "pending_deletion_multiple",
     "retain_admin_days_max",
     "retain_member_days_max",
     "read_only",
+    "rate_limits",
+    "rate_limits.tenant_requests_per_second",
+    "rate_limits.caller_requests_per_second",
+    "rate_limits.caller_reads_per_second",
+    "rate_limits.caller_lists_per_second",
+    "rate_limits.caller_downloads_per_second",
+    "rate_limits.caller_uploads_per_second",
+    "rate_limits.caller_changes_per_second",
 ];
 
 pub(in crate::grpc) fn update_request_from_proto(
@@ -156,6 +165,7 @@ pub(in crate::grpc) fn update_request_from_proto(
         return Err(violations);
     }
     let (mut change, mut retain, mut read_only) = (QuotaChange::default(), RetainChange::default(), None);
+    let (limits, mut limits_change) = (request.rate_limits.unwrap_or_default(), RateLimitsChange::default());
     for (index, path) in paths.iter().enumerate() {
         match path.as_str() {
             _ if paths[..index].contains(path) => {
@@ -175,6 +185,10 @@ pub(in crate::grpc) fn update_request_from_proto(
                     parse_days("retain_member_days_max", request.retain_member_days_max, &mut violations);
             }
             "read_only" => read_only = Some(request.read_only),
+            path if UPDATE_PATHS.contains(&path) => {
+                let named = rate_limits::find_limits(path);
+                rate_limits::add_limits(&mut limits_change, &named, &limits, &mut violations);
+            }
             _ => violations.add(
                 format!("update_mask.paths[{index}]"),
                 format!("must be one of {}", UPDATE_PATHS.join(", ")),
@@ -184,7 +198,8 @@ pub(in crate::grpc) fn update_request_from_proto(
     match tenant {
         Some(tenant) if violations.is_empty() => {
             let quota = QuotaUpdate { change, if_etag: request.if_etag, request_id };
-            Ok(UpdateRequest { tenant, update: TenantUpdate { quota, retain, read_only } })
+            let update = TenantUpdate { quota, retain, read_only, rate_limits: limits_change };
+            Ok(UpdateRequest { tenant, update })
         }
         _ => Err(violations),
     }
@@ -268,6 +283,32 @@ mod tests {
         .unwrap_err();
         let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["kind", "request_id"]);
+        let violations = update_request_from_proto(v1::UpdateTenantRequest {
+            tenant_id: "7".into(),
+            rate_limits: Some(v1::TenantRateLimits {
+                caller_uploads_per_second: -1,
+                caller_requests_per_second: 1_000_001,
+                ..Default::default()
+            }),
+            update_mask: Some(prost_types::FieldMask {
+                paths: ["rate_limits", "rate_limits.x"].map(str::to_owned).to_vec(),
+            }),
+            ..Default::default()
+        })
+        .err()
+        .unwrap();
+        let described = violations.iter().map(|violation| (violation.field.as_str(), &violation.description));
+        let described: Vec<String> =
+            described.map(|(field, description)| format!("{field} {description}")).collect();
+        assert_eq!(
+            described[..3],
+            [
+                "tenant_id must be a UUID",
+                "rate_limits.caller_requests_per_second must be from 0 to 1000000, is 1000001",
+                "rate_limits.caller_uploads_per_second must be from 0 to 1000000, is -1",
+            ]
+        );
+        assert!(described[3].starts_with("update_mask.paths[1] must be one of"), "{described:?}");
         assert!(parse_page_token("x").is_err() && parse_page_token("").unwrap().is_none());
     }
 }

@@ -1,5 +1,5 @@
-//! Admits the requests of verified callers: limits the calls per second of a caller and its tenant, and transfers
-//! a request and its connection to its caller, within the caller's shares of concurrent requests and connections.
+//! Admits the requests of verified callers: limits the calls per second of a caller, of each of its actions and of its
+//! tenant, and transfers a request and its connection to its caller, within the caller's shares of concurrent requests and connections.
 
 use std::sync::Arc;
 
@@ -10,10 +10,11 @@ use super::{Around, Inner, Next, in_flight::RequestSlot};
 use crate::{
     admission::{Holder, rates::RateLevel},
     app::{App, Error, Principal, Workload, rates::CountedRequest},
+    domain::rate_limits::RateAction,
     grpc::{
         call::{FirstCall, request_origin},
         connections::PeerInfo,
-        status,
+        methods, status,
     },
 };
 
@@ -30,7 +31,9 @@ impl Around for Admit {
         let extensions = request.extensions();
         let (holder, counted) = match (extensions.get::<Principal>(), extensions.get::<FirstCall>()) {
             (Some(Principal::Caller(caller)), _) => {
-                (Holder::of_caller(caller), self.0.rates().count_request(caller).await)
+                // A test checks that each method of callers has an action.
+                let action = methods::rate_action(request.uri().path()).unwrap_or(RateAction::Change);
+                (Holder::of_caller(caller), self.0.rates().count_request(caller, action).await)
             }
             (Some(Principal::Operator(_)), _) => {
                 (Holder::PLATFORM, CountedRequest { level: None, outcome: Ok(()) })

@@ -231,11 +231,12 @@ fn owner_entries(not_owner: &NotOwner) -> Entries {
 
 fn rate_entries(error: &Error) -> Entries {
     let Error::RateLimited { scope, event, per_second_max, .. } = error else { return Vec::new() };
-    vec![
-        ("scope", scope.to_string()),
-        ("event", event.to_string()),
-        ("per_second_max", per_second_max.to_string()),
-    ]
+    let action = event.action().map(|action| ("action", action.to_owned()));
+    [("scope", scope.to_string()), ("event", event.name().to_owned())]
+        .into_iter()
+        .chain(action)
+        .chain([("per_second_max", per_second_max.to_string())])
+        .collect()
 }
 
 fn size_entries(declared: u64, received: u64) -> Entries {

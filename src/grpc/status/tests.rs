@@ -25,6 +25,7 @@ use crate::{
         file::{FileState, LegalHold},
         ids::{FileId, InstallationId, TenantId},
         media_type::MediaKind,
+        rate_limits::RateAction,
         store_owner::{DatabaseIdentity, OwnerBeat, OwnerMarker, OwnerMismatch},
         violations::Violations,
     },
@@ -62,6 +63,12 @@ fn errors() -> Vec<Error> {
         Error::RateLimited {
             scope: RateScope::Caller,
             event: RateEvent::Requests,
+            per_second_max: 5,
+            retry_after: Duration::from_millis(200),
+        },
+        Error::RateLimited {
+            scope: RateScope::Caller,
+            event: RateEvent::Action(RateAction::Upload),
             per_second_max: 5,
             retry_after: Duration::from_millis(200),
         },

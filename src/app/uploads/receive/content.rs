@@ -355,6 +355,7 @@ mod tests {
             caller::{Actor, Origin, Role, Tenant, TenantKind, TenantState},
             ids::TenantId,
             policy::Policy,
+            rate_limits::RequestLimits,
         },
     };
 
@@ -401,6 +402,7 @@ mod tests {
             kind: TenantKind::Organization,
             state: TenantState::Active,
             is_read_only: false,
+            rate_limits: RequestLimits::default(),
             policy: Policy::preset("general").unwrap(),
         };
         let share = limiter.share_of(&Caller {
