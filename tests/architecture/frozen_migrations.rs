@@ -65,6 +65,7 @@ const MIGRATIONS: &[(&str, u64)] = &[
     ("20261203040000_create_shares", 0xec76_6aba_d273_72d8),
     ("20261203045000_create_access_log", 0x013c_1cec_3e27_154a),
     ("20261203045010_create_share_grants", 0xfd57_4b2a_d718_dd79),
+    ("20261204020000_add_tenant_rate_limits", 0x5d6e_3032_a833_2428),
 ];
 
 /// The checksums of all functions, one per revision, starting with revision 1.
