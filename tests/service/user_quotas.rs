@@ -333,7 +333,7 @@ fn usage_of_another_owner_is_hidden_in_errors() {
         let id = file_id(&member("olga", "member").upload(spec("a"), &[1; 60]).await.unwrap());
         member("root", "admin").set_user_limit("olga", 100).await;
         let error = member("mark", "member").upload_version(&id, &[1; 50]).await.unwrap_err();
-        let hidden = "50 more bytes exceed the quota of user olga: 100; purge files of the user, or ask an admin for a higher limit";
+        let hidden = "50 more bytes exceed the quota of user olga: the limit is 100 bytes; purge files of the user, or ask an admin for a higher limit";
         assert_eq!(error.message(), hidden);
         let metadata = error.get_error_details().error_info().unwrap().metadata.clone();
         assert!(!metadata.contains_key("used_bytes"), "{metadata:?}");

@@ -52,10 +52,13 @@ impl fmt::Display for UserQuotaShortage {
         match exceeded {
             UserLimit::Bytes { needed_bytes, limit_bytes } => {
                 write!(f, "{needed_bytes} more bytes exceed the quota of user {user_id}: ")?;
-                if let Some(UserUsage { used_bytes, reserved_bytes, .. }) = usage {
-                    write!(f, "{used_bytes} bytes used and {reserved_bytes} reserved of ")?;
+                match usage {
+                    Some(UserUsage { used_bytes, reserved_bytes, .. }) => {
+                        write!(f, "{used_bytes} bytes used and {reserved_bytes} reserved of {limit_bytes}")?;
+                    }
+                    None => write!(f, "the limit is {limit_bytes} bytes")?,
                 }
-                write!(f, "{limit_bytes}; purge files of the user, or ask an admin for a higher limit")
+                f.write_str("; purge files of the user, or ask an admin for a higher limit")
             }
             UserLimit::Files { file_count_max } => {
                 match usage {

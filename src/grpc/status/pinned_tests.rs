@@ -69,7 +69,7 @@ fn errors_with_subjects_are_pinned() {
         (
             user_quota(UserLimit::Bytes { needed_bytes: 5, limit_bytes: 9 }, None),
             "USER_QUOTA_BYTES_EXCEEDED",
-            "5 more bytes exceed the quota of user alice: 9; purge files of the user, or ask an admin for a higher limit",
+            "5 more bytes exceed the quota of user alice: the limit is 9 bytes; purge files of the user, or ask an admin for a higher limit",
         ),
         (
             user_quota(UserLimit::Files { file_count_max: 2 }, None),
